@@ -1,0 +1,128 @@
+"""Output buffers, reused.
+
+A fresh large array costs as much in page faults as a kernel that fills it. Here a buffer whose last
+array has been dropped is kept, up to a limit, and handed to the next array that fits.
+"""
+
+import os
+import threading
+from typing import Any
+
+import numpy as np
+
+from .results import Array
+
+ALIGNMENT = 64
+# Below this, malloc reuses its own memory and asks for no new pages.
+SMALLEST = 64 * 1024
+ENVIRONMENT = "NORMKERNELS_BUFFER_BYTES"
+
+
+def _default_limit() -> int:
+    """An eighth of the machine's memory."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 8
+    except (AttributeError, ValueError, OSError):
+        return 1 << 30
+
+
+def _initial_limit() -> int:
+    text = os.environ.get(ENVIRONMENT)
+    if text is None:
+        return _default_limit()
+    if not text.isdigit():
+        raise ValueError(f"{ENVIRONMENT} must be a number of bytes, got {text!r}")
+    return int(text)
+
+
+class _Memory:
+    """Memory as a flat writeable array; `owner` keeps it alive."""
+
+    __slots__ = ("__array_interface__", "owner")
+
+    def __init__(self, owner: Array, start: int, size: int, dtype: np.dtype[Any]) -> None:
+        self.owner = owner
+        self.__array_interface__ = {"shape": (size,), "typestr": dtype.str, "data": (start, False), "version": 3}
+
+
+class _Lease(_Memory):
+    """A block of the pool while arrays look at it: NumPy keeps this object as their base."""
+
+    __slots__ = ()
+
+    def __del__(self) -> None:
+        _pool.put(self.owner)
+
+
+class _Pool:
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.idle: list[Array] = []
+        # Reentrant: dropping an array inside the lock may return its buffer.
+        self.lock = threading.RLock()
+
+    def get(self, nbytes: int) -> Array:
+        """A block of at least nbytes: the smallest idle one that is not more than half empty."""
+        with self.lock:
+            fits = [b for b in self.idle if nbytes <= b.nbytes <= 2 * nbytes]
+            if fits:
+                best = min(fits, key=lambda b: b.nbytes)
+                self.idle = [b for b in self.idle if b is not best]
+                return best
+        return np.empty(nbytes, np.uint8)
+
+    def put(self, block: Array) -> None:
+        with self.lock:
+            self.idle.append(block)
+            self.trim()
+
+    def trim(self) -> None:
+        """Forget the buffers that have been idle longest until the rest is within the limit."""
+        with self.lock:
+            while self.idle and sum(b.nbytes for b in self.idle) > self.limit:
+                del self.idle[0]
+
+
+_pool = _Pool(_initial_limit())
+
+
+def empty(size: int, dtype: np.dtype[Any]) -> Array:
+    """An uninitialized flat array, of reused memory where it is large."""
+    nbytes = size * dtype.itemsize
+    if nbytes < SMALLEST or nbytes > _pool.limit:
+        return np.empty(size, dtype)
+    block = _pool.get(nbytes + ALIGNMENT)
+    return np.asarray(_Lease(block, block.ctypes.data + -block.ctypes.data % ALIGNMENT, size, dtype))
+
+
+def writeable(x: Array) -> Array:
+    """The flat array x itself or, if it is read-only, the same memory in the type that kernels are compiled for."""
+    if x.flags.writeable:
+        return x
+    return np.asarray(_Memory(x, x.ctypes.data, x.size, x.dtype))
+
+
+def set_buffer_limit(nbytes: int) -> None:
+    """Set how much memory idle output buffers may hold.
+
+    Parameters
+    ----------
+    nbytes : int
+        Bytes; 0 turns reuse off. The default is an eighth of the machine's memory, or the
+        environment variable ``NORMKERNELS_BUFFER_BYTES``.
+
+    Raises
+    ------
+    ValueError
+        If nbytes is negative.
+    """
+    if nbytes < 0:
+        raise ValueError(f"buffer limit must be 0 or more bytes, got {nbytes}")
+    _pool.limit = nbytes
+    _pool.trim()
+
+
+def release_buffers() -> None:
+    """Give the memory of all idle output buffers back."""
+    with _pool.lock:
+        _pool.idle = []

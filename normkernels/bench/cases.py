@@ -1,0 +1,70 @@
+"""One case of the benchmark: a norm and a pass on one tensor."""
+
+import math
+from dataclasses import dataclass
+
+from ..norms import NORMS
+
+DTYPES = {"float32": 4, "float64": 8}
+
+# Smaller tensors are measured warm: they come from the operation before, not from memory.
+COLD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Case:
+    """One norm and pass on one tensor. `shape` is (rows, hidden) or (N, C, ...), whatever the layout."""
+
+    op: str
+    pass_: str
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: str = "contiguous"
+    preset: str = "shape"
+    count: int = 1
+    batch: int | None = None
+
+    @property
+    def size(self) -> str:
+        """The shape as the user writes it: 32x64x56x56."""
+        return "x".join(map(str, self.shape))
+
+    @property
+    def id(self) -> str:
+        layout = "" if self.layout == "contiguous" else f"/{self.layout}"
+        return f"{self.op}/{self.pass_}/{self.preset}/{self.size}/{self.dtype}{layout}"
+
+    @property
+    def tensor_bytes(self) -> int:
+        """Bytes of one tensor of this shape."""
+        return math.prod(self.shape) * DTYPES[self.dtype]
+
+    @property
+    def bytes_moved(self) -> int:
+        """Bytes that every implementation must move between memory and processor."""
+        tensors: int = NORMS[self.op].tensors_moved[self.pass_]
+        return tensors * self.tensor_bytes
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """The shape of the array in memory order: (N, ..., C) for channels_last."""
+        if self.layout == "contiguous":
+            return self.shape
+        return (self.shape[0], *self.shape[2:], self.shape[1])
+
+    @property
+    def channel_axis(self) -> int:
+        return 1 if self.layout == "contiguous" else len(self.shape) - 1
+
+    @property
+    def cold(self) -> bool:
+        """Whether the tensors come from memory rather than from a cache."""
+        return self.tensor_bytes >= COLD_BYTES
+
+    def slots(self, cache_bytes: int) -> int:
+        """How many sets of tensors take turns: together they fill twice the last-level cache."""
+        return math.ceil(2 * cache_bytes / self.bytes_moved) if self.cold else 1
+
+    def memory(self, cache_bytes: int) -> int:
+        """Bytes needed: the tensors that take turns, and the temporaries of the NumPy reference."""
+        return self.slots(cache_bytes) * self.bytes_moved + 6 * self.tensor_bytes

@@ -1,0 +1,109 @@
+"""Is the result right? Asked before anything is timed, of the whole result, against float64."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ..norms import NORMS
+from .cases import Case
+from .inputs import Array, Inputs, copied
+
+# Elements compared at a time: the float64 reference then stays small.
+PIECE = 1 << 18
+
+
+class Mismatch(Exception):
+    """A kernel and the reference disagree."""
+
+
+def tolerance(case: Case) -> float:
+    """The largest error that rounding explains, relative to the largest value."""
+    return 128 * float(np.finfo(case.dtype).eps)
+
+
+def check(case: Case, inputs: Inputs) -> float:
+    """The worst error of the kernels of a case; raises Mismatch above `tolerance`."""
+    error = worst_error(case, inputs)
+    if not error <= tolerance(case):
+        raise Mismatch(f"{case.id} must agree with the reference to {tolerance(case):.1e}, got {error:.1e}")
+    return error
+
+
+def worst_error(case: Case, inputs: Inputs) -> float:
+    """The largest difference from the reference in float64, relative to its largest value or 1."""
+    kernels = NORMS[case.op].kernels
+    arguments = copied(inputs.arguments)
+    results: dict[str, Array | None]
+    if case.pass_ == "forward":
+        results = {"y": kernels.call(inputs.x, **arguments)}
+    else:
+        _, saved = kernels.forward(inputs.x, **arguments)
+        results = kernels.backward(inputs.dy, saved)._asdict()
+    if NORMS[case.op].family == "channels":
+        return _error_by_channel(case, inputs, arguments, results)
+    return _error_by_row(case, inputs, results)
+
+
+def _reference(case: Case, x: Array, dy: Array, arguments: dict[str, Any]) -> dict[str, Array | None]:
+    reference = NORMS[case.op].reference
+    y, saved = reference.forward(x.astype(np.float64), **arguments)
+    if case.pass_ == "forward":
+        return {"y": y}
+    return dict(reference.backward(dy.astype(np.float64), saved)._asdict())
+
+
+def _error_by_channel(
+    case: Case, inputs: Inputs, after: dict[str, Any], results: dict[str, Array | None]
+) -> float:
+    """Channel by channel; `after` holds the arguments as the kernels left them, running statistics too."""
+    channels = case.shape[1]
+    errors = [0.0]
+    for piece in _pieces(channels, inputs.x.size // channels):
+        where = (slice(None),) * case.channel_axis + (piece,)
+        arguments = {
+            name: a[piece].astype(np.float64) if isinstance(a, np.ndarray) else a
+            for name, a in inputs.arguments.items()
+        }
+        expected = _reference(case, inputs.x[where], inputs.dy[where], arguments)
+        for name, want in expected.items():
+            got = results[name]
+            errors.append(_error(got if got is None else got[where if got.ndim > 1 else piece], want))
+        for name, a in arguments.items():
+            if isinstance(a, np.ndarray):
+                errors.append(_error(after[name][piece], a))
+    return float(np.max(errors))
+
+
+def _error_by_row(case: Case, inputs: Inputs, results: dict[str, Array | None]) -> float:
+    """Blocks of rows, whose dweight and dbias add up."""
+    arguments = {
+        name: a.astype(np.float64) if isinstance(a, np.ndarray) else a for name, a in inputs.arguments.items()
+    }
+    rows = len(inputs.x) if inputs.x.ndim > 1 else 1
+    errors, sums = [0.0], dict[str, Array | None]()
+    for piece in _pieces(rows, inputs.x.size // rows):
+        where = piece if inputs.x.ndim > 1 else slice(None)
+        for name, want in _reference(case, inputs.x[where], inputs.dy[where], arguments).items():
+            got = results[name]
+            if name in ("y", "dx"):
+                errors.append(_error(got if got is None else got[where], want))
+            else:
+                total = sums.get(name)
+                sums[name] = want if total is None or want is None else total + want
+    errors += [_error(results[name], want) for name, want in sums.items()]
+    return float(np.max(errors))
+
+
+def _pieces(groups: int, size: int) -> Iterator[slice]:
+    step = max(1, PIECE // size)
+    for start in range(0, groups, step):
+        yield slice(start, min(start + step, groups))
+
+
+def _error(got: Array | None, want: Array | None) -> float:
+    if got is None or want is None:
+        return 0.0 if got is want else np.inf
+    if got.shape != want.shape:
+        return np.inf
+    return float(np.abs(got - want).max() / max(1.0, np.abs(want).max()))

@@ -1,0 +1,77 @@
+"""The limit: how fast this machine copies memory, with the threads the kernels have."""
+
+from time import perf_counter
+from typing import Any
+
+import numba
+import numpy as np
+from numba import prange
+from numpy.typing import NDArray
+
+from ..cpu.jit import kernel
+from ..cpu.vectors import fence, lanes, load, pointer, store, store_streaming
+
+CACHE_LINE = 64
+BLOCK = 16384
+
+
+@kernel
+def _plain(source: Any, target: Any) -> None:
+    """target = source, in whole blocks."""
+    for b in prange(source.size // BLOCK):
+        for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
+            store(pointer(target), i, load(pointer(source), i))
+
+
+@kernel
+def _streaming(source: Any, target: Any) -> None:
+    """As `_plain`, past the caches; target must begin a cache line."""
+    for b in prange(source.size // BLOCK):
+        for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
+            store_streaming(pointer(target), i, load(pointer(source), i))
+        fence()
+
+
+def copy_bytes(cache_bytes: int) -> int:
+    """Bytes of the array to copy: well beyond the last-level cache, and 64 MB to 256 MB."""
+    return min(max(4 * cache_bytes, 64 << 20), 256 << 20)
+
+
+def _aligned(elements: int) -> NDArray[np.float32]:
+    memory = np.empty(elements * 4 + CACHE_LINE, np.uint8)
+    start = -memory.ctypes.data % CACHE_LINE
+    return memory[start : start + elements * 4].view(np.float32)
+
+
+class Copy:
+    """A large copy in two forms; a sample is its time in seconds.
+
+    Which form is faster differs between machines, so the copy speed is that of the faster one.
+    """
+
+    def __init__(self, nbytes: int, threads: int) -> None:
+        elements = max(1, nbytes // 4 // BLOCK) * BLOCK
+        self._source = _aligned(elements)
+        self._source.fill(1)
+        self._target = _aligned(elements)
+        self._threads = threads
+        self.bytes_moved = 2 * self._source.nbytes
+        self.plain()
+        self.streaming()
+
+    def plain(self) -> float:
+        return self._seconds(_plain)
+
+    def streaming(self) -> float:
+        return self._seconds(_streaming)
+
+    def is_exact(self) -> bool:
+        """Whether the last copy left the target equal to the source."""
+        return bool(np.array_equal(self._source, self._target))
+
+    def _seconds(self, form: Any) -> float:
+        numba.set_num_threads(self._threads)
+        function = form.serial if self._threads == 1 else form.parallel
+        start = perf_counter()
+        function(self._source, self._target)
+        return perf_counter() - start

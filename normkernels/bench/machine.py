@@ -1,0 +1,95 @@
+"""What this machine is: everything a measured figure depends on."""
+
+import platform
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import cpuinfo
+import numba
+import psutil
+
+from .. import __version__
+
+PACKAGES = ("numba", "llvmlite", "numpy")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The machine, its software, and when it was asked."""
+
+    cpu: str
+    cores: int
+    logical_cores: int
+    caches: dict[str, int]  # level -> bytes of one cache
+    last_level_bytes: int  # all caches of the last level together
+    memory_bytes: int
+    threads: int
+    threading_layer: str
+    os: str
+    python: str
+    versions: dict[str, str]
+    date: str
+
+
+def machine(threads: int, others: tuple[str, ...] = ()) -> Machine:
+    """This machine, now; `threads` is how many the kernels use, `others` are further packages of note."""
+    caches, last_level = cache_sizes()
+    return Machine(
+        cpu=_cpu_info().get("brand_raw", platform.processor() or "unknown"),
+        cores=psutil.cpu_count(logical=False) or 1,
+        logical_cores=psutil.cpu_count() or 1,
+        caches=caches,
+        last_level_bytes=last_level,
+        memory_bytes=psutil.virtual_memory().total,
+        threads=threads,
+        threading_layer=threading_layer(),
+        os=platform.platform(),
+        python=platform.python_version(),
+        versions={"normkernels": __version__} | {name: version(name) for name in (*PACKAGES, *others)},
+        date=datetime.now().astimezone().isoformat(timespec="seconds"),
+    )
+
+
+@cache
+def _cpu_info() -> dict[str, Any]:
+    return dict(cpuinfo.get_cpu_info())  # takes a second
+
+
+def threading_layer() -> str:
+    """The threading layer of numba in use, "none" before the first parallel kernel."""
+    try:
+        return str(numba.threading_layer())
+    except ValueError:
+        return "none"
+
+
+def cache_sizes(cpus: Path = Path("/sys/devices/system/cpu")) -> tuple[dict[str, int], int]:
+    """Bytes of one cache of each level, and bytes of all caches of the last level together."""
+    sizes: dict[str, int] = {}
+    instances: dict[str, set[str]] = {}
+    for index in cpus.glob("cpu[0-9]*/cache/index[0-9]*"):
+        try:
+            level, kind, size, shared = (
+                (index / name).read_text().strip() for name in ("level", "type", "size", "shared_cpu_list")
+            )
+        except OSError:  # some virtual machines leave files out
+            continue
+        if kind != "Instruction":
+            name = "L1d" if level == "1" else f"L{level}"
+            sizes[name] = int(size.removesuffix("K")) * 1024
+            instances.setdefault(name, set()).add(shared)
+    if not sizes:
+        sizes = _sizes_from_cpuinfo()
+    last = max(sizes)
+    return dict(sorted(sizes.items())), sizes[last] * len(instances.get(last, {""}))
+
+
+def _sizes_from_cpuinfo() -> dict[str, int]:
+    info = _cpu_info()
+    names = {"L2": "l2_cache_size", "L3": "l3_cache_size"}
+    sizes = {level: info[key] for level, key in names.items() if isinstance(info.get(key), int)}
+    return sizes or {"L3": 32 << 20}

@@ -1,0 +1,117 @@
+"""Results as Markdown, and the part of a page that holds them."""
+
+from pathlib import Path
+
+from .results import Results, Row, replacing
+from .selection import LAYOUTS
+from .summary import (
+    Means,
+    baseline_name,
+    caption,
+    duration,
+    group_title,
+    groups,
+    means,
+    preset_title,
+)
+
+START, END = "<!-- normkernels:results -->", "<!-- /normkernels:results -->"
+DEFAULTS = (("layout", LAYOUTS[0]), ("baseline", "numpy"))
+
+
+class MarkersMissing(ValueError):
+    """The page has no place for results."""
+
+
+def page_text(path: Path) -> str:
+    """The page; raises MarkersMissing where it has no place for results."""
+    text = path.read_text(encoding="utf-8")
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise MarkersMissing(f"a page for results must hold {START} and {END} once, got {path}")
+    return text
+
+
+def update(path: Path, results: Results) -> None:
+    """Put the results between the markers of a page."""
+    text = page_text(path)
+    head, tail = text[: text.index(START) + len(START)], text[text.index(END) :]
+    with replacing(path) as temporary:
+        temporary.write_text(f"{head}\n{render(results)}\n{tail}", encoding="utf-8")
+
+
+def render(results: Results) -> str:
+    """The summary by preset, then every case, folded."""
+    versions = ", ".join(f"{name} {v}" for name, v in results.machine.versions.items())
+    return "\n\n".join(
+        [
+            f"Measured with `{command(results)}` on {caption(results)}.",
+            summary(results),
+            f"<details>\n<summary>Every case ({versions})</summary>",
+            *(f"**{title}**\n\n{_cases(results, rows)}" for title, rows in groups(results.rows, group_title)),
+            *([f"Not enough memory for: {', '.join(results.skipped)}."] if results.skipped else []),
+            "</details>",
+        ]
+    )
+
+
+def command(results: Results) -> str:
+    """The command line that was run, but for the files it wrote."""
+    words = ["normkernels bench"]
+    for name, value in results.options.items():
+        if value is True:
+            words.append(f"--{name}")
+        elif value and (name, value) not in DEFAULTS:
+            values = value if isinstance(value, (list, tuple)) else [value]
+            words += [f"--{name} {v}" for v in values]
+    return " ".join(words)
+
+
+def summary(results: Results) -> str:
+    """A row for each preset: fractions of the copy and the ratio to the baseline, by pass."""
+    baseline = baseline_name(results)
+    columns = ["of copy, fresh", "of copy, into `out`", *([f"vs {baseline}"] if baseline else [])]
+    passes = list(dict.fromkeys(row.case.pass_ for row in results.rows))
+    lines = [_line(["norm", "preset", *(f"{p}: {column}" for p in passes for column in columns)])]
+    lines.append(_rule(2, len(passes) * len(columns)))
+    for title, rows in groups(results.rows, _model):
+        cells = [group_title(rows[0]).replace(f" {rows[0].case.pass_}", ""), title.split("/")[-1]]
+        for pass_ in passes:
+            average = means([row for row in rows if row.case.pass_ == pass_])
+            cells += _mean_cells(average, bool(baseline))
+        lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def _model(row: Row) -> str:
+    case = row.case
+    return f"{case.op}/{case.dtype}/{case.layout}/{preset_title(row)}"
+
+
+def _mean_cells(average: Means, baseline: bool) -> list[str]:
+    cells = [_number(average.fresh), _number(average.into_out)]
+    return [*cells, _number(average.ratio, "×")] if baseline else cells
+
+
+def _cases(results: Results, rows: list[Row]) -> str:
+    baseline = baseline_name(results)
+    headings = ["time", "GB/s", "of copy, fresh", "of copy, into `out`"]
+    headings += [f"vs {baseline}"] if baseline else []
+    lines = [_line(["preset", "shape", *headings]), _rule(2, len(headings))]
+    for row in rows:
+        fractions = (row.fresh.fraction, row.into_out.fraction) if row.cold else (None, None)
+        cells = [preset_title(row), row.case.size, duration(row.fresh.median), f"{row.fresh.gbs:.1f}"]
+        cells += map(_number, fractions)
+        lines.append(_line([*cells, *([_number(row.ratio, "×")] if baseline else [])]))
+    return "\n".join(lines)
+
+
+def _number(value: float | None, unit: str = "") -> str:
+    return "–" if value is None else f"{value:.1f}{unit}" if unit else f"{value:.2f}"
+
+
+def _line(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _rule(left: int, right: int) -> str:
+    return _line(["---"] * left + ["--:"] * right)

@@ -1,0 +1,136 @@
+"""Which cases the options of `normkernels bench` ask for."""
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..norms import NORMS
+from .cases import DTYPES, Case
+from .presets import presets
+
+PASSES = ("forward", "backward")
+LAYOUTS = ("contiguous", "channels_last")
+
+# preset -> batches of a run without options: about two minutes on two cores.
+DEFAULT = {
+    "resnet18": (16, 1),
+    "mlp": (60,),
+    "convnext_b": (1,),
+    "bert_base": (1,),
+    "gpt2": (4, 1),
+    "vit_s16": (1,),
+    "decode": (1,),
+}
+QUICK = {"resnet18": (1,), "mlp": (60,), "vit_s16": (1,), "smoke": (1,)}
+
+
+class BadOption(ValueError):
+    """An option with which nothing can be measured; the message is one line for the user."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The options that choose cases; what is empty is not restricted."""
+
+    ops: Sequence[str] = ()
+    passes: Sequence[str] = ()
+    presets: Sequence[str] = ()
+    shapes: Sequence[str] = ()
+    batches: Sequence[int] = ()
+    dtypes: Sequence[str] = ()
+    layout: str = "contiguous"
+    quick: bool = False
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    op: str
+    shape: tuple[int, ...]
+    preset: str = "shape"
+    count: int = 1
+    batch: int | None = None
+
+
+def select(options: Selection) -> list[Case]:
+    """The cases of a selection, without repetition; raises BadOption."""
+    _one_of("--op", options.ops, NORMS)
+    _one_of("--pass", options.passes, PASSES)
+    _one_of("--preset", options.presets, ["all", *(preset.name for preset in presets())])
+    _one_of("--dtype", options.dtypes, DTYPES)
+    _one_of("--layout", [options.layout], LAYOUTS)
+    for batch in options.batches:
+        if batch < 1:
+            raise BadOption(f"--batch must be 1 or more, got {batch}")
+    if options.shapes and (options.presets or options.batches):
+        raise BadOption("--shape states every size: give it without --preset and --batch")
+
+    ops = tuple(options.ops) or tuple(NORMS)
+    tensors = _from_shapes(ops, options) if options.shapes else _from_presets(ops, options)
+    cases = [
+        Case(t.op, pass_, t.shape, dtype, options.layout, t.preset, t.count, t.batch)
+        for t in tensors
+        for pass_ in options.passes or PASSES
+        for dtype in options.dtypes or ("float32",)
+    ]
+    return list(dict.fromkeys(cases))
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """(32, 64, 56, 56) from "32x64x56x56"."""
+    sizes = text.split("x")
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise BadOption(f"--shape must be positive sizes joined by x, like 32x64x56x56, got {text}")
+    return tuple(map(int, sizes))
+
+
+def _one_of(option: str, values: Iterable[str], allowed: Iterable[str]) -> None:
+    for value in values:
+        if value not in allowed:
+            raise BadOption(f"{option} must be one of {', '.join(allowed)}, got {value}")
+
+
+def _from_shapes(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
+    """A shape goes to every norm asked for; when none was, to all that can take it."""
+    for text in options.shapes:
+        shape = parse_shape(text)
+        problems = {op: _problem(op, shape, options.layout) for op in ops}
+        able = [op for op, problem in problems.items() if problem is None]
+        if not able or (options.ops and len(able) < len(ops)):
+            raise BadOption(f"{next(filter(None, problems.values()))}, got {text}")
+        yield from (_Tensor(op, shape) for op in able)
+
+
+def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
+    able = {preset.name: preset for preset in presets() if preset.op in ops}
+    for name in options.presets:
+        if name not in able and name != "all":
+            raise BadOption(f"--preset must belong to {' or '.join(ops)}, got {name}")
+    default = QUICK if options.quick else DEFAULT
+    names = able if "all" in options.presets else options.presets or [n for n in default if n in able]
+    problem = None
+    found = False
+    for preset in map(able.__getitem__, names):
+        own = (preset.batch,) if options.presets else default[preset.name]
+        for batch in options.batches or own:
+            for layer in preset.layers:
+                tensor = _Tensor(preset.op, layer.shape(batch), preset.name, layer.count, batch)
+                reason = _problem(tensor.op, tensor.shape, options.layout)
+                if reason is None:
+                    found = True
+                    yield tensor
+                problem = problem or (reason and f"{reason}, got {preset.name}")
+    if not found:
+        raise BadOption(problem or f"--op must have a preset, got {', '.join(ops)}")
+
+
+def _problem(op: str, shape: tuple[int, ...], layout: str) -> str | None:
+    """Why a norm cannot be measured on a shape, or None."""
+    if NORMS[op].family != "channels":
+        return None if layout == "contiguous" else f"--layout {layout} needs a norm over channels, not {op}"
+    if len(shape) < 2:
+        return f"--shape of {op} must be NxC or NxCx..."
+    if layout == "channels_last" and len(shape) < 3:
+        return "--shape for channels_last must have a size beside N and C"
+    if math.prod(shape) == shape[1]:
+        return f"--shape of {op} must have more than one value per channel"
+    return None

@@ -1,0 +1,89 @@
+"""Rows in groups, and their means."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from math import exp, log
+
+from .results import Results, Row
+
+
+@dataclass(frozen=True)
+class Means:
+    """Geometric means over the layers of a model, each as often as the model has it.
+
+    Fractions are over cold cases only, and None where there is none.
+    """
+
+    fresh: float | None
+    into_out: float | None
+    ratio: float | None
+
+
+def group_title(row: Row) -> str:
+    """What the rows of one table share."""
+    case = row.case
+    layout = "" if case.layout == "contiguous" else f", {case.layout}"
+    return f"{case.op} {case.pass_}, {case.dtype}{layout}"
+
+
+def preset_title(row: Row) -> str:
+    """The preset of a row and its batch; for row norms a batch is a multiple of the preset's rows."""
+    case = row.case
+    if case.batch is None:
+        return case.size
+    if len(case.shape) == 2 and case.op != "batch_norm":
+        return case.preset if case.batch == 1 else f"{case.preset} ×{case.batch}"
+    return f"{case.preset}, N={case.batch}"
+
+
+def groups(rows: Sequence[Row], key: Callable[[Row], str]) -> list[tuple[str, list[Row]]]:
+    """Rows by key, keys in order of first appearance."""
+    order = {title: i for i, title in enumerate(dict.fromkeys(map(key, rows)))}
+    together = sorted(rows, key=lambda row: order[key(row)])
+    return [(title, list(members)) for title, members in groupby(together, key)]
+
+
+def slowest(rows: Sequence[Row]) -> Row | None:
+    """The row furthest from the limit, among the cold ones."""
+    cold = [row for row in rows if row.cold]
+    return min(cold, key=lambda row: row.fresh.fraction, default=None)
+
+
+def means(rows: Sequence[Row]) -> Means:
+    cold = [row for row in rows if row.cold]
+    return Means(
+        _mean([(row.fresh.fraction, row.case.count) for row in cold]),
+        _mean([(row.into_out.fraction, row.case.count) for row in cold]),
+        _mean([(row.ratio, row.case.count) for row in rows if row.ratio is not None]),
+    )
+
+
+def _mean(weighted: Sequence[tuple[float, int]]) -> float | None:
+    total = sum(weight for _, weight in weighted)
+    return exp(sum(weight * log(value) for value, weight in weighted) / total) if total else None
+
+
+def baseline_name(results: Results) -> str | None:
+    """The library beside the kernels, None where there was none."""
+    names = {row.baseline.name for row in results.rows if row.baseline}
+    return {"numpy": "NumPy", "torch": "PyTorch"}.get(names.pop()) if names else None
+
+
+def caption(results: Results) -> str:
+    """The machine and the limit, in one line."""
+    m, copy = results.machine, results.copy
+    form = "streaming" if copy.streaming > copy.plain else "plain"
+    return (
+        f"{m.cpu}, {m.threads} of {m.logical_cores} cores, {m.memory_bytes / 2**30:.0f} GB; "
+        f"a large copy: {copy.best:.1f} GB/s ({form} stores); {m.date[:10]}"
+    )
+
+
+def duration(seconds: float, like: float | None = None) -> str:
+    """Three digits with a unit; as a bare number in the unit of `like` where that is given."""
+    units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}
+    unit, scale = next((u for u in units.items() if (like or seconds) >= u[1]), ("ns", 1e-9))
+    value = seconds / scale
+    digits = f"{value:.0f}" if value >= 100 else f"{value:.3g}"
+    return digits if like else f"{digits} {unit}"

@@ -1,0 +1,108 @@
+"""PyTorch on the same cases, in a process of its own: `python -m normkernels.bench.torch_worker`.
+
+Reads a line of JSON with the set-up, then one line per case; answers each case with one line.
+The thread pools of two libraries disturb each other, so PyTorch never shares a process with the kernels
+it is compared to. The copy beside it is the same as theirs.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from .cases import Case
+from .copy import Copy
+from .inputs import Inputs, make_inputs
+from .results import Baseline, CopySpeed, Timing, as_json, case_from
+from .timing import Contender, Effort, take_turns
+
+# OpenMP threads spin for some milliseconds after a parallel region and would slow the copy down.
+SPIN_SECONDS = 0.01
+
+EPS = 1e-5
+MOMENTUM = 0.1
+
+
+def tensors(case: Case, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
+    """The same data as tensors, NCHW in PyTorch's own sense."""
+    arguments = {k: torch.from_numpy(a) if hasattr(a, "dtype") else a for k, a in inputs.arguments.items()}
+    x, dy = (torch.from_numpy(a) for a in (inputs.x, inputs.dy))
+    if case.layout == "channels_last":
+        x, dy = x.movedim(-1, 1), dy.movedim(-1, 1)
+    return x, dy, arguments
+
+
+def layer_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """F.layer_norm, or its backward called directly."""
+    x, dy, a = tensors(case, inputs)
+    normalized_shape, weight, bias = list(x.shape[-1:]), a["weight"], a["bias"]
+    if case.pass_ == "forward":
+        call = (normalized_shape, weight, bias, EPS)
+        return Contender(torch.nn.functional.layer_norm, [(t, *call) for t in _copies(x, slots)], {})
+    arguments = []
+    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
+        _, mean, rstd = torch.native_layer_norm(t, normalized_shape, weight, bias, EPS)
+        arguments.append((dt, t, normalized_shape, mean, rstd, weight, bias, [True] * 3))
+    return Contender(torch.ops.aten.native_layer_norm_backward, arguments, {})
+
+
+def batch_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """F.batch_norm in training, or its backward called directly."""
+    x, dy, a = tensors(case, inputs)
+    running, affine = (a["running_mean"], a["running_var"]), (a["weight"], a["bias"])
+    if case.pass_ == "forward":
+        call = (*running, *affine, True, MOMENTUM, EPS)
+        return Contender(torch.nn.functional.batch_norm, [(t, *call) for t in _copies(x, slots)], {})
+    arguments = []
+    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
+        _, mean, rstd = torch.native_batch_norm(t, *affine, *running, True, MOMENTUM, EPS)
+        arguments.append((dt, t, a["weight"], *running, mean, rstd, True, EPS, [True] * 3))
+    return Contender(torch.ops.aten.native_batch_norm_backward, arguments, {})
+
+
+NORMS: dict[str, Callable[[Case, Inputs, int], Contender]] = {
+    "batch_norm": batch_norm,
+    "layer_norm": layer_norm,
+}
+
+
+def _copies(tensor: torch.Tensor, slots: int) -> list[torch.Tensor]:
+    return [tensor, *(tensor.clone() for _ in range(slots - 1))]
+
+
+def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort) -> Baseline:
+    """Time PyTorch on one case beside the copy."""
+
+    def plain() -> float:
+        time.sleep(SPIN_SECONDS)
+        return copy.plain()
+
+    def streaming() -> float:
+        time.sleep(SPIN_SECONDS)
+        return copy.streaming()
+
+    contender = NORMS[case.op](case, make_inputs(case), case.slots(cache_bytes))
+    contender.warm_up()
+    plain_s, streaming_s, fresh = take_turns([plain, streaming, contender.fresh], effort)
+    speed = CopySpeed.of(plain_s, streaming_s, copy.bytes_moved)
+    return Baseline("torch", Timing.of(fresh, case.bytes_moved, speed.best), speed)
+
+
+def main() -> None:
+    """Serve cases from standard input until it ends."""
+    torch.set_grad_enabled(False)
+    setup = json.loads(sys.stdin.readline())
+    torch.set_num_threads(setup["threads"])
+    copy = Copy(setup["copy_bytes"], setup["threads"])
+    effort = Effort(**setup["effort"])
+    for line in sys.stdin:
+        case = case_from(json.loads(line))
+        answer = as_json(measure(case, copy, setup["cache_bytes"], effort)) if case.op in NORMS else None
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""Kernels over an array seen as (outer, channels, inner) with inner > 1: statistics per channel.
+
+A channel is a group of `outer` runs. The fused kernels take one channel at a time, so that it is
+read from memory once and from the cache the second time. Where there are too few channels to share
+out, the same work is done in three steps over tiles: `moments` or `dots`, a merge, and `normalize`
+or `gradient`. Both ways run over the same tiles in the same order and give the same bits.
+"""
+
+import numpy as np
+from numba import prange
+
+from .jit import kernel, primitive
+from .primitives import (
+    merged,
+    normalize_run,
+    reciprocal_sd,
+    run_gradient,
+    split,
+    summed,
+    tile_count,
+    tile_dots,
+    tile_moments,
+)
+from .vectors import as_element, fence, offset, pointer
+
+# Elements of one piece of work in the kernels that go through an array from front to back.
+PIECE = 65536
+
+
+@kernel
+def forward(x, outer, channels, inner, block, weight, bias, eps, partials, y, mean, var, rstd, stream):
+    """y = (x - mean) * rstd * weight + bias with the statistics of x."""
+    tiles = tile_count(outer, inner)
+    for b in prange(-(-channels // block)):
+        start, end = b * block, min((b + 1) * block, channels)
+        for t in range(tiles):
+            for c in range(start, end):
+                partials[c, t] = tile_moments(offset(pointer(x), c * inner), t, outer, channels * inner, inner)
+        for c in range(start, end):
+            mean[c], m2 = merged(partials[c])
+            var[c] = m2 / (outer * inner)
+            rstd[c] = reciprocal_sd(var[c], eps)
+        for n in range(outer):
+            for c in range(start, end):
+                hi, lo = split(pointer(x), mean[c])
+                scale, shift = as_element(pointer(x), rstd[c] * weight[c]), as_element(pointer(x), bias[c])
+                k = (n * channels + c) * inner
+                normalize_run(offset(pointer(x), k), inner, hi, lo, scale, shift, offset(pointer(y), k), stream)
+        if stream:
+            fence()
+
+
+@kernel
+def moments(x, outer, channels, inner, partials, mean, m2):
+    """mean and m2 of every channel; partials: (channels, tiles, 4) in float64."""
+    tiles = tile_count(outer, inner)
+    for k in prange(channels * tiles):
+        c, t = k // tiles, k % tiles
+        partials[c, t] = tile_moments(offset(pointer(x), c * inner), t, outer, channels * inner, inner)
+    for c in prange(channels):
+        mean[c], m2[c] = merged(partials[c])
+
+
+@kernel
+def normalize(x, outer, channels, inner, mean, scale, shift, y, stream):
+    """y = (x - mean) * scale + shift with given statistics."""
+    size = outer * channels * inner
+    for p in prange(-(-size // PIECE)):
+        k, end = p * PIECE, min((p + 1) * PIECE, size)
+        while k < end:
+            run = k // inner
+            n = min((run + 1) * inner, end) - k
+            c = run % channels
+            hi, lo = split(pointer(x), mean[c])
+            a, b = as_element(pointer(x), scale[c]), as_element(pointer(x), shift[c])
+            normalize_run(offset(pointer(x), k), n, hi, lo, a, b, offset(pointer(y), k), stream)
+            k += n
+        if stream:
+            fence()
+
+
+@primitive
+def _coefficients(x, mean, rstd, scale, dweight, dbias, inverse):
+    """hi, lo, k, c2, scale with dx = (dy - (x - mean) * k - c2) * scale, in the dtype of x."""
+    hi, lo = split(x, mean)
+    k = as_element(x, rstd * dweight * inverse)
+    return hi, lo, k, as_element(x, dbias * inverse), as_element(x, scale)
+
+
+@kernel
+def backward(dy, x, outer, channels, inner, block, scale, mean, rstd, partials, training, dx, dweight, dbias, stream):
+    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
+    tiles = tile_count(outer, inner)
+    stride = channels * inner
+    inverse = 1.0 / (outer * inner)
+    zero = as_element(pointer(x), 0.0)
+    for b in prange(-(-channels // block)):
+        start, end = b * block, min((b + 1) * block, channels)
+        for t in range(tiles):
+            for c in range(start, end):
+                dy_c, x_c = offset(pointer(dy), c * inner), offset(pointer(x), c * inner)
+                partials[c, t] = tile_dots(dy_c, x_c, t, outer, stride, inner, mean[c])
+        for c in range(start, end):
+            dot, dbias[c] = summed(partials[c])
+            dweight[c] = dot * rstd[c]
+        for n in range(outer):
+            for c in range(start, end):
+                hi, lo, k, c2, a = _coefficients(
+                    pointer(x), mean[c], rstd[c], scale[c], dweight[c], dbias[c], inverse
+                )
+                j = n * stride + c * inner
+                dy_run, x_run, dx_run = offset(pointer(dy), j), offset(pointer(x), j), offset(pointer(dx), j)
+                if training:
+                    run_gradient(dy_run, x_run, inner, hi, lo, k, c2, a, dx_run, stream)
+                else:
+                    normalize_run(dy_run, inner, zero, zero, a, zero, dx_run, stream)
+        if stream:
+            fence()
+
+
+@kernel
+def dots(dy, x, outer, channels, inner, mean, rstd, partials, dweight, dbias):
+    """dweight = sum(dy * x_hat) and dbias = sum(dy) of every channel; partials: (channels, tiles, 2)."""
+    tiles = tile_count(outer, inner)
+    for k in prange(channels * tiles):
+        c, t = k // tiles, k % tiles
+        dy_c, x_c = offset(pointer(dy), c * inner), offset(pointer(x), c * inner)
+        partials[c, t] = tile_dots(dy_c, x_c, t, outer, channels * inner, inner, mean[c])
+    for c in prange(channels):
+        dot, dbias[c] = summed(partials[c])
+        dweight[c] = dot * rstd[c]
+
+
+@kernel
+def gradient(dy, x, outer, channels, inner, scale, mean, rstd, dweight, dbias, dx, stream):
+    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale with given sums."""
+    size = outer * channels * inner
+    inverse = 1.0 / (outer * inner)
+    for p in prange(-(-size // PIECE)):
+        k, end = p * PIECE, min((p + 1) * PIECE, size)
+        while k < end:
+            run = k // inner
+            n = min((run + 1) * inner, end) - k
+            c = run % channels
+            hi, lo, kc, c2, a = _coefficients(
+                pointer(x), mean[c], rstd[c], scale[c], dweight[c], dbias[c], inverse
+            )
+            run_gradient(
+                offset(pointer(dy), k), offset(pointer(x), k), n, hi, lo, kc, c2, a, offset(pointer(dx), k), stream
+            )
+            k += n
+        if stream:
+            fence()

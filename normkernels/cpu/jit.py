@@ -1,0 +1,64 @@
+"""How kernels are compiled: flags, cache, serial and parallel forms."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba.core.caching import IndexDataCacheFile
+
+_FLAGS = {"error_model": "numpy", "nogil": True}
+
+
+def _source_stamp() -> bytes:
+    """A hash over every file that kernels are made of.
+
+    numba stamps a cached kernel with its own file only, and would go on using it after a change
+    in the primitives it calls.
+    """
+    here = Path(__file__).parent
+    files = sorted([*here.glob("*.py"), here.parent / "_formulas.py"])
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).digest()
+
+
+_STAMP = _source_stamp()
+
+
+def primitive(function: Callable[..., Any]) -> Any:
+    """Compile a function that kernels call."""
+    return numba.njit(**_FLAGS)(function)
+
+
+def _compiled(function: Callable[..., Any], form: str) -> Any:
+    dispatcher = numba.njit(cache=True, parallel=form == "parallel", **_FLAGS)(function)
+    cache = dispatcher._cache
+    # numba's cache key knows neither the other files nor `parallel`: both go into the file.
+    cache._cache_file = IndexDataCacheFile(
+        cache.cache_path, f"{cache._impl.filename_base}.{form}", _STAMP
+    )
+    return dispatcher
+
+
+class Kernel:
+    """One kernel in two forms: `serial` for small arrays, `parallel` where `prange` pays."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.__doc__ = function.__doc__
+        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
+        self.serial = _compiled(function, "serial")
+        self.parallel = _compiled(function, "parallel")
+
+    @property
+    def signatures(self) -> int:
+        """How many machine-code variants this process has made or loaded."""
+        return len(self.serial.signatures) + len(self.parallel.signatures)
+
+
+KERNELS: list[Kernel] = []
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """Compile a function that Python calls, when it is first called."""
+    KERNELS.append(Kernel(function))
+    return KERNELS[-1]

@@ -1,0 +1,255 @@
+"""From plans and flat arrays to kernel calls: scratch memory, serial or parallel, plain or streaming stores."""
+
+import math
+import os
+import threading
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+
+from .. import _buffers
+from .._plan import ChannelPlan, RowPlan
+from ..results import Array
+from . import channels, columns, rows
+from .jit import Kernel
+from .primitives import TILE, tile_count
+from .vectors import CACHE_LINE
+
+# Below this many bytes of one tensor a parallel region costs more than it saves.
+PARALLEL_BYTES = 256 * 1024
+# Elements of one piece of work for a thread.
+PIECE = 65536
+# Channels taken together: what a channel block may hold of the second-level cache.
+BLOCK_BYTES = 512 * 1024
+# Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
+PARTIALS = 64
+
+_one_at_a_time = threading.RLock()
+
+
+def _last_level_cache() -> int:
+    try:
+        return os.sysconf("SC_LEVEL3_CACHE_SIZE") or 32 << 20
+    except (AttributeError, ValueError, OSError):
+        return 32 << 20
+
+
+# From this size on an output cannot be found in the cache by whoever reads it next.
+STREAM_BYTES = _last_level_cache() // 2
+
+
+def _run(kernel: Kernel, nbytes: int, threads: int | None, *args: Any) -> None:
+    if nbytes < PARALLEL_BYTES or threads == 1:
+        kernel.serial(*args)
+        return
+    before = numba.get_num_threads()
+    if threads is None or threads == before:
+        _run_parallel(kernel, args)
+        return
+    numba.set_num_threads(threads)
+    try:
+        _run_parallel(kernel, args)
+    finally:
+        numba.set_num_threads(before)
+
+
+def _run_parallel(kernel: Kernel, args: tuple[Any, ...]) -> None:
+    if _needs_turns():
+        with _one_at_a_time:
+            kernel.parallel(*args)
+    else:
+        kernel.parallel(*args)
+
+
+def _needs_turns() -> bool:
+    """numba's own pool ("workqueue") ends the process when two threads enter it at once."""
+    try:
+        return bool(numba.threading_layer() == "workqueue")
+    except ValueError:  # not started yet: nobody knows which one it will be
+        return True
+
+
+def _streams(y: Array, run: int) -> bool:
+    """Whether to write y past the caches: it is large, and all its runs meet cache lines alike."""
+    return y.nbytes >= STREAM_BYTES and run * y.itemsize % CACHE_LINE == 0
+
+
+@lru_cache(maxsize=64)
+def _constant(size: int, value: float, dtype: np.dtype[Any]) -> Array:
+    return np.full(size, value, dtype)
+
+
+def _parameter(value: Array | None, size: int, default: float, dtype: np.dtype[Any]) -> Array:
+    """A parameter as kernels see it; an absent weight is ones, an absent bias zeros."""
+    if value is None:
+        return _constant(size, default, dtype)
+    return _buffers.writeable(np.require(value.reshape(-1), dtype, "CA"))
+
+
+def row_forward(
+    plan: RowPlan, x: Array, weight: Array | None, bias: Array | None, eps: float, y: Array, threads: int | None
+) -> tuple[Array, Array]:
+    """Write y; mean and rstd."""
+    n, dtype = plan.cols, plan.layout.dtype
+    mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
+    weight, bias = _parameter(weight, n, 1.0, dtype), _parameter(bias, n, 0.0, dtype)
+    _run(
+        rows.forward, plan.nbytes, threads,
+        x, plan.rows, n, 1 + PIECE // n, weight, bias, eps, y, mean, rstd, _streams(y, n),
+    )  # fmt: skip
+    return mean, rstd
+
+
+def row_backward(
+    plan: RowPlan, dy: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, dx: Array, threads: int | None
+) -> tuple[Array, Array]:
+    """Write dx; dweight and dbias in float64."""
+    n, dtype = plan.cols, plan.layout.dtype
+    block = max(-(-plan.rows // PARTIALS), min(32, -(-plan.rows // 4)))
+    blocks = -(-plan.rows // block)
+    sums, partials = _buffers.empty(2 * blocks * n, dtype), _buffers.empty(2 * blocks * n, np.dtype(np.float64))
+    partials = partials.reshape(blocks, 2, n)
+    _run(
+        rows.backward, plan.nbytes, threads,
+        dy, x, plan.rows, n, block, _parameter(weight, n, 1.0, dtype), mean, rstd, dx,
+        np.empty((plan.rows, 5), dtype), sums.reshape(blocks, 2, n), partials, _streams(dx, n),
+    )  # fmt: skip
+    dweight, dbias = partials.sum(axis=0)
+    return dweight, dbias
+
+
+def _few(plan: ChannelPlan, threads: int | None) -> bool:
+    """Whether there are too few channels to give every thread its share."""
+    return plan.channels < 4 * (threads or numba.get_num_threads()) and plan.count > TILE
+
+
+def _block(plan: ChannelPlan, tensors: int) -> int:
+    """How many neighbouring channels to take together: as many as stay in the cache, for longer runs of memory."""
+    fit = BLOCK_BYTES // (tensors * plan.count * plan.layout.dtype.itemsize)
+    return max(1, min(fit, plan.channels // 16))
+
+
+def _column_coefficients(plan: ChannelPlan, mean: Array, *others: Array) -> Array:
+    """hi and lo of the mean, and others, as rows in the dtype of x."""
+    result = np.empty((2 + len(others), plan.channels), plan.layout.dtype)
+    result[0] = mean
+    result[1] = mean - result[0]
+    for i, other in enumerate(others):
+        result[2 + i] = other
+    return result
+
+
+def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
+    """mean and population variance of every channel."""
+    c = plan.channels
+    mean, m2 = np.empty(c), np.empty(c)
+    if plan.inner == 1 and c > 1:
+        tiles = -(-plan.outer // columns.ROWS)
+        scratch, partials = np.empty((tiles, 3, c), plan.layout.dtype), np.empty((c, tiles, 4))
+        _run(columns.moments, plan.nbytes, threads, x, plan.outer, c, scratch, partials, mean, m2)
+    else:
+        partials = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
+        _run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, partials, mean, m2)
+    return mean, m2 / plan.count
+
+
+def channel_forward(
+    plan: ChannelPlan, x: Array, weight: Array | None, bias: Array | None, eps: float, y: Array, threads: int | None
+) -> tuple[Array, Array, Array]:
+    """Write y; mean, var and rstd of every channel."""
+    c = plan.channels
+    if plan.inner == 1 or _few(plan, threads):
+        mean, var = channel_moments(plan, x, threads)
+        rstd = reciprocal_sd(var, eps)
+        channel_normalize(plan, x, mean, rstd, weight, bias, y, threads)
+        return mean, var, rstd
+    mean, var, rstd = np.empty(c), np.empty(c), np.empty(c)
+    float64 = np.dtype(np.float64)
+    partials = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
+    _run(
+        channels.forward, plan.nbytes, threads,
+        x, plan.outer, c, plan.inner, _block(plan, 1),
+        _parameter(weight, c, 1.0, float64), _parameter(bias, c, 0.0, float64), eps, partials, y, mean, var, rstd,
+        _streams(y, plan.inner),
+    )  # fmt: skip
+    return mean, var, rstd
+
+
+def reciprocal_sd(var: Array, eps: float) -> Array:
+    """1/sqrt(var + eps), 0 where both vanish."""
+    v = np.asarray(var, np.float64) + eps
+    return np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v != 0)
+
+
+def channel_normalize(
+    plan: ChannelPlan,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+    y: Array,
+    threads: int | None,
+) -> None:
+    """Write y with given statistics."""
+    c, float64 = plan.channels, np.dtype(np.float64)
+    scale = rstd * _parameter(weight, c, 1.0, float64)
+    shift = _parameter(bias, c, 0.0, float64)
+    if plan.inner == 1:
+        coefficients = _column_coefficients(plan, mean, scale, shift)
+        _run(columns.normalize, plan.nbytes, threads, x, plan.outer, c, coefficients, y, _streams(y, c))
+        return
+    _run(
+        channels.normalize, plan.nbytes, threads,
+        x, plan.outer, c, plan.inner, mean, scale, shift, y, _streams(y, plan.inner),
+    )  # fmt: skip
+
+
+def channel_backward(
+    plan: ChannelPlan,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    training: bool,
+    dx: Array,
+    threads: int | None,
+) -> tuple[Array, Array]:
+    """Write dx; dweight and dbias in float64. In evaluation the statistics are constants."""
+    c = plan.channels
+    dweight, dbias = np.empty(c), np.empty(c)
+    scale = rstd * _parameter(weight, c, 1.0, np.dtype(np.float64))
+    if plan.inner == 1:
+        tiles = -(-plan.outer // columns.ROWS)
+        scratch, partials = np.empty((tiles, 2, c), plan.layout.dtype), np.empty((c, tiles, 2))
+        hi_lo = _column_coefficients(plan, mean)
+        _run(columns.dots, plan.nbytes, threads, dy, x, plan.outer, c, scratch, partials, hi_lo, rstd, dweight, dbias)
+    elif _few(plan, threads):
+        partials = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 2))
+        _run(
+            channels.dots, plan.nbytes, threads,
+            dy, x, plan.outer, c, plan.inner, mean, rstd, partials, dweight, dbias,
+        )  # fmt: skip
+    else:
+        partials = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 2))
+        _run(
+            channels.backward, plan.nbytes, threads,
+            dy, x, plan.outer, c, plan.inner, _block(plan, 2), scale, mean, rstd, partials, training, dx,
+            dweight, dbias, _streams(dx, plan.inner),
+        )  # fmt: skip
+        return dweight, dbias
+    if not training:
+        zero = np.zeros(c)
+        channel_normalize(plan, dy, zero, scale, None, None, dx, threads)
+    elif plan.inner == 1:
+        coefficients = _column_coefficients(plan, mean, rstd * dweight / plan.count, dbias / plan.count, scale)
+        _run(columns.gradient, plan.nbytes, threads, dy, x, plan.outer, c, coefficients, dx, _streams(dx, c))
+    else:
+        _run(
+            channels.gradient, plan.nbytes, threads,
+            dy, x, plan.outer, c, plan.inner, scale, mean, rstd, dweight, dbias, dx, _streams(dx, plan.inner),
+        )  # fmt: skip
+    return dweight, dbias

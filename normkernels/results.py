@@ -1,0 +1,75 @@
+"""What the functions return besides arrays."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from . import _formulas
+
+Array = npt.NDArray[Any]
+
+
+class Saved(NamedTuple):
+    """What a forward pass keeps for the backward. `x` is the input itself, not a copy: do not change it."""
+
+    x: Array
+    mean: Array
+    """float64, one per group."""
+    rstd: Array
+    """float64, 1/sqrt(var + eps), one per group."""
+    weight: Array | None
+    has_bias: bool
+    training: bool
+    """False where the statistics were given and are constants in the backward."""
+    plan: Any
+    norm: str
+
+
+class Grads(NamedTuple):
+    """Gradients with respect to x, weight and bias; None for a parameter that was not given."""
+
+    dx: Array
+    dweight: Array | None
+    dbias: Array | None
+
+
+class Moments(NamedTuple):
+    """Count, mean and population variance (divided by count) of groups of numbers."""
+
+    count: int
+    mean: Array
+    var: Array
+
+    def merge(self, other: "Moments") -> "Moments":
+        """Moments of both sets of numbers together, by Chan's formula.
+
+        Parameters
+        ----------
+        other : Moments
+            Moments of other numbers, groups of the same shape.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        ValueError
+            If the shapes of the two differ.
+
+        Notes
+        -----
+        Chan, Golub & LeVeque (1979), equation 2.1.
+        """
+        if np.shape(self.mean) != np.shape(other.mean):
+            raise ValueError(
+                f"moments to merge must have equal shapes, got {np.shape(self.mean)} and {np.shape(other.mean)}"
+            )
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        mean, m2 = _formulas.merge(
+            self.count, self.mean, self.var * self.count, other.count, other.mean, other.var * other.count
+        )
+        count = self.count + other.count
+        return Moments(count, mean, m2 / count)

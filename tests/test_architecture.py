@@ -1,0 +1,176 @@
+"""The shape of the package: imports go one way, files stay short, importing it stays light."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import normkernels
+
+PACKAGE = Path(normkernels.__file__).parent
+MAX_LINES = 400
+
+# From top to bottom. A module imports from lines below its own and from its own name's inside,
+# never from a line above and never from a neighbour on its line. A name covers what is inside it
+# unless that has a line of its own; `normkernels` is only the package's __init__.
+LAYERS = [
+    "normkernels.cli",
+    "normkernels.bench",
+    "normkernels",
+    "normkernels.norms",
+    "normkernels.functional",
+    "normkernels._validate",
+    "normkernels._plan",
+    "normkernels._dispatch",
+    "normkernels.cpu  normkernels.reference",
+    "normkernels.cpu.launch",
+    "normkernels.cpu.rows  normkernels.cpu.channels  normkernels.cpu.columns",
+    "normkernels.cpu.column_primitives",
+    "normkernels.cpu.primitives",
+    "normkernels.cpu.vectors",
+    "normkernels.cpu.jit",
+    "normkernels._buffers",
+    "normkernels.results",
+    "normkernels._formulas",
+]
+DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
+
+# What `import normkernels` may depend on; the command line and the benchmarks may depend on more.
+CORE = {"llvmlite", "normkernels", "numba", "numpy", *sys.stdlib_module_names}
+NEEDS_EXTRA = ("normkernels.cli", "normkernels.bench")
+
+
+def module_files(package=PACKAGE):
+    """Every module of the package by its dotted name."""
+    files = {}
+    for file in sorted(package.rglob("*.py")):
+        parts = file.relative_to(package.parent).with_suffix("").parts
+        files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+    return files
+
+
+FILES = module_files()
+
+
+def inside(module, name):
+    return module == name or module.startswith(name + ".")
+
+
+def entry_of(module):
+    """The name in LAYERS that covers a module: the longest that fits; None where nothing does."""
+    fitting = [n for n in DEPTH if module == n or (n != "normkernels" and inside(module, n))]
+    return max(fitting, key=len, default=None)
+
+
+def imports_of(module, files):
+    """What a module imports; modules of the package also where a string names them, as in a lazy import."""
+    tree = ast.parse(files[module].read_text(encoding="utf-8"))
+    package = module.split(".") if files[module].name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            source = ".".join([*base, *([node.module] if node.module else [])])
+            # `from package import name` reaches a module if the name is one, and the package if not.
+            below = [f"{source}.{alias.name}" for alias in node.names]
+            names = [name if name in files else source for name in below]
+        elif isinstance(node, ast.Constant) and node.value in files and "." in node.value:
+            names = [node.value]
+        else:
+            continue
+        yield from ((name, node.lineno) for name in names)
+
+
+def goes_down(importer, imported):
+    """Whether one entry of LAYERS may import another."""
+    around = [name for name in DEPTH if inside(imported, name) and name not in (imported, "normkernels")]
+    reached = [imported, *(name for name in around if not inside(importer, name))]
+    return importer == imported or all(DEPTH[name] > DEPTH[importer] for name in reached)
+
+
+def upward_imports(files):
+    """One line for each import that does not go down."""
+    return [
+        f"{files[module].name}:{line}: {module} imports {target}"
+        for module in files
+        for target, line in dict.fromkeys(imports_of(module, files))
+        if entry_of(module) and entry_of(target) and not goes_down(entry_of(module), entry_of(target))
+    ]
+
+
+def test_every_module_has_a_layer():
+    unplaced = [module for module in FILES if entry_of(module) is None]
+    assert not unplaced, f"put into LAYERS, where it belongs: {unplaced}"
+
+
+def test_nothing_imports_upward():
+    wrong = upward_imports(FILES)
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "statement"),
+    [
+        ("normkernels.cpu.primitives", "from ..functional import layer_norm"),
+        ("normkernels.cpu.primitives", "from .. import _plan"),
+        ("normkernels.cpu.rows", "from .channels import forward"),
+        ("normkernels.cpu.jit", "def f():\n    import normkernels.cpu.launch"),
+        ("normkernels._plan", "if TYPE_CHECKING:\n    from normkernels import norms"),
+        ("normkernels._plan", "from . import __version__"),
+        ("normkernels._validate", 'BACKEND = import_module("normkernels.bench")'),
+        ("normkernels.reference", "from ..cpu import launch"),
+    ],
+)
+def test_an_upward_import_is_seen(module, statement, tmp_path):
+    """The rule can fail: every module of LAYERS, empty but for one upward import."""
+    files = {}
+    for name in DEPTH:
+        is_package = any(other.startswith(name + ".") for other in DEPTH) or name == "normkernels.reference"
+        files[name] = tmp_path / name / ("__init__.py" if is_package else f"{name.rpartition('.')[2]}.py")
+        files[name].parent.mkdir()
+        files[name].write_text(statement if name == module else "", encoding="utf-8")
+    assert [line.split(": ", 1)[1].split()[0] for line in upward_imports(files)] == [module]
+
+
+def test_core_depends_on_numba_and_numpy_alone():
+    foreign = [
+        f"{module}:{line} imports {target}"
+        for module in FILES
+        if entry_of(module) not in NEEDS_EXTRA
+        for target, line in imports_of(module, FILES)
+        if target.split(".")[0] not in CORE
+    ]
+    assert not foreign, "\n".join(foreign)
+
+
+def test_no_file_is_long():
+    lines = {module: len(file.read_text(encoding="utf-8").splitlines()) for module, file in FILES.items()}
+    assert not {module: count for module, count in lines.items() if count > MAX_LINES}
+
+
+def test_import_is_light():
+    """`import normkernels` brings in numba and numpy, and nothing that only some of its users need."""
+    code = (
+        "import sys, numba; before = set(sys.modules); import normkernels; "
+        "sys.stdout.write(' '.join(set(sys.modules) - before))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    added = set(run.stdout.split())
+    heavy = {"click", "cpuinfo", "cupy", "matplotlib", "psutil", "rich", "torch", "yaml"}
+    assert "normkernels" in added
+    assert not {name for name in added if name.split(".")[0] in heavy or "cuda" in name}
+
+
+PUBLIC = {name: getattr(normkernels, name) for name in normkernels.__all__}
+
+
+@pytest.mark.parametrize("name", [n for n in PUBLIC if callable(PUBLIC[n]) or inspect.ismodule(PUBLIC[n])])
+def test_public_names_have_docstrings(name):
+    written = inspect.getdoc(PUBLIC[name]) or ""
+    # A NamedTuple writes its own signature where there is no docstring.
+    assert written
+    assert not written.startswith(f"{name}(")

@@ -1,0 +1,473 @@
+"""The benchmark suite: what it selects, measures, stores and shows. No test asserts a time."""
+
+import dataclasses
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rich")
+pytest.importorskip("yaml")
+
+from rich.console import Console
+
+from normkernels import functional
+from normkernels.bench import check, machine, markdown, plot, results, summary, table
+from normkernels.bench.cases import Case
+from normkernels.bench.copy import Copy, copy_bytes
+from normkernels.bench.inputs import make_inputs
+from normkernels.bench.measure import measure
+from normkernels.bench.presets import presets
+from normkernels.bench.results import Baseline, CopySpeed, Results, Row, Timing
+from normkernels.bench.selection import DEFAULT, QUICK, BadOption, Selection, parse_shape, select
+from normkernels.bench.timing import Contender, Effort, take_turns
+from normkernels.norms import NORMS
+
+ONCE = Effort(seconds=0, least=1, most=1)
+SHAPES = {"rows": (7, 33), "channels": (3, 5, 4, 2)}
+
+
+def case(
+    op: str = "layer_norm", pass_: str = "forward", shape: tuple[int, ...] = (8, 16), **more: Any
+) -> Case:
+    return Case(op, pass_, shape, **more)
+
+
+def small_cases() -> list[Case]:
+    cases = [
+        Case(op, pass_, SHAPES[spec.family], dtype)
+        for op, spec in NORMS.items()
+        for pass_ in ("forward", "backward")
+        for dtype in ("float32", "float64")
+    ]
+    last = [dataclasses.replace(c, layout="channels_last") for c in cases if NORMS[c.op].family == "channels"]
+    return cases + last
+
+
+def row(fraction: float = 0.5, ratio: float = 2.0, cold: bool = True, **more: Any) -> Row:
+    """A row of a copy speed of 10 GB/s and a time of one second."""
+    timing = Timing(1.0, 0.9, 1.2, 10 * fraction, fraction)
+    other = Timing(ratio, ratio, ratio, 10 * fraction / ratio, fraction / ratio)
+    speed = CopySpeed(10.0, 8.0)
+    into_out = dataclasses.replace(timing, fraction=0.8)
+    return Row(case(**more), cold, 3, 1, 1e-7, timing, into_out, speed, Baseline("numpy", other, speed))
+
+
+def made(rows: list[Row]) -> Results:
+    here = machine.machine(threads=1)
+    return Results(here, {"preset": ["gpt2"], "quick": True}, CopySpeed(10.0, 8.0), rows, ["too/large"])
+
+
+# What is measured
+
+
+def test_presets_hold_only_norms_that_exist() -> None:
+    assert {p.op for p in presets()} <= set(NORMS)
+    assert all(layer.count > 0 and min(layer.sizes) > 0 for p in presets() for layer in p.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "shape", "count"),
+    [
+        ("resnet50", 32, (32, 64, 112, 112), 1),
+        ("resnet18", 1, (1, 64, 112, 112), 1),
+        ("mlp", 60, (60, 100), 3),
+        ("gpt2", 1, (4096, 768), 25),
+        ("gpt2", 3, (3 * 4096, 768), 25),
+    ],
+)
+def test_the_first_layer_of_a_preset(name: str, batch: int, shape: tuple[int, ...], count: int) -> None:
+    layer = next(p for p in presets() if p.name == name).layers[0]
+    assert (layer.shape(batch), layer.count) == (shape, count)
+
+
+def test_the_byte_model_is_two_tensors_forward_and_three_backward() -> None:
+    assert case(dtype="float32").bytes_moved == 2 * 8 * 16 * 4
+    assert case(pass_="backward", dtype="float64").bytes_moved == 3 * 8 * 16 * 8
+
+
+def test_case_id_and_layout() -> None:
+    c = case("batch_norm", shape=(32, 64, 112, 96), preset="resnet50", layout="channels_last")
+    assert c.id == "batch_norm/forward/resnet50/32x64x112x96/float32/channels_last"
+    assert (c.array_shape, c.channel_axis) == ((32, 112, 96, 64), 3)
+    assert dataclasses.replace(c, layout="contiguous").array_shape == c.shape
+
+
+def test_tensors_that_take_turns_exceed_twice_the_cache() -> None:
+    cache = 1 << 20
+    for rows in (64, 1000, 10**6):
+        c = case(shape=(rows, 512))
+        assert c.cold
+        assert 2 * cache <= c.slots(cache) * c.bytes_moved < 2 * cache + c.bytes_moved
+    assert not case(shape=(4, 64)).cold
+    assert case(shape=(4, 64)).slots(cache) == 1
+
+
+@pytest.mark.parametrize("default", [DEFAULT, QUICK])
+def test_default_presets_exist(default: dict[str, Any]) -> None:
+    assert set(default) <= {p.name for p in presets()}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_default_selection(quick: bool) -> None:
+    cases = select(Selection(quick=quick))
+    assert {(c.op, c.pass_) for c in cases} == {(op, p) for op in NORMS for p in ("forward", "backward")}
+    assert len(cases) == len(set(cases))
+    if not quick:
+        assert any(len({c.batch for c in cases if c.preset == p.name}) > 1 for p in presets())
+
+
+def test_selection_restricts() -> None:
+    chosen = Selection(
+        ops=["batch_norm"],
+        passes=["backward"],
+        presets=["resnet18"],
+        batches=[2, 4],
+        dtypes=["float64"],
+        layout="channels_last",
+    )
+    cases = select(chosen)
+    assert len(cases) == 2 * 5
+    assert {(c.op, c.pass_, c.dtype, c.layout) for c in cases} == {
+        ("batch_norm", "backward", "float64", "channels_last")
+    }
+    assert {c.shape[0] for c in cases} == {2, 4}
+
+
+def test_selection_of_everything() -> None:
+    wanted = {(p.name, layer.shape(p.batch)) for p in presets() for layer in p.layers}
+    assert {(c.preset, c.shape) for c in select(Selection(presets=["all"]))} == wanted
+    assert {c.op for c in select(Selection(ops=["layer_norm"], presets=["all"]))} == {"layer_norm"}
+
+
+def test_a_shape_goes_to_the_norms_that_take_it() -> None:
+    assert {c.op for c in select(Selection(shapes=["4x8"]))} == set(NORMS)
+    assert "batch_norm" not in {c.op for c in select(Selection(shapes=["8"]))}
+    assert "layer_norm" not in {c.op for c in select(Selection(shapes=["2x3x4"], layout="channels_last"))}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ops": ["foo"]}, "--op must be one of .*, got foo"),
+        ({"passes": ["sideways"]}, "--pass must be one of forward, backward, got sideways"),
+        ({"presets": ["foo"]}, "--preset must be one of all, .*, got foo"),
+        ({"presets": ["gpt2"], "ops": ["batch_norm"]}, "--preset must belong to batch_norm, got gpt2"),
+        ({"dtypes": ["int8"]}, "--dtype must be one of float32, float64, got int8"),
+        ({"layout": "foo"}, "--layout must be one of .*, got foo"),
+        ({"batches": [0]}, "--batch must be 1 or more, got 0"),
+        ({"batches": [1], "presets": ["mlp"]}, "more than one value per channel, got mlp"),
+        ({"shapes": ["4x8"], "batches": [2]}, "--shape states every size"),
+        ({"shapes": ["4x8"], "presets": ["gpt2"]}, "--shape states every size"),
+        ({"shapes": ["8"], "ops": ["batch_norm"]}, "--shape of batch_norm must be NxC.*, got 8"),
+        ({"shapes": ["1x8"], "ops": ["batch_norm"]}, "more than one value per channel, got 1x8"),
+        ({"shapes": ["4x8"], "ops": ["batch_norm"], "layout": "channels_last"}, "beside N and C, got 4x8"),
+        ({"ops": ["layer_norm"], "layout": "channels_last"}, "needs a norm over channels, not layer_norm"),
+    ],
+)
+def test_options_that_select_nothing(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadOption, match=message):
+        select(Selection(**options))
+
+
+@pytest.mark.parametrize("text", ["0x3", "", "x", "3x", "-1x2", "3.5", "4 x 8", "a"])
+def test_shapes_that_are_none(text: str) -> None:
+    with pytest.raises(BadOption, match=r"--shape must be positive sizes joined by x, .*, got "):
+        parse_shape(text)
+
+
+# How it is measured
+
+
+def test_contender_takes_arguments_in_turns_and_keeps_results() -> None:
+    seen: list[int] = []
+    outs: list[Any] = []
+
+    def function(i: int, *, out: Any = None, flag: bool) -> list[int]:
+        assert flag
+        seen.append(i)
+        outs.append(out)
+        return [i]
+
+    contender = Contender(function, [(0,), (1,), (2,)], {"flag": True})
+    contender.warm_up()
+    assert seen[:3] == [0, 1, 2]
+    seen.clear()
+    outs.clear()
+    contender.calls = 4
+    contender.fresh()
+    assert [(b - a) % 3 for a, b in zip(seen, seen[1:], strict=False)] == [1, 1, 1]
+    assert outs == [None] * 4
+    contender.into_out()
+    assert [out[0] for out in outs[4:]] == seen[4:]
+
+
+def test_turns_begin_with_another_sample_each_time() -> None:
+    order: list[str] = []
+
+    def sample(name: str) -> float:
+        order.append(name)
+        return float(len(order))
+
+    seconds = take_turns([lambda: sample("a"), lambda: sample("b")], Effort(seconds=1e9, least=1, most=3))
+    assert "".join(order) == "abbaab"
+    assert seconds == [[1.0, 4.0, 5.0], [2.0, 3.0, 6.0]]
+
+
+def test_repetitions_stay_within_their_limits() -> None:
+    assert len(take_turns([lambda: 0.0], Effort(seconds=0, least=4, most=9))[0]) == 4
+    assert len(take_turns([lambda: 0.0], Effort(seconds=1e9, least=4, most=9))[0]) == 9
+
+
+@pytest.mark.parametrize("form", ["plain", "streaming"])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_copy_copies(form: str, threads: int) -> None:
+    copy = Copy(1 << 20, threads)
+    assert copy.bytes_moved == 2 << 20
+    assert copy.is_exact()
+    copy._target.fill(0)
+    assert not copy.is_exact()
+    assert getattr(copy, form)() > 0
+    assert copy.is_exact()
+
+
+def test_the_copy_is_larger_than_the_cache_within_bounds() -> None:
+    assert copy_bytes(1 << 20) == 64 << 20
+    assert copy_bytes(32 << 20) == 128 << 20
+    assert copy_bytes(1 << 30) == 256 << 20
+
+
+def test_cache_sizes_count_every_cache_once(tmp_path: Path) -> None:
+    for cpu in range(4):
+        levels = [
+            ("1", "Data", "32K", cpu),
+            ("1", "Instruction", "64K", cpu),
+            ("3", "Unified", "1024K", cpu // 2),
+        ]
+        for i, (level, kind, size, shared) in enumerate(levels):
+            index = tmp_path / f"cpu{cpu}/cache/index{i}"
+            index.mkdir(parents=True)
+            for name, text in (("level", level), ("type", kind), ("size", size), ("shared_cpu_list", shared)):
+                (index / name).write_text(f"{text}\n")
+    (tmp_path / "cpu0/cache/index9").mkdir()
+    assert machine.cache_sizes(tmp_path) == ({"L1d": 32768, "L3": 1 << 20}, 2 << 20)
+
+
+@pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)
+def test_measure(c: Case) -> None:
+    got = measure(c, Copy(1 << 16, 1), 1 << 20, ONCE, numpy=True)
+    assert 0 <= got.error <= check.tolerance(c)
+    assert got.fresh.gbs == pytest.approx(c.bytes_moved / got.fresh.median / 1e9)
+    assert got.fresh.fraction == pytest.approx(got.fresh.gbs / got.copy.best)
+    assert got.baseline is not None
+    assert got.ratio == pytest.approx(got.baseline.fresh.median / got.fresh.median)
+    assert got.into_out.median > 0
+
+
+@pytest.mark.parametrize("piece", [1, 40, 1 << 18])
+@pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)
+def test_check_passes_in_pieces(c: Case, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(check, "PIECE", piece)
+    assert check.check(c, make_inputs(c)) <= check.tolerance(c)
+
+
+@pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)
+@pytest.mark.parametrize("fault", [1e-3, np.nan])
+def test_check_finds_one_wrong_element(c: Case, fault: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = NORMS[c.op].kernels
+    for name in ("y",) if c.pass_ == "forward" else ("dx", "dweight", "dbias"):
+
+        def call(*args: Any, **keywords: Any) -> Any:
+            y = kernels.call(*args, **keywords).copy()
+            y.flat[-1] += fault
+            return y
+
+        def backward(*args: Any, name: str = name, **keywords: Any) -> Any:
+            grads = kernels.backward(*args, **keywords)
+            wrong = getattr(grads, name).copy()
+            wrong.flat[-1] += fault
+            return grads._replace(**{name: wrong})
+
+        monkeypatch.setattr(functional, c.op, call)
+        monkeypatch.setattr(functional, f"{c.op}_backward", backward)
+        with pytest.raises(check.Mismatch, match=f"{c.id} must agree with the reference"):
+            check.check(c, make_inputs(c))
+
+
+def test_check_finds_wrong_running_statistics(monkeypatch: pytest.MonkeyPatch) -> None:
+    c, batch_norm = case("batch_norm", shape=(3, 5, 4, 2)), functional.batch_norm
+
+    def call(*args: Any, **keywords: Any) -> Any:
+        y = batch_norm(*args, **keywords)
+        keywords["running_var"][0] += 0.01
+        return y
+
+    monkeypatch.setattr(functional, "batch_norm", call)
+    with pytest.raises(check.Mismatch):
+        check.check(c, make_inputs(c))
+
+
+# What remains
+
+
+def test_results_come_back_from_json(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    before = made([row(op="batch_norm", shape=(2, 3, 4)), dataclasses.replace(row(), baseline=None)])
+    results.save(before, path)
+    assert results.load(path) == before
+    assert json.loads(path.read_text())["rows"][0]["case"]["pass"] == "forward"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a readable JSON file"),
+        ("[1]", "must have schema 1, got None"),
+        ('{"schema": 99}', "must have schema 1, got 99"),
+        ('{"schema": 1, "machine": {}}', "must have all fields of schema 1"),
+    ],
+)
+def test_files_that_are_no_results(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(results.ResultsError, match=message):
+        results.load(path)
+    with pytest.raises(results.ResultsError, match="must be a readable JSON file"):
+        results.load(tmp_path / "none.json")
+
+
+def test_an_interrupted_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text("before")
+
+    def interrupted() -> None:
+        with results.replacing(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_means_are_geometric_and_weighted_by_count_over_cold_cases() -> None:
+    rows = [row(0.5, ratio=2, count=3), row(1.0, ratio=16, count=1), row(0.01, ratio=1, cold=False, count=2)]
+    average = summary.means(rows)
+    assert average.fresh == pytest.approx(0.5 ** (3 / 4))
+    assert average.into_out == pytest.approx(0.8)
+    assert average.ratio == pytest.approx(math.exp((3 * math.log(2) + math.log(16)) / 6))
+    assert summary.means(rows[2:]).fresh is None
+
+
+def test_the_slowest_is_cold_and_furthest_from_the_limit() -> None:
+    rows = [row(0.5), row(0.3), row(0.1, cold=False)]
+    assert summary.slowest(rows) is rows[1]
+    assert summary.slowest(rows[2:]) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "like", "text"),
+    [
+        (0.0012345, None, "1.23 ms"),
+        (0.000123, 0.0012, "0.123"),
+        (12e-9, None, "12 ns"),
+        (1234.0, None, "1234 s"),
+    ],
+)
+def test_durations(seconds: float, like: float | None, text: str) -> None:
+    assert summary.duration(seconds, like) == text
+
+
+def printed(outcome: Results) -> str:
+    stream = io.StringIO()
+    table.show(outcome, Console(file=stream, width=80))
+    return stream.getvalue()
+
+
+def test_the_table_fits_a_terminal_and_marks_the_slowest() -> None:
+    wide = {
+        "op": "batch_norm",
+        "shape": (96, 1280, 112, 112),
+        "count": 16,
+        "preset": "mobilenet_v2",
+        "batch": 96,
+    }
+    text = printed(made([row(0.91, **wide), row(0.42, **wide), row(0.2, cold=False, **wide)]))
+    assert "…" not in text
+    marked = [
+        line for line in text.splitlines() if "◀" in line and "GB/s" not in line and "copy;" not in line
+    ]
+    assert len(marked) == 1
+    assert "0.42" in marked[0]
+    assert "mobilenet_v2, N=96" in text
+    assert "too/large" in text
+
+
+def test_markdown_replaces_only_what_is_between_the_markers(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(f"# Title\n{markdown.START}\nold\n{markdown.END}\nend\n")
+    outcome = made([row(0.5, preset="gpt2", batch=1), row(0.7, pass_="backward", preset="gpt2", batch=1)])
+    markdown.update(page, outcome)
+    first = page.read_text()
+    assert first.startswith(f"# Title\n{markdown.START}\n")
+    assert first.endswith(f"{markdown.END}\nend\n")
+    assert "old" not in first
+    assert "`normkernels bench --preset gpt2 --quick`" in first
+    assert "| layer_norm, float32 | gpt2 | 0.50 | 0.80 | 2.0× | 0.70 | 0.80 | 2.0× |" in first
+    markdown.update(page, outcome)
+    assert page.read_text() == first
+
+
+@pytest.mark.parametrize("text", ["", markdown.START, f"{markdown.END} {markdown.START}"])
+def test_a_page_without_markers_stays_as_it_is(text: str, tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(text)
+    with pytest.raises(markdown.MarkersMissing, match="must hold"):
+        markdown.update(page, made([row()]))
+    assert page.read_text() == text
+
+
+@pytest.mark.parametrize("rows", [[row(), row(0.7, pass_="backward")], [row(cold=False)]])
+def test_the_plot_is_a_png(rows: list[Row], tmp_path: Path) -> None:
+    path = tmp_path / "p.png"
+    plot.plot(made(rows), path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# PyTorch
+
+
+@pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)
+def test_pytorch_computes_the_same_case(c: Case) -> None:
+    torch_worker = pytest.importorskip("normkernels.bench.torch_worker", exc_type=ImportError)
+    inputs = make_inputs(c)
+    contender = torch_worker.NORMS[c.op](c, inputs, slots=2)
+    contender.warm_up()
+    reference = NORMS[c.op].reference
+    y, saved = reference.forward(inputs.x, **inputs.arguments)
+    expected = [y] if c.pass_ == "forward" else list(reference.backward(inputs.dy, saved))
+    for result in contender._results:
+        got = [result] if c.pass_ == "forward" else list(result)
+        if c.layout == "channels_last":
+            got[0] = got[0].movedim(1, -1)
+        for g, want in zip(got, expected, strict=True):
+            np.testing.assert_allclose(g.numpy(), want, rtol=0, atol=1e-4)
+
+
+def test_the_pytorch_process_answers() -> None:
+    pytest.importorskip("torch")
+    from normkernels.bench.torch_baseline import TorchBaseline
+
+    with TorchBaseline(threads=1, copy_bytes=1 << 16, cache_bytes=1 << 16, effort=ONCE) as torch:
+        for c in small_cases()[:2]:
+            answer = torch.measure(c)
+            assert answer is not None
+            assert answer.name == "torch"
+            assert answer.fresh.gbs == pytest.approx(c.bytes_moved / answer.fresh.median / 1e9)

@@ -1,0 +1,122 @@
+"""The same input gives the same bits: for any threads, run after run, wherever a group lies, whatever lies beside it."""
+
+import threading
+
+import numpy as np
+import pytest
+
+from helpers import DTYPES, assert_same_bits, run
+from normkernels.norms import NORMS
+
+# Large enough for several threads; one with few wide groups, one with many small ones.
+SHAPES = [(3000, 257), (3, 5, 40_000), (16, 64, 28, 28), (64, 1000, 2)]
+
+every_norm = pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
+
+
+def problem(spec, shape, rng, dtype=np.float32):
+    x, dy = (rng.normal(3, 2, shape).astype(dtype) for _ in range(2))
+    return x, dy, spec.arguments(shape, dtype, rng)
+
+
+def results(spec, x, dy, arguments, **options):
+    """y, gradients and running statistics"""
+    y, grads, _, arguments = run(spec.kernels, x, dy, arguments, **options)
+    return y, tuple(grads), arguments
+
+
+@every_norm
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_any_number_of_threads(spec, shape, dtype, rng):
+    args = problem(spec, shape, rng, dtype)
+    one = results(spec, *args, threads=1)
+    for threads in (2, None):
+        assert_same_bits(results(spec, *args, threads=threads), one, f"threads={threads}")
+
+
+@every_norm
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_run_to_run(spec, shape, rng):
+    args = problem(spec, shape, rng)
+    first = results(spec, *args)
+    for _ in range(3):
+        assert_same_bits(results(spec, *args), first)
+
+
+@every_norm
+@pytest.mark.parametrize("shape", [(40, 6, 130), (3, 5, 40_000)], ids=str)
+def test_any_address(spec, shape, rng):
+    """Vectors begin at the first element, not at the next cache line."""
+    x, dy, arguments = problem(spec, shape, rng)
+    expected = results(spec, x, dy, arguments)
+    for shift in (1, 5, 16):
+        shifted = [
+            np.concatenate([np.zeros(shift, a.dtype), a.ravel()])[shift:].reshape(shape) for a in (x, dy)
+        ]
+        out = np.empty(x.size + shift, x.dtype)[shift:].reshape(shape)
+        assert_same_bits(results(spec, *shifted, arguments), expected, f"shift={shift}")
+        assert_same_bits(spec.kernels.call(shifted[0], **arguments, out=out), expected[0], f"shift={shift}")
+
+
+@pytest.mark.parametrize("cols", [5, 130, 9000])
+def test_a_row_does_not_know_its_batch(cols, rng):
+    spec = NORMS["layer_norm"]
+    x, dy, arguments = problem(spec, (70, cols), rng)
+    y, (dx, *_), _ = results(spec, x, dy, arguments)
+    for rows in (slice(0, 1), slice(69, 70), slice(3, 20), slice(16, 49), slice(None, None, -1)):
+        part_y, (part_dx, *_), _ = results(spec, x[rows], dy[rows], arguments)
+        assert_same_bits((part_y, part_dx), (y[rows].copy(), dx[rows].copy()), str(rows))
+
+
+@pytest.mark.parametrize("shape", [(40, 70), (6, 70, 33), (2, 70, 9000)], ids=str)
+def test_a_channel_does_not_know_its_place(shape, rng):
+    spec = NORMS["batch_norm"]
+    x, dy, arguments = problem(spec, shape, rng)
+    expected = run(spec.kernels, x, dy, arguments)
+    order = rng.permutation(70)
+    moved = {k: v[order] if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    result = run(spec.kernels, x[:, order], dy[:, order], moved)
+    assert_same_bits((result.y, result.grads.dx), (expected.y[:, order], expected.grads.dx[:, order]))
+    assert_same_bits(tuple(result.grads[1:]), tuple(g[order] for g in expected.grads[1:]))
+    for name in ("running_mean", "running_var"):
+        assert_same_bits(result.arguments[name], expected.arguments[name][order], name)
+
+
+@every_norm
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("shape", [(40, 70), (6, 5, 33), (6, 7, 9000), (300, 64, 5)], ids=str)
+def test_nan_and_inf_stay_in_their_group(spec, value, shape, rng):
+    x, dy, arguments = problem(spec, shape, rng)
+    expected = run(spec.kernels, x, dy, arguments)
+    index = tuple(n // 2 for n in shape)
+    x[index] = value
+    result = run(spec.kernels, x, dy, arguments)
+
+    axes = spec.reference.forward(expected.y, **arguments)[1].axes
+    group = tuple(slice(None) if i in axes else index[i] for i in range(x.ndim))
+    for a, b in ((result.y, expected.y), (result.grads.dx, expected.grads.dx)):
+        assert np.isnan(a[group]).all()
+        a[group] = b[group]
+        assert_same_bits(a, b)
+
+
+@every_norm
+def test_calls_from_several_python_threads(spec, rng):
+    """Kernels release the lock: results must not depend on who else is computing."""
+    problems = [problem(spec, (200, 64, 20), rng) for _ in range(4)]
+    expected = [results(spec, *args) for args in problems]
+    got = {}
+
+    def work(i):
+        got[i] = [results(spec, *problems[i]) for _ in range(5)]
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(len(problems))]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    for i, want in enumerate(expected):
+        assert len(got[i]) == 5
+        for result in got[i]:
+            assert_same_bits(result, want)

@@ -1,0 +1,69 @@
+"""The same numbers as PyTorch, where it is installed."""
+
+import copy
+
+import numpy as np
+import pytest
+
+from helpers import assert_within, bounds, oracle, run
+from normkernels.norms import NORMS
+
+torch = pytest.importorskip("torch")
+
+
+def as_torch(arguments):
+    """The arguments of one of the norms for the function of the same name in PyTorch."""
+    result = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    if isinstance(result.get("normalized_shape"), int):
+        result["normalized_shape"] = (result["normalized_shape"],)
+    result.pop("channel_axis", None)
+    return result
+
+
+@pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_matches_pytorch(spec, dtype, training, affine, rng):
+    x, dy = (rng.normal(1, 2, (8, 6, 5, 33)).astype(dtype) for _ in range(2))
+    arguments = spec.arguments(x.shape, dtype, rng)
+    if "training" in arguments:
+        arguments["training"] = training
+    if not affine:
+        arguments |= {"weight": None, "bias": None}
+
+    theirs = as_torch(arguments)
+    leaves = {"x": torch.tensor(x), **{k: theirs[k] for k in ("weight", "bias") if theirs[k] is not None}}
+    for leaf in leaves.values():
+        leaf.requires_grad_()
+    y = getattr(torch.nn.functional, spec.name)(leaves["x"], **theirs)
+    y.backward(torch.tensor(dy))
+
+    ours = run(spec.kernels, x, dy, arguments)
+    y_bound, grad_bounds = bounds(spec, dy, oracle(spec, x, dy, arguments).saved, dtype)
+    assert_within(ours.y, y.detach().numpy(), 2 * y_bound, "y")  # twice: both round
+    for name, leaf in leaves.items():
+        bound = getattr(grad_bounds, f"d{name}")
+        assert_within(getattr(ours.grads, f"d{name}"), leaf.grad.numpy(), 2 * bound, f"d{name}")
+    for name in ("running_mean", "running_var"):
+        if name in arguments:
+            rtol = 20 * np.finfo(dtype).eps
+            np.testing.assert_allclose(ours.arguments[name], theirs[name].numpy(), rtol=rtol, atol=rtol)
+
+
+@pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
+def test_takes_tensors(spec, rng):
+    """On the CPU, without a copy: a running statistic that is a tensor moves."""
+    x, dy = (rng.normal(size=(8, 6, 33)).astype(np.float32) for _ in range(2))
+    arguments = spec.arguments(x.shape, np.float32, rng)
+    tensors = {
+        k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in copy.deepcopy(arguments).items()
+    }
+    y, saved = spec.kernels.forward(torch.tensor(x), **tensors)
+    grads = spec.kernels.backward(torch.tensor(dy), saved)
+    expected = run(spec.kernels, x, dy, arguments)
+    for a, b in zip((y, *grads), (expected.y, *expected.grads), strict=True):
+        np.testing.assert_array_equal(a, b, strict=True)
+    for name in ("running_mean", "running_var"):
+        if name in arguments:
+            np.testing.assert_array_equal(tensors[name], expected.arguments[name])

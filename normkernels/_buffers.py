@@ -42,7 +42,12 @@ class _Memory:
 
     def __init__(self, owner: Array, start: int, size: int, dtype: np.dtype[Any]) -> None:
         self.owner = owner
-        self.__array_interface__ = {"shape": (size,), "typestr": dtype.str, "data": (start, False), "version": 3}
+        self.__array_interface__ = {
+            "shape": (size,),
+            "typestr": dtype.str,
+            "data": (start, False),
+            "version": 3,
+        }
 
 
 class _Lease(_Memory):
@@ -95,10 +100,17 @@ def empty(size: int, dtype: np.dtype[Any]) -> Array:
     return np.asarray(_Lease(block, block.ctypes.data + -block.ctypes.data % ALIGNMENT, size, dtype))
 
 
-def writeable(x: Array) -> Array:
-    """The flat array x itself or, if it is read-only, the same memory in the type that kernels are compiled for."""
-    if x.flags.writeable:
-        return x
+def flat(x: Array) -> Array:
+    """x as kernels see it: flat, contiguous, aligned and writeable; a copy only where its strides ask for one.
+
+    A read-only array becomes another view of its memory, because numba would compile every kernel
+    again for its type; kernels do not write to their inputs.
+    """
+    flags = x.flags
+    if flags.carray:
+        return x.reshape(-1)
+    if not (flags.c_contiguous and flags.aligned):
+        return np.array(x, order="C").reshape(-1)
     return np.asarray(_Memory(x, x.ctypes.data, x.size, x.dtype))
 
 

@@ -1,9 +1,13 @@
 """Scalar mathematics in plain Python; every backend compiles these functions for itself."""
 
 import math
+from typing import Any
+
+Real = Any
+"""A float, or an array of them."""
 
 
-def merge(n_a: float, mean_a: float, m2_a: float, n_b: float, mean_b: float, m2_b: float) -> tuple[float, float]:
+def merge(n_a: Real, mean_a: Real, m2_a: Real, n_b: Real, mean_b: Real, m2_b: Real) -> tuple[Real, Real]:
     """Chan's merge: mean and m2 of two sets together; m2 is the sum of squared deviations.
 
     Chan, Golub & LeVeque (1979), equation 2.1. Both means may be measured from any common origin.

@@ -12,7 +12,15 @@ from .results import Array, Grads, Moments, Saved
 
 
 def layer_norm(
-    x: Any, normalized_shape: Any, weight: Any, bias: Any, eps: float, out: Any, threads: int | None, *, keep: bool
+    x: Any,
+    normalized_shape: Any,
+    weight: Any,
+    bias: Any,
+    eps: float,
+    out: Any,
+    threads: int | None,
+    *,
+    keep: bool,
 ) -> tuple[Array, Saved]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x = _validate.array(x)
@@ -21,29 +29,27 @@ def layer_norm(
     bias = _validate.parameter(bias, "bias", plan.parameter_shape, x.dtype)
     eps = _validate.eps(eps)
     _validate.threads(threads)
-    target = _Target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
+    y, flat = _target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
     if x.size:
-        mean, rstd = backend("cpu").row_forward(
-            plan, plan.layout.flat(x), weight, bias, eps, target.flat, threads
-        )
+        mean, rstd = backend("cpu").row_forward(plan, plan.layout.flat(x), weight, bias, eps, flat, threads)
     else:
         mean = rstd = np.empty(0)
-    return target.finished(), Saved(x, mean, rstd, weight, bias is not None, True, plan, "layer_norm")
+    return _delivered(y, out), Saved(x, mean, rstd, weight, bias is not None, True, plan, "layer_norm")
 
 
 def layer_norm_backward(dy: Any, saved: Any, out: Any, threads: int | None) -> Grads:
     dy = _validate.gradient(dy, saved, "layer_norm")
     _validate.threads(threads)
     plan, x, weight = saved.plan, saved.x, saved.weight
-    target = _Target(plan.layout, x, out, (dy, x), (weight,))
+    dx, flat = _target(plan.layout, x, out, (dy, x), (weight,))
     if x.size:
         flat_dy, flat_x = plan.layout.flat(dy), plan.layout.flat(x)
         sums = backend("cpu").row_backward(
-            plan, flat_dy, flat_x, saved.mean, saved.rstd, weight, target.flat, threads
+            plan, flat_dy, flat_x, saved.mean, saved.rstd, weight, flat, threads
         )
     else:
         sums = np.zeros((2, plan.cols))
-    return _grads(saved, target.finished(), *(s.reshape(plan.parameter_shape) for s in sums))
+    return _grads(saved, _delivered(dx, out), *(s.reshape(plan.parameter_shape) for s in sums))
 
 
 def batch_norm(
@@ -65,7 +71,7 @@ def batch_norm(
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x = _validate.array(x)
     if x.ndim < 2:
-        raise ValueError(f"x must have at least 2 dimensions, batch and channels, got shape {x.shape}")
+        raise ValueError(f"x must have 2 or more dimensions, batch and channels, got shape {x.shape}")
     plan = channel_plan(x.shape, x.strides, x.dtype, _validate.axis(channel_axis, x.ndim, "channel_axis"))
     c = plan.channels
     weight = _validate.parameter(weight, "weight", (c,), x.dtype)
@@ -75,41 +81,41 @@ def batch_norm(
     eps = _validate.eps(eps)
     _validate.threads(threads)
     if training and plan.count == 1:
-        raise ValueError(f"training needs more than one value per channel, got shape {x.shape}")
+        raise ValueError(f"x must have more than one value per channel in training, got shape {x.shape}")
     others = (weight, bias, *running, x if keep else None)
-    target = _Target(plan.layout, x, out, () if keep else (x,), others)
+    y, flat = _target(plan.layout, x, out, () if keep else (x,), others)
     kernels = backend("cpu")
     if not training:
         mean, rstd = running[0].astype(np.float64), kernels.reciprocal_sd(running[1], eps)
         if x.size:
-            kernels.channel_normalize(plan, plan.layout.flat(x), mean, rstd, weight, bias, target.flat, threads)
+            kernels.channel_normalize(plan, plan.layout.flat(x), mean, rstd, weight, bias, flat, threads)
     elif x.size:
-        mean, var, rstd = kernels.channel_forward(
-            plan, plan.layout.flat(x), weight, bias, eps, target.flat, threads
-        )
+        mean, var, rstd = kernels.channel_forward(plan, plan.layout.flat(x), weight, bias, eps, flat, threads)
         if running:
-            running[0][:] = (1 - factor) * running[0] + factor * mean
-            running[1][:] = (1 - factor) * running[1] + factor * var * (plan.count / (plan.count - 1))
+            unbiased = var * (plan.count / (plan.count - 1))
+            with np.errstate(over="ignore"):  # a variance above the largest float32 is kept as inf
+                for statistic, new in zip(running, (mean, unbiased), strict=True):
+                    statistic[:] = (1 - factor) * statistic + factor * new
         if isinstance(num_batches_tracked, np.ndarray):
             num_batches_tracked += 1
     else:
         mean = rstd = np.zeros(c)
-    return target.finished(), Saved(x, mean, rstd, weight, bias is not None, training, plan, "batch_norm")
+    return _delivered(y, out), Saved(x, mean, rstd, weight, bias is not None, training, plan, "batch_norm")
 
 
 def batch_norm_backward(dy: Any, saved: Any, out: Any, threads: int | None) -> Grads:
     dy = _validate.gradient(dy, saved, "batch_norm")
     _validate.threads(threads)
     plan, x, weight = saved.plan, saved.x, saved.weight
-    target = _Target(plan.layout, x, out, (dy, x), (weight,))
+    dx, flat = _target(plan.layout, x, out, (dy, x), (weight,))
     if x.size:
         sums = backend("cpu").channel_backward(
             plan, plan.layout.flat(dy), plan.layout.flat(x), saved.mean, saved.rstd, weight,
-            saved.training, target.flat, threads,
+            saved.training, flat, threads,
         )  # fmt: skip
     else:
         sums = np.zeros((2, plan.channels))
-    return _grads(saved, target.finished(), *sums)
+    return _grads(saved, _delivered(dx, out), *sums)
 
 
 def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Moments:
@@ -119,7 +125,9 @@ def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Mo
     kept = tuple(x.shape[a] for a in range(x.ndim) if a not in axes)
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
     if plan.count == 0:
-        raise ValueError(f"moments needs at least one element per group, got shape {x.shape} over axes {axes}")
+        raise ValueError(
+            f"moments needs at least one element per group, got shape {x.shape} over axes {axes}"
+        )
     if plan.channels == 0:
         return Moments(plan.count, np.empty(kept), np.empty(kept))
     flat = plan.layout.flat(x.transpose(order))
@@ -127,26 +135,23 @@ def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Mo
     return Moments(plan.count, mean.reshape(kept), var.reshape(kept))
 
 
-class _Target:
-    """The array that receives the result, and its flat view for the kernels."""
+def _target(
+    layout: Layout, x: Array, out: Any, same: Sequence[Array], others: Sequence[Array | None]
+) -> tuple[Array, Array]:
+    """The array that the kernels fill, and its flat view: out where its strides allow."""
+    if out is not None:
+        _validate.output(out, x, same, others)
+        if layout.fits(out):
+            return out, layout.flat(out)
+    return layout.empty()
 
-    def __init__(
-        self, layout: Layout, x: Array, out: Any, same: Sequence[Array], others: Sequence[Array | None]
-    ) -> None:
-        self.out = out
-        if out is not None:
-            _validate.output(out, x, same, others)
-            if layout.fits(out):
-                self.array, self.flat = out, layout.flat(out)
-                return
-        self.array, self.flat = layout.empty()
 
-    def finished(self) -> Array:
-        """The result; in `out` also where its strides are not those of the kernels."""
-        if self.out is None or self.array is self.out:
-            return self.array
-        self.out[...] = self.array
-        return self.out  # type: ignore[no-any-return]
+def _delivered(result: Array, out: Any) -> Array:
+    """The result, in `out` where that is given."""
+    if out is None or result is out:
+        return result
+    out[...] = result
+    return out  # type: ignore[no-any-return]
 
 
 def _grads(saved: Saved, dx: Array, dweight: Array, dbias: Array) -> Grads:

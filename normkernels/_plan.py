@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -20,21 +20,23 @@ class Layout:
     shape: Shape
     dtype: np.dtype[Any]
     order: Shape | None
-    """None: C-contiguous, nothing to permute."""
-    dense: bool
-    """False: no order makes the elements contiguous, so the array is copied to C order."""
+    """None: C order, also where no order makes the elements contiguous and the array has to be copied."""
 
     def flat(self, x: Array) -> Array:
-        """x as kernels see it: one flat, contiguous, aligned, writeable view; a copy where x is not dense."""
-        if self.order is not None:
-            x = x.transpose(self.order)
-        if not (x.flags.c_contiguous and x.flags.aligned):
-            x = np.array(x, order="C")
-        return _buffers.writeable(x.reshape(-1))
+        """x as kernels see it: flat, in the order of its memory; a copy where x is not dense."""
+        return _buffers.flat(x if self.order is None else x.transpose(self.order))
+
+    @cached_property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        return self.size * self.dtype.itemsize
 
     def empty(self) -> tuple[Array, Array]:
         """A new array of this layout, and its flat view."""
-        flat = _buffers.empty(math.prod(self.shape), self.dtype)
+        flat = _buffers.empty(self.size, self.dtype)
         return self.shaped(flat), flat
 
     def shaped(self, flat: Array) -> Array:
@@ -44,7 +46,10 @@ class Layout:
 
     def fits(self, x: Array) -> bool:
         """Whether the flat view of x shares its memory."""
-        return bool(x.flags.aligned) and (x if self.order is None else x.transpose(self.order)).flags.c_contiguous
+        return (
+            bool(x.flags.aligned)
+            and (x if self.order is None else x.transpose(self.order)).flags.c_contiguous
+        )
 
 
 @dataclass(frozen=True)
@@ -55,10 +60,7 @@ class RowPlan:
     rows: int
     cols: int
     parameter_shape: Shape
-
-    @property
-    def nbytes(self) -> int:
-        return self.rows * self.cols * self.layout.dtype.itemsize
+    nbytes: int
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,12 @@ class ChannelPlan:
     outer: int
     channels: int
     inner: int
+    nbytes: int
 
     @property
     def count(self) -> int:
         """Elements of one channel."""
         return self.outer * self.inner
-
-    @property
-    def nbytes(self) -> int:
-        return self.count * self.channels * self.layout.dtype.itemsize
 
 
 def _memory_order(shape: Shape, strides: Shape, itemsize: int) -> Shape | None:
@@ -99,14 +98,14 @@ def _layout(shape: Shape, strides: Shape, dtype: np.dtype[Any], fixed: int = 0) 
     identity = tuple(range(len(shape)))
     order = identity if math.prod(shape) == 0 else _memory_order(shape, strides, dtype.itemsize)
     if order is None:
-        return Layout(shape, dtype, None, False)
+        return Layout(shape, dtype, None)
     varying = [a for a in order if shape[a] > 1]
     if varying == sorted(varying):
-        return Layout(shape, dtype, None, True)
+        return Layout(shape, dtype, None)
     tail = [a for a in identity[len(shape) - fixed :] if shape[a] > 1]
     if varying[len(varying) - len(tail) :] != tail:
-        return Layout(shape, dtype, None, False)
-    return Layout(shape, dtype, order, True)
+        return Layout(shape, dtype, None)
+    return Layout(shape, dtype, order)
 
 
 @lru_cache(maxsize=512)
@@ -114,7 +113,7 @@ def row_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], normalized: int
     """Plan for statistics over the last `normalized` axes."""
     layout = _layout(shape, strides, dtype, fixed=normalized)
     split = len(shape) - normalized
-    return RowPlan(layout, math.prod(shape[:split]), math.prod(shape[split:]), shape[split:])
+    return RowPlan(layout, math.prod(shape[:split]), math.prod(shape[split:]), shape[split:], layout.nbytes)
 
 
 @lru_cache(maxsize=512)
@@ -124,11 +123,14 @@ def channel_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], axis: int) 
     order = layout.order or tuple(range(len(shape)))
     place = order.index(axis)
     outer = math.prod(shape[a] for a in order[:place])
-    return ChannelPlan(layout, outer, shape[axis], math.prod(shape[a] for a in order[place + 1 :]))
+    inner = math.prod(shape[a] for a in order[place + 1 :])
+    return ChannelPlan(layout, outer, shape[axis], inner, layout.nbytes)
 
 
 @lru_cache(maxsize=512)
-def moments_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], axes: Shape) -> tuple[Shape, ChannelPlan]:
+def moments_plan(
+    shape: Shape, strides: Shape, dtype: np.dtype[Any], axes: Shape
+) -> tuple[Shape, ChannelPlan]:
     """Axes to transpose x to first, so that the kept ones are neighbours, and the plan for the result."""
     kept = tuple(a for a in range(len(shape)) if a not in axes)
     order = _layout(shape, strides, dtype).order or tuple(range(len(shape)))
@@ -137,6 +139,6 @@ def moments_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], axes: Shape
         order, start = kept + axes, 0
     stop = start + len(kept)
     permuted = tuple(shape[a] for a in order)
-    layout = Layout(permuted, dtype, None, True)
-    sizes = permuted[:start], permuted[start:stop], permuted[stop:]
-    return order, ChannelPlan(layout, *(math.prod(s) for s in sizes))
+    layout = Layout(permuted, dtype, None)
+    outer, channels, inner = (math.prod(s) for s in (permuted[:start], permuted[start:stop], permuted[stop:]))
+    return order, ChannelPlan(layout, outer, channels, inner, layout.nbytes)

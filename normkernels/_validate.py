@@ -10,65 +10,94 @@ import numpy as np
 
 from .results import Array, Saved
 
-DTYPES = (np.dtype(np.float32), np.dtype(np.float64))
+DTYPES = frozenset(np.dtype(t).num for t in (np.float32, np.float64))
+REALS = (int, float, np.integer, np.floating)
+SEQUENCES = (tuple, list)
 
 
-def array(x: Any, name: str = "x") -> Array:
-    """x as an ndarray of a dtype that kernels take, without a copy."""
-    if type(x) is not np.ndarray:
-        x = _foreign(x, name)
-    if x.dtype not in DTYPES or not x.dtype.isnative:
-        raise TypeError(f"{name} must be float32 or float64 in native byte order, got {x.dtype.str} ({x.dtype})")
+def array(value: Any, name: str = "x") -> Array:
+    """value as an ndarray of a dtype that kernels take, without a copy."""
+    x: Array = value if type(value) is np.ndarray else _foreign(value, name)
+    if x.dtype.num not in DTYPES or not x.dtype.isnative:
+        raise TypeError(
+            f"{name} must be float32 or float64 in native byte order, got {x.dtype.str} ({x.dtype})"
+        )
     return x
 
 
 def _foreign(x: Any, name: str) -> Array:
     """The memory of an object that is not exactly an ndarray."""
+    rule = f"{name} must be an array in host memory (NumPy, DLPack or __array__)"
     if isinstance(x, np.ma.MaskedArray):
-        raise TypeError(f"{name} must have no mask: fill or drop the masked elements, got {type(x).__name__}")
+        raise TypeError(f"{rule} without a mask, got {type(x).__name__}")
     if isinstance(x, np.ndarray):
         return x.view(np.ndarray)
     if hasattr(x, "__cuda_array_interface__"):
-        raise TypeError(f"{name} must lie in host memory: this version has no CUDA kernels, got {type(x).__name__}")
+        raise TypeError(f"{rule}, got {type(x).__name__} on a device: this version has no CUDA kernels")
     if hasattr(x, "__array__"):
         return np.asarray(x)
     if hasattr(x, "__dlpack__"):
         return np.from_dlpack(x)
-    raise TypeError(f"{name} must be an array (NumPy, DLPack or __array__), got {type(x).__name__}")
+    raise TypeError(f"{rule}, got {type(x).__name__}")
 
 
-def eps(value: float) -> float:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"eps must be finite and not negative, got {value}")
+def integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+
+
+def real(value: Any, name: str) -> float:
+    """A finite number."""
+    if not isinstance(value, REALS):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
     return float(value)
 
 
-def threads(value: int | None) -> int | None:
-    if value is not None and not 1 <= operator.index(value) <= numba.config.NUMBA_NUM_THREADS:
+def eps(value: Any) -> float:
+    result = real(value, "eps")
+    if result < 0:
+        raise ValueError(f"eps must not be negative, got {value}")
+    return result
+
+
+def threads(value: Any) -> None:
+    if value is not None and not 1 <= integer(value, "threads") <= numba.config.NUMBA_NUM_THREADS:
         raise ValueError(f"threads must be in 1..{numba.config.NUMBA_NUM_THREADS}, got {value}")
-    return value
 
 
-def normalized_shape(value: int | Sequence[int], shape: tuple[int, ...]) -> int:
+def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:
     """How many trailing axes are normalized."""
-    wanted = (value,) if isinstance(value, int | np.integer) else tuple(value)
+    try:
+        wanted = tuple(value) if isinstance(value, SEQUENCES) else (operator.index(value),)
+    except TypeError:
+        raise TypeError(f"normalized_shape must be an integer or a sequence of them, got {value!r}") from None
     if not wanted or len(wanted) > len(shape) or shape[len(shape) - len(wanted) :] != wanted:
-        raise ValueError(f"normalized_shape must be the last dimensions of x, whose shape is {shape}, got {wanted}")
+        raise ValueError(
+            f"normalized_shape must be the trailing dimensions of x, whose shape is {shape}, got {wanted}"
+        )
     return len(wanted)
 
 
-def axis(value: int, ndim: int, name: str) -> int:
-    if not -ndim <= operator.index(value) < ndim:
-        raise ValueError(f"{name} must be in {-ndim}..{ndim - 1} for an array of {ndim} dimensions, got {value}")
-    return value % ndim
+def axis(value: Any, ndim: int, name: str) -> int:
+    if not -ndim <= integer(value, name) < ndim:
+        raise ValueError(f"{name} must be in {-ndim}..{ndim - 1} for {ndim} dimensions, got {value}")
+    return int(value) % ndim
 
 
-def axes(value: int | Sequence[int] | None, ndim: int) -> tuple[int, ...]:
+def axes(value: Any, ndim: int) -> tuple[int, ...]:
     """The axes to reduce, sorted; None is all of them."""
     if value is None:
         return tuple(range(ndim))
-    wanted = [axis(a, ndim, "axis") for a in ((value,) if isinstance(value, int | np.integer) else value)]
-    if len(set(wanted)) < len(wanted):
+    wanted = (
+        {axis(a, ndim, "axis") for a in value}
+        if isinstance(value, SEQUENCES)
+        else {axis(value, ndim, "axis")}
+    )
+    if isinstance(value, SEQUENCES) and len(wanted) < len(value):
         raise ValueError(f"axis must not name an axis twice, got {value}")
     return tuple(sorted(wanted))
 
@@ -77,65 +106,64 @@ def parameter(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
     """weight or bias: of x's dtype and of exactly this shape."""
     if value is None:
         return None
-    value = array(value, name)
-    if value.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
-    if value.dtype != dtype:
-        raise TypeError(f"{name} must have the dtype of x, {dtype}, got {value.dtype}")
-    return value
+    x = array(value, name)
+    if x.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {x.shape}")
+    if x.dtype != dtype:
+        raise TypeError(f"{name} must have the dtype of x, {dtype}, got {x.dtype}")
+    return x
 
 
 def statistics(running_mean: Any, running_var: Any, channels: int, training: bool) -> tuple[Array, ...]:
-    """Both running statistics, or none of them."""
-    given = {"running_mean": running_mean, "running_var": running_var}
-    missing = [name for name, value in given.items() if value is None]
-    if len(missing) == 2 and training:
+    """Both running statistics, or none of them in training."""
+    if running_mean is None and running_var is None and training:
         return ()
-    if missing:
-        rule = "running_mean and running_var go together" if training else "evaluation needs running_mean and running_var"
-        raise ValueError(f"{rule}, got no {' and no '.join(missing)}")
-    return tuple(_statistic(value, name, channels, training) for name, value in given.items())
+    return (
+        _statistic(running_mean, "running_mean", channels, training),
+        _statistic(running_var, "running_var", channels, training),
+    )
 
 
 def _statistic(value: Any, name: str, channels: int, written: bool) -> Array:
+    if value is None:
+        rule = "be given with the other one" if written else "be given in evaluation"
+        raise ValueError(f"{name} must {rule}, got None")
     if written and type(value) is not np.ndarray:
-        raise TypeError(f"{name} is updated in place and must be a NumPy array, got {type(value).__name__}")
-    value = array(value, name)
-    if value.shape != (channels,):
-        raise ValueError(f"{name} must have shape {(channels,)}, got {value.shape}")
-    if written and not value.flags.writeable:
-        raise ValueError(f"{name} is updated in place and must be writeable, got a read-only array")
-    return value
+        raise TypeError(f"{name} must be a NumPy array, to be updated in place, got {type(value).__name__}")
+    x = array(value, name)
+    if x.shape != (channels,):
+        raise ValueError(f"{name} must have shape {(channels,)}, got {x.shape}")
+    if written and not x.flags.writeable:
+        raise ValueError(f"{name} must be writeable, to be updated in place, got a read-only array")
+    return x
 
 
-def averaging(momentum: float | None, num_batches_tracked: Any) -> float:
+def averaging(momentum: Any, num_batches_tracked: Any) -> float:
     """The weight of the new batch in the running statistics."""
+    name = "num_batches_tracked"
     if momentum is not None:
         if num_batches_tracked is not None:
-            raise ValueError(f"num_batches_tracked is taken only with momentum=None, got momentum={momentum}")
-        if not math.isfinite(momentum):
-            raise ValueError(f"momentum must be finite or None, got {momentum}")
-        return float(momentum)
+            raise ValueError(f"{name} must be None unless momentum is None, got {num_batches_tracked}")
+        return real(momentum, "momentum")
     if num_batches_tracked is None:
-        raise ValueError("momentum=None is the cumulative average and takes num_batches_tracked=, got None")
+        raise ValueError(f"{name} must be given with momentum=None, the cumulative average, got None")
     if isinstance(num_batches_tracked, np.ndarray):
-        if num_batches_tracked.size != 1 or num_batches_tracked.dtype.kind not in "iu":
-            raise ValueError(
-                "num_batches_tracked must be an integer or an integer array of one element, "
-                f"got {num_batches_tracked.dtype} of shape {num_batches_tracked.shape}"
-            )
+        if num_batches_tracked.size != 1:
+            raise ValueError(f"{name} must have one element, got shape {num_batches_tracked.shape}")
         if not num_batches_tracked.flags.writeable:
-            raise ValueError("num_batches_tracked is updated in place and must be writeable, got a read-only array")
-    seen = operator.index(num_batches_tracked.item() if hasattr(num_batches_tracked, "item") else num_batches_tracked)
+            raise ValueError(f"{name} must be writeable, to be updated in place, got a read-only array")
+        seen = integer(num_batches_tracked.item(), name)
+    else:
+        seen = integer(num_batches_tracked, name)
     if seen < 0:
-        raise ValueError(f"num_batches_tracked must not be negative, got {seen}")
+        raise ValueError(f"{name} must not be negative, got {seen}")
     return 1.0 / (seen + 1)
 
 
 def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | None]) -> None:
     """out may be one of the arrays `same`, all of it, and must not overlap any other."""
     if type(out) is not np.ndarray:
-        raise TypeError(f"out must be a NumPy array, got {type(out).__name__}")
+        raise TypeError(f"out must be an array of NumPy, got {type(out).__name__}")
     if out.shape != x.shape:
         raise ValueError(f"out must have shape {x.shape}, got {out.shape}")
     if out.dtype != x.dtype:
@@ -146,10 +174,14 @@ def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | N
         raise ValueError(f"out must not be a broadcast array, got strides {out.strides}")
     for other in same:
         if np.shares_memory(out, other) and not _identical(out, other):
-            raise ValueError("out may be the input itself but must not overlap a part of it, got a partial overlap")
-    for other in others:
-        if other is not None and np.shares_memory(out, other):
-            raise ValueError(f"out must not overlap other arguments, got an overlap with one of shape {other.shape}")
+            raise ValueError(
+                f"out must be the input itself or not overlap it, got a part of an array of shape {other.shape}"
+            )
+    for argument in others:
+        if argument is not None and np.shares_memory(out, argument):
+            raise ValueError(
+                f"out must not overlap another argument, got memory of one of shape {argument.shape}"
+            )
 
 
 def _identical(a: Array, b: Array) -> bool:
@@ -161,9 +193,9 @@ def gradient(dy: Any, saved: Any, norm: str) -> Array:
     if not isinstance(saved, Saved) or saved.norm != norm:
         got = saved.norm if isinstance(saved, Saved) else type(saved).__name__
         raise TypeError(f"saved must come from {norm}_forward, got {got}")
-    dy = array(dy, "dy")
-    if dy.shape != saved.x.shape:
-        raise ValueError(f"dy must have the shape of y, {saved.x.shape}, got {dy.shape}")
-    if dy.dtype != saved.x.dtype:
-        raise TypeError(f"dy must have the dtype of y, {saved.x.dtype}, got {dy.dtype}")
-    return dy
+    x = array(dy, "dy")
+    if x.shape != saved.x.shape:
+        raise ValueError(f"dy must have shape {saved.x.shape}, got {x.shape}")
+    if x.dtype != saved.x.dtype:
+        raise TypeError(f"dy must have the dtype of y, {saved.x.dtype}, got {x.dtype}")
+    return x

@@ -37,7 +37,7 @@ class Grads(NamedTuple):
 class Moments(NamedTuple):
     """Count, mean and population variance (divided by count) of groups of numbers."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count gives way
     mean: Array
     var: Array
 
@@ -64,7 +64,7 @@ class Moments(NamedTuple):
         """
         if np.shape(self.mean) != np.shape(other.mean):
             raise ValueError(
-                f"moments to merge must have equal shapes, got {np.shape(self.mean)} and {np.shape(other.mean)}"
+                f"moments must have equal shapes to merge, got {np.shape(self.mean)} and {np.shape(other.mean)}"
             )
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self

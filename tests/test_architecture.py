@@ -22,6 +22,7 @@ LAYERS = [
     "normkernels",
     "normkernels.norms",
     "normkernels.functional",
+    "normkernels._passes",
     "normkernels._validate",
     "normkernels._plan",
     "normkernels._dispatch",

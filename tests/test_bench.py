@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import math
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +201,7 @@ def test_contender_takes_arguments_in_turns_and_keeps_results() -> None:
     outs.clear()
     contender.calls = 4
     contender.fresh()
-    assert [(b - a) % 3 for a, b in zip(seen, seen[1:], strict=False)] == [1, 1, 1]
+    assert [(b - a) % 3 for a, b in pairwise(seen)] == [1, 1, 1]
     assert outs == [None] * 4
     contender.into_out()
     assert [out[0] for out in outs[4:]] == seen[4:]

@@ -1,7 +1,9 @@
-"""The same input gives the same bits: for any threads, run after run, wherever a group lies, whatever lies beside it."""
+"""The same bits for any threads, run after run, wherever a group lies and whatever lies beside it."""
 
+import copy
 import threading
 
+import numba
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def results(spec, x, dy, arguments, **options):
 def test_any_number_of_threads(spec, shape, dtype, rng):
     args = problem(spec, shape, rng, dtype)
     one = results(spec, *args, threads=1)
-    for threads in (2, None):
+    for threads in (min(2, numba.config.NUMBA_NUM_THREADS), None):
         assert_same_bits(results(spec, *args, threads=threads), one, f"threads={threads}")
 
 
@@ -56,7 +58,8 @@ def test_any_address(spec, shape, rng):
         ]
         out = np.empty(x.size + shift, x.dtype)[shift:].reshape(shape)
         assert_same_bits(results(spec, *shifted, arguments), expected, f"shift={shift}")
-        assert_same_bits(spec.kernels.call(shifted[0], **arguments, out=out), expected[0], f"shift={shift}")
+        y = spec.kernels.call(shifted[0], **copy.deepcopy(arguments), out=out)
+        assert_same_bits(y, expected[0], f"shift={shift}")
 
 
 @pytest.mark.parametrize("cols", [5, 130, 9000])
@@ -76,7 +79,7 @@ def test_a_channel_does_not_know_its_place(shape, rng):
     expected = run(spec.kernels, x, dy, arguments)
     order = rng.permutation(70)
     moved = {k: v[order] if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
-    result = run(spec.kernels, x[:, order], dy[:, order], moved)
+    result = run(spec.kernels, *(np.ascontiguousarray(a[:, order]) for a in (x, dy)), moved)
     assert_same_bits((result.y, result.grads.dx), (expected.y[:, order], expected.grads.dx[:, order]))
     assert_same_bits(tuple(result.grads[1:]), tuple(g[order] for g in expected.grads[1:]))
     for name in ("running_mean", "running_var"):

@@ -21,10 +21,8 @@ def strided(draw, shape, values):
     steps = [draw(st.sampled_from([1, 1, 1, -1, 2, -2])) for _ in shape]
     offsets = [draw(st.integers(0, 2)) for _ in shape]
     extent = [o + n * abs(s) for o, n, s in zip(offsets, shape, steps, strict=True)]
-    memory = np.full([extent[i] for i in order], np.nan, values.dtype).transpose(np.argsort(order))
-    view = memory[
-        tuple(slice(o, o + n * abs(s), abs(s)) for o, n, s in zip(offsets, shape, steps, strict=True))
-    ]
+    view = np.full([extent[i] for i in order], np.nan, values.dtype).transpose(np.argsort(order))
+    view = view[tuple(slice(o, None, abs(s)) for o, s in zip(offsets, steps, strict=True))]
     view = view[tuple(slice(None, None, np.sign(s)) for s in steps)]
     view[...] = values
     return view

@@ -1,8 +1,6 @@
-"""The oracle itself: against the definitions in exact sums, its own derivatives, and without the kernels."""
+"""The oracle itself: against the definitions in exact sums, and its own derivatives."""
 
-import ast
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,20 +79,3 @@ def test_backward_is_the_derivative_of_the_forward(name, rng):
         spec.reference, x, dy,
         {k: v.astype(np.longdouble) if isinstance(v, np.ndarray) else v for k, v in arguments.items()},
     )  # fmt: skip
-
-
-def test_shares_no_code_with_the_kernels():
-    """Within the package it imports itself and the NamedTuple of results."""
-    for path in Path(reference.__file__).parent.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                allowed = {
-                    0: {"typing", "numpy.typing"},
-                    1: {"batch_norm", "layer_norm", "moments"},
-                    2: {"results"},
-                }
-                assert node.module in allowed[node.level], f"{path.name}: {ast.unparse(node)}"
-            if isinstance(node, ast.Import):
-                assert {alias.name for alias in node.names} <= {"math", "numpy"}, (
-                    f"{path.name}: {ast.unparse(node)}"
-                )

@@ -1,7 +1,5 @@
 """The same numbers as PyTorch, where it is installed."""
 
-import copy
-
 import numpy as np
 import pytest
 
@@ -56,9 +54,7 @@ def test_takes_tensors(spec, rng):
     """On the CPU, without a copy: a running statistic that is a tensor moves."""
     x, dy = (rng.normal(size=(8, 6, 33)).astype(np.float32) for _ in range(2))
     arguments = spec.arguments(x.shape, np.float32, rng)
-    tensors = {
-        k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in copy.deepcopy(arguments).items()
-    }
+    tensors = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
     y, saved = spec.kernels.forward(torch.tensor(x), **tensors)
     grads = spec.kernels.backward(torch.tensor(dy), saved)
     expected = run(spec.kernels, x, dy, arguments)

@@ -125,33 +125,33 @@ def test_bad_argument_of_a_backward(norm, change, error, rule):
 
 def test_saved_of_another_norm():
     _, saved = nk.layer_norm_forward(**LAYER)
-    with pytest.raises((TypeError, ValueError), match="saved must .*batch_norm.*got.*layer_norm"):
+    with pytest.raises((TypeError, ValueError), match=r"saved must .*batch_norm.*got.*layer_norm"):
         nk.batch_norm_backward(f32(4, 6), saved)
 
 
 def test_out_may_not_be_what_a_backward_still_reads():
     x, weight = f32(4, 6), f32(24)
     _, saved = nk.layer_norm_forward(x, 6, weight[:6])
-    with pytest.raises(ValueError, match="out must .*overlap"):
+    with pytest.raises(ValueError, match=r"out must .*overlap"):
         nk.layer_norm_backward(f32(4, 6), saved, out=weight.reshape(4, 6))
 
 
 def test_out_may_not_overlap_weight_or_running_statistics():
     memory = np.arange(24, dtype=np.float32)
     for arguments in ({"weight": memory[:6]}, {"bias": memory[6:12]}, {"running_var": memory[12:18]}):
-        with pytest.raises(ValueError, match="out must .*overlap"):
+        with pytest.raises(ValueError, match=r"out must .*overlap"):
             nk.batch_norm(**{**BATCH, **arguments}, out=memory.reshape(4, 6))
     assert_same_bits(memory, np.arange(24, dtype=np.float32))
 
 
 @pytest.mark.parametrize("axis", [2, -3, (0, 2)], ids=str)
 def test_moments_axis_out_of_range(axis):
-    with pytest.raises(ValueError, match="axis must .*got"):
+    with pytest.raises(ValueError, match=r"axis must .*got"):
         nk.moments(f32(4, 6), axis)
 
 
 def test_moments_axis_twice():
-    with pytest.raises(ValueError, match="axis must .*got"):
+    with pytest.raises(ValueError, match=r"axis must .*got"):
         nk.moments(f32(4, 6), (1, -1))
 
 

@@ -1,14 +1,16 @@
 """Measure one case beside a large copy and a baseline."""
 
+from collections.abc import Sequence
 from operator import attrgetter
 
+from .._buffers import release_buffers
 from ..norms import NORMS, Passes
 from .cases import Case
 from .check import check
 from .copy import Copy
 from .inputs import Inputs, copied, make_inputs
 from .results import Baseline, CopySpeed, Row, Timing
-from .timing import BASELINE, Contender, Effort, take_turns
+from .timing import BASELINE, Contender, Effort, Sample, take_turns
 
 
 def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, numpy: bool) -> Row:
@@ -17,22 +19,31 @@ def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, numpy: boo
     error = check(case, inputs)
     kernels = contender(case, NORMS[case.op].kernels, inputs, case.slots(cache_bytes))
     kernels.warm_up()
-    samples = [copy.plain, copy.streaming, kernels.fresh, kernels.into_out]
-    plain, streaming, fresh, into_out = take_turns(samples, effort)
-    speed = CopySpeed.of(plain, streaming, copy.bytes_moved)
+    (fresh, into_out), speed, copy_gbs = beside(copy, [kernels.fresh, kernels.into_out], effort)
     calls = kernels.calls
-    del kernels, samples
+    del kernels
+    release_buffers()
     return Row(
         case=case,
         cold=case.cold,
         repetitions=len(fresh),
         calls=calls,
         error=error,
-        fresh=Timing.of(fresh, case.bytes_moved, speed.best),
-        into_out=Timing.of(into_out, case.bytes_moved, speed.best),
+        fresh=Timing.of(fresh, case.bytes_moved, copy_gbs),
+        into_out=Timing.of(into_out, case.bytes_moved, copy_gbs),
         copy=speed,
         baseline=_numpy(case, inputs, speed) if numpy else None,
     )
+
+
+def beside(
+    copy: Copy, samples: Sequence[Sample], effort: Effort
+) -> tuple[list[list[float]], CopySpeed, list[float]]:
+    """Seconds of each of `samples`, the copy speed, and the speed of its faster form by repetition."""
+    *seconds, plain, streaming = take_turns([*samples, copy.plain, copy.streaming], effort)
+    forms = [[copy.bytes_moved / s / 1e9 for s in form] for form in (plain, streaming)]
+    speed = CopySpeed.of(*forms)
+    return seconds, speed, forms[int(speed.streaming > speed.plain)]
 
 
 def contender(case: Case, passes: Passes, inputs: Inputs, slots: int) -> Contender:
@@ -52,4 +63,4 @@ def _numpy(case: Case, inputs: Inputs, speed: CopySpeed) -> Baseline:
     if not case.cold:
         reference.warm_up()
     (seconds,) = take_turns([reference.fresh], BASELINE)
-    return Baseline("numpy", Timing.of(seconds, case.bytes_moved, speed.best), speed)
+    return Baseline("numpy", Timing.of(seconds, case.bytes_moved, [speed.best]), speed)

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,24 +23,28 @@ class ResultsError(ValueError):
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds per call: median, and the tenth and ninetieth percentile; and what they amount to."""
+    """Seconds per call: median, and the tenth and ninetieth percentile; and what they amount to.
+
+    `fraction` is the median over the repetitions of the speed by that of the copy in the same repetition:
+    a machine whose memory changes its speed meanwhile does not disturb it.
+    """
 
     median: float
     p10: float
     p90: float
     gbs: float  # 1e9 bytes per second by the byte model
-    fraction: float  # of the copy speed measured between the calls
+    fraction: float
 
     @classmethod
-    def of(cls, seconds: list[float], nbytes: int, copy_gbs: float) -> "Timing":
+    def of(cls, seconds: list[float], nbytes: int, copy_gbs: Sequence[float]) -> "Timing":
         p10, median, p90 = (float(p) for p in np.percentile(seconds, (10, 50, 90)))
-        gbs = nbytes / median / 1e9
-        return cls(median, p10, p90, gbs, gbs / copy_gbs)
+        gbs = nbytes / np.array(seconds) / 1e9
+        return cls(median, p10, p90, nbytes / median / 1e9, float(np.median(gbs / copy_gbs)))
 
 
 @dataclass(frozen=True)
 class CopySpeed:
-    """GB/s of a large copy with plain and with streaming stores."""
+    """GB/s of a large copy with plain and with streaming stores; medians."""
 
     plain: float
     streaming: float
@@ -50,8 +54,8 @@ class CopySpeed:
         return max(self.plain, self.streaming)
 
     @classmethod
-    def of(cls, plain: list[float], streaming: list[float], nbytes: int) -> "CopySpeed":
-        return cls(nbytes / float(np.median(plain)) / 1e9, nbytes / float(np.median(streaming)) / 1e9)
+    def of(cls, plain: Sequence[float], streaming: Sequence[float]) -> "CopySpeed":
+        return cls(float(np.median(plain)), float(np.median(streaming)))
 
 
 @dataclass(frozen=True)
@@ -79,8 +83,12 @@ class Row:
 
     @property
     def ratio(self) -> float | None:
-        """How many times faster than the baseline, each relative to its own copy."""
-        return None if self.baseline is None else self.fresh.fraction / self.baseline.fresh.fraction
+        """How many times faster than the baseline; in another process, each relative to its own copy."""
+        if self.baseline is None:
+            return None
+        if self.baseline.name == "numpy":
+            return self.baseline.fresh.median / self.fresh.median
+        return self.fresh.fraction / self.baseline.fresh.fraction
 
 
 @dataclass(frozen=True)

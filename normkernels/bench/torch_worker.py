@@ -16,8 +16,9 @@ import torch
 from .cases import Case
 from .copy import Copy
 from .inputs import Inputs, make_inputs
-from .results import Baseline, CopySpeed, Timing, as_json, case_from
-from .timing import Contender, Effort, take_turns
+from .measure import beside
+from .results import Baseline, Timing, as_json, case_from
+from .timing import Contender, Effort
 
 # OpenMP threads spin for some milliseconds after a parallel region and would slow the copy down.
 SPIN_SECONDS = 0.01
@@ -69,26 +70,28 @@ NORMS: dict[str, Callable[[Case, Inputs, int], Contender]] = {
 }
 
 
+class PatientCopy(Copy):
+    """A copy that first lets the threads of PyTorch come to rest."""
+
+    def plain(self) -> float:
+        time.sleep(SPIN_SECONDS)
+        return super().plain()
+
+    def streaming(self) -> float:
+        time.sleep(SPIN_SECONDS)
+        return super().streaming()
+
+
 def _copies(tensor: torch.Tensor, slots: int) -> list[torch.Tensor]:
     return [tensor, *(tensor.clone() for _ in range(slots - 1))]
 
 
 def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort) -> Baseline:
     """Time PyTorch on one case beside the copy."""
-
-    def plain() -> float:
-        time.sleep(SPIN_SECONDS)
-        return copy.plain()
-
-    def streaming() -> float:
-        time.sleep(SPIN_SECONDS)
-        return copy.streaming()
-
     contender = NORMS[case.op](case, make_inputs(case), case.slots(cache_bytes))
     contender.warm_up()
-    plain_s, streaming_s, fresh = take_turns([plain, streaming, contender.fresh], effort)
-    speed = CopySpeed.of(plain_s, streaming_s, copy.bytes_moved)
-    return Baseline("torch", Timing.of(fresh, case.bytes_moved, speed.best), speed)
+    (fresh,), speed, copy_gbs = beside(copy, [contender.fresh], effort)
+    return Baseline("torch", Timing.of(fresh, case.bytes_moved, copy_gbs), speed)
 
 
 def main() -> None:
@@ -96,7 +99,7 @@ def main() -> None:
     torch.set_grad_enabled(False)
     setup = json.loads(sys.stdin.readline())
     torch.set_num_threads(setup["threads"])
-    copy = Copy(setup["copy_bytes"], setup["threads"])
+    copy = PatientCopy(setup["copy_bytes"], setup["threads"])
     effort = Effort(**setup["effort"])
     for line in sys.stdin:
         case = case_from(json.loads(line))

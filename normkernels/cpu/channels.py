@@ -6,11 +6,11 @@ out, the same work is done in three steps over tiles: `moments` or `dots`, a mer
 or `gradient`. Both ways run over the same tiles in the same order and give the same bits.
 """
 
-import numpy as np
 from numba import prange
 
 from .jit import kernel, primitive
 from .primitives import (
+    as_scale,
     merged,
     normalize_run,
     reciprocal_sd,
@@ -35,7 +35,9 @@ def forward(x, outer, channels, inner, block, weight, bias, eps, partials, y, me
         start, end = b * block, min((b + 1) * block, channels)
         for t in range(tiles):
             for c in range(start, end):
-                partials[c, t] = tile_moments(offset(pointer(x), c * inner), t, outer, channels * inner, inner)
+                partials[c, t] = tile_moments(
+                    offset(pointer(x), c * inner), t, outer, channels * inner, inner
+                )
         for c in range(start, end):
             mean[c], m2 = merged(partials[c])
             var[c] = m2 / (outer * inner)
@@ -43,9 +45,11 @@ def forward(x, outer, channels, inner, block, weight, bias, eps, partials, y, me
         for n in range(outer):
             for c in range(start, end):
                 hi, lo = split(pointer(x), mean[c])
-                scale, shift = as_element(pointer(x), rstd[c] * weight[c]), as_element(pointer(x), bias[c])
+                scale, shift = as_scale(pointer(x), rstd[c] * weight[c]), as_element(pointer(x), bias[c])
                 k = (n * channels + c) * inner
-                normalize_run(offset(pointer(x), k), inner, hi, lo, scale, shift, offset(pointer(y), k), stream)
+                normalize_run(
+                    offset(pointer(x), k), inner, hi, lo, scale, shift, offset(pointer(y), k), stream
+                )
         if stream:
             fence()
 
@@ -72,7 +76,7 @@ def normalize(x, outer, channels, inner, mean, scale, shift, y, stream):
             n = min((run + 1) * inner, end) - k
             c = run % channels
             hi, lo = split(pointer(x), mean[c])
-            a, b = as_element(pointer(x), scale[c]), as_element(pointer(x), shift[c])
+            a, b = as_scale(pointer(x), scale[c]), as_element(pointer(x), shift[c])
             normalize_run(offset(pointer(x), k), n, hi, lo, a, b, offset(pointer(y), k), stream)
             k += n
         if stream:
@@ -84,11 +88,13 @@ def _coefficients(x, mean, rstd, scale, dweight, dbias, inverse):
     """hi, lo, k, c2, scale with dx = (dy - (x - mean) * k - c2) * scale, in the dtype of x."""
     hi, lo = split(x, mean)
     k = as_element(x, rstd * dweight * inverse)
-    return hi, lo, k, as_element(x, dbias * inverse), as_element(x, scale)
+    return hi, lo, k, as_element(x, dbias * inverse), as_scale(x, scale)
 
 
 @kernel
-def backward(dy, x, outer, channels, inner, block, scale, mean, rstd, partials, training, dx, dweight, dbias, stream):
+def backward(
+    dy, x, outer, channels, inner, block, scale, mean, rstd, partials, training, dx, dweight, dbias, stream
+):
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     tiles = tile_count(outer, inner)
     stride = channels * inner
@@ -146,7 +152,16 @@ def gradient(dy, x, outer, channels, inner, scale, mean, rstd, dweight, dbias, d
                 pointer(x), mean[c], rstd[c], scale[c], dweight[c], dbias[c], inverse
             )
             run_gradient(
-                offset(pointer(dy), k), offset(pointer(x), k), n, hi, lo, kc, c2, a, offset(pointer(dx), k), stream
+                offset(pointer(dy), k),
+                offset(pointer(x), k),
+                n,
+                hi,
+                lo,
+                kc,
+                c2,
+                a,
+                offset(pointer(dx), k),
+                stream,
             )
             k += n
         if stream:

@@ -9,8 +9,8 @@ with other channels, so no channel is ever in the cache alone.
 import numpy as np
 from numba import prange
 
-from .jit import kernel
 from .column_primitives import column_dots, column_moments, columns_gradient, columns_normalize
+from .jit import kernel
 from .primitives import far_or_out_of_range, merged, summed, tile_moments
 from .vectors import fence, lanes, offset, pointer
 
@@ -33,7 +33,9 @@ def moments(x, rows, cols, scratch, partials, mean, m2):
         end, n = min(start + COLS, cols), min(ROWS, rows - t * ROWS)
         for c in range(start, end, lanes(pointer(x))):
             tile = offset(pointer(x), t * ROWS * cols + c)
-            column_moments(tile, n, cols, min(lanes(pointer(x)), end - c), offset(pointer(scratch), 3 * t * cols + c))
+            column_moments(
+                tile, n, cols, min(lanes(pointer(x)), end - c), offset(pointer(scratch), 3 * t * cols + c)
+            )
         for c in range(start, end):
             s, q = np.float64(scratch[t, 1, c]), np.float64(scratch[t, 2, c])
             partials[c, t] = np.float64(n), np.float64(scratch[t, 0, c]), s / n, q - s * s / n
@@ -50,7 +52,9 @@ def normalize(x, rows, cols, coefficients, y, stream):
     for b in prange(-(-rows // block)):
         for i in range(b * block, min((b + 1) * block, rows)):
             k = i * cols
-            columns_normalize(offset(pointer(x), k), cols, pointer(coefficients), offset(pointer(y), k), stream)
+            columns_normalize(
+                offset(pointer(x), k), cols, pointer(coefficients), offset(pointer(y), k), stream
+            )
         if stream:
             fence()
 
@@ -87,7 +91,12 @@ def gradient(dy, x, rows, cols, coefficients, dx, stream):
         for i in range(b * block, min((b + 1) * block, rows)):
             j = i * cols
             columns_gradient(
-                offset(pointer(dy), j), offset(pointer(x), j), cols, pointer(coefficients), offset(pointer(dx), j), stream
+                offset(pointer(dy), j),
+                offset(pointer(x), j),
+                cols,
+                pointer(coefficients),
+                offset(pointer(dx), j),
+                stream,
             )
         if stream:
             fence()

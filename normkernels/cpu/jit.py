@@ -34,9 +34,7 @@ def _compiled(function: Callable[..., Any], form: str) -> Any:
     dispatcher = numba.njit(cache=True, parallel=form == "parallel", **_FLAGS)(function)
     cache = dispatcher._cache
     # numba's cache key knows neither the other files nor `parallel`: both go into the file.
-    cache._cache_file = IndexDataCacheFile(
-        cache.cache_path, f"{cache._impl.filename_base}.{form}", _STAMP
-    )
+    cache._cache_file = IndexDataCacheFile(cache.cache_path, f"{cache._impl.filename_base}.{form}", _STAMP)
     return dispatcher
 
 

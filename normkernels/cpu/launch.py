@@ -1,6 +1,5 @@
 """From plans and flat arrays to kernel calls: scratch memory, serial or parallel, plain or streaming stores."""
 
-import math
 import os
 import threading
 from functools import lru_cache
@@ -85,11 +84,19 @@ def _parameter(value: Array | None, size: int, default: float, dtype: np.dtype[A
     """A parameter as kernels see it; an absent weight is ones, an absent bias zeros."""
     if value is None:
         return _constant(size, default, dtype)
-    return _buffers.writeable(np.require(value.reshape(-1), dtype, "CA"))
+    if value.dtype != dtype:
+        value = value.astype(dtype)
+    return _buffers.flat(value)
 
 
 def row_forward(
-    plan: RowPlan, x: Array, weight: Array | None, bias: Array | None, eps: float, y: Array, threads: int | None
+    plan: RowPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    threads: int | None,
 ) -> tuple[Array, Array]:
     """Write y; mean and rstd."""
     n, dtype = plan.cols, plan.layout.dtype
@@ -103,13 +110,23 @@ def row_forward(
 
 
 def row_backward(
-    plan: RowPlan, dy: Array, x: Array, mean: Array, rstd: Array, weight: Array | None, dx: Array, threads: int | None
+    plan: RowPlan,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    dx: Array,
+    threads: int | None,
 ) -> tuple[Array, Array]:
     """Write dx; dweight and dbias in float64."""
     n, dtype = plan.cols, plan.layout.dtype
     block = max(-(-plan.rows // PARTIALS), min(32, -(-plan.rows // 4)))
     blocks = -(-plan.rows // block)
-    sums, partials = _buffers.empty(2 * blocks * n, dtype), _buffers.empty(2 * blocks * n, np.dtype(np.float64))
+    sums, partials = (
+        _buffers.empty(2 * blocks * n, dtype),
+        _buffers.empty(2 * blocks * n, np.dtype(np.float64)),
+    )
     partials = partials.reshape(blocks, 2, n)
     _run(
         rows.backward, plan.nbytes, threads,
@@ -133,11 +150,12 @@ def _block(plan: ChannelPlan, tensors: int) -> int:
 
 def _column_coefficients(plan: ChannelPlan, mean: Array, *others: Array) -> Array:
     """hi and lo of the mean, and others, as rows in the dtype of x."""
+    limits = np.finfo(plan.layout.dtype)
     result = np.empty((2 + len(others), plan.channels), plan.layout.dtype)
     result[0] = mean
     result[1] = mean - result[0]
     for i, other in enumerate(others):
-        result[2 + i] = other
+        result[2 + i] = np.clip(other, limits.min, limits.max)
     return result
 
 
@@ -156,7 +174,13 @@ def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[A
 
 
 def channel_forward(
-    plan: ChannelPlan, x: Array, weight: Array | None, bias: Array | None, eps: float, y: Array, threads: int | None
+    plan: ChannelPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    threads: int | None,
 ) -> tuple[Array, Array, Array]:
     """Write y; mean, var and rstd of every channel."""
     c = plan.channels
@@ -226,7 +250,21 @@ def channel_backward(
         tiles = -(-plan.outer // columns.ROWS)
         scratch, partials = np.empty((tiles, 2, c), plan.layout.dtype), np.empty((c, tiles, 2))
         hi_lo = _column_coefficients(plan, mean)
-        _run(columns.dots, plan.nbytes, threads, dy, x, plan.outer, c, scratch, partials, hi_lo, rstd, dweight, dbias)
+        _run(
+            columns.dots,
+            plan.nbytes,
+            threads,
+            dy,
+            x,
+            plan.outer,
+            c,
+            scratch,
+            partials,
+            hi_lo,
+            rstd,
+            dweight,
+            dbias,
+        )
     elif _few(plan, threads):
         partials = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 2))
         _run(
@@ -245,7 +283,9 @@ def channel_backward(
         zero = np.zeros(c)
         channel_normalize(plan, dy, zero, scale, None, None, dx, threads)
     elif plan.inner == 1:
-        coefficients = _column_coefficients(plan, mean, rstd * dweight / plan.count, dbias / plan.count, scale)
+        coefficients = _column_coefficients(
+            plan, mean, rstd * dweight / plan.count, dbias / plan.count, scale
+        )
         _run(columns.gradient, plan.nbytes, threads, dy, x, plan.outer, c, coefficients, dx, _streams(dx, c))
     else:
         _run(

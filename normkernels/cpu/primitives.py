@@ -13,6 +13,7 @@ from .vectors import (
     elements_to_cache_line,
     fma,
     lanes,
+    largest,
     load,
     load_part,
     offset,
@@ -33,7 +34,7 @@ TILE = 4096
 FAR = 0.8
 
 SMALL, LARGE = 1e-25, 1e35
-RESCALE = 2.0**64
+RESCALE = 2.0**96
 
 merge = primitive(_formulas.merge)
 reciprocal_sd = primitive(_formulas.reciprocal_sd)
@@ -62,8 +63,11 @@ def _centred_sums(x, outer, stride, n, pivot, scale):
 def _pivot(x, n):
     """About the mean of the first elements; exactly x[0] where they are all equal."""
     first = x[0]
-    rest = (x[min(1, n - 1)] - first) + (x[min(2, n - 1)] - first) + (x[min(3, n - 1)] - first)
-    return first + rest * as_element(x, 0.25)
+    quarter = as_element(x, 0.25)
+    pivot = first
+    for i in range(1, 4):
+        pivot += (x[min(i, n - 1)] - first) * quarter
+    return pivot
 
 
 @primitive
@@ -156,6 +160,12 @@ def split(x, mean):
 
 
 @primitive
+def as_scale(x, value):
+    """A factor in the dtype of x; one beyond its range stays finite, so that 0 * factor = 0."""
+    return as_element(x, min(max(value, -largest(x)), largest(x)) if value == value else value)
+
+
+@primitive
 def streamed_head(y, n, stream):
     """How many elements come before the first cache line that can be streamed."""
     return min(n, elements_to_cache_line(y)) if stream else 0
@@ -187,7 +197,7 @@ def _affine_part(x, i, n, hi, lo, rstd, weight, bias, y, stream):
 def normalize_row(x, n, mean, rstd, weight, bias, y, stream):
     """y = (x - mean) * rstd * weight + bias, weight and bias of n elements"""
     hi, lo = split(x, mean)
-    rstd = as_element(x, rstd)
+    rstd = as_scale(x, rstd)
     i = streamed_head(y, n, stream)
     if i > 0:
         _affine_part(x, 0, i, hi, lo, rstd, weight, bias, y, stream)
@@ -238,7 +248,7 @@ def row_dots(dy, x, n, mean, rstd, weight):
     c1 = c2 = 0.0
     for t in range(0, n, TILE):
         row, dy_row, w = offset(x, t), offset(dy, t), offset(weight, t)
-        q, s = _tile_row_dots(dy_row, row, min(TILE, n - t), hi, lo, as_element(x, rstd), w)
+        q, s = _tile_row_dots(dy_row, row, min(TILE, n - t), hi, lo, as_scale(x, rstd), w)
         c1 += q
         c2 += s
     return c1 * inverse, c2 * inverse

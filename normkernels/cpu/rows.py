@@ -1,10 +1,9 @@
 """Kernels over an array seen as (rows, cols): statistics per row, weight and bias per column."""
 
-import numpy as np
 from numba import prange
 
 from .jit import kernel
-from .primitives import group_moments, normalize_row, reciprocal_sd, row_dots, rows_gradient, split
+from .primitives import as_scale, group_moments, normalize_row, reciprocal_sd, row_dots, rows_gradient, split
 from .vectors import fence, offset, pointer
 
 # Rows are taken in small batches, statistics of all of them first: the divisions and the square root
@@ -54,7 +53,7 @@ def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, pa
                 row, dy_row = offset(pointer(x), i * cols), offset(pointer(dy), i * cols)
                 c1, c2 = row_dots(dy_row, row, cols, mean[i], rstd[i], pointer(weight))
                 scalars[i, 0], scalars[i, 1] = split(row, mean[i])
-                scalars[i, 2], scalars[i, 3], scalars[i, 4] = rstd[i], c1, c2
+                scalars[i, 2], scalars[i, 3], scalars[i, 4] = as_scale(row, rstd[i]), c1, c2
             at = offset(pointer(scalars), 5 * first)
             k = first * cols
             rows_gradient(

@@ -10,6 +10,7 @@ calls. Pointers instead of arrays because numba counts references to arrays insi
 import operator
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -130,6 +131,17 @@ def as_element(typingctx: Any, pointer: Any, value: Any) -> Any:
         return context.cast(builder, args[1], sig.args[1], sig.return_type)
 
     return pointer.dtype(pointer, value), codegen
+
+
+@intrinsic
+def largest(typingctx: Any, pointer: Any) -> Any:
+    """The largest finite number of the pointer's dtype, as float64."""
+    value = float(np.finfo(f"f{pointer.dtype.bitwidth // 8}").max)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return ir.DoubleType()(value)
+
+    return types.float64(pointer), codegen
 
 
 @intrinsic

@@ -7,7 +7,8 @@ import numpy as np
 
 from . import _validate
 from ._dispatch import backend
-from ._plan import Layout, channel_plan, moments_plan, row_plan
+from ._layout import Layout
+from ._plan import channel_plan, moments_plan, row_plan
 from .results import Array, Grads, Moments, Saved
 
 
@@ -71,7 +72,7 @@ def batch_norm(
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x = _validate.array(x)
     if x.ndim < 2:
-        raise ValueError(f"x must have 2 or more dimensions, batch and channels, got shape {x.shape}")
+        raise ValueError(f"x must have at least 2 dimensions, batch and channels, got {x.ndim}")
     plan = channel_plan(x.shape, x.strides, x.dtype, _validate.axis(channel_axis, x.ndim, "channel_axis"))
     c = plan.channels
     weight = _validate.parameter(weight, "weight", (c,), x.dtype)

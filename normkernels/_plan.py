@@ -1,82 +1,12 @@
-"""From shape, strides and dtype to what a kernel needs to know: plans, made once per signature."""
+"""From shape, strides and dtype to a plan: which view, which axis; made once per signature."""
 
 import math
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from . import _buffers
-from .results import Array
-
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Where the elements of an array lie: its axes from the slowest to the fastest in memory."""
-
-    shape: Shape
-    dtype: np.dtype[Any]
-    order: Shape | None
-    """None: C order, also where no order makes the elements contiguous and the array has to be copied."""
-
-    def flat(self, x: Array) -> Array:
-        """x as kernels see it: flat, in the order of its memory; a copy where x is not dense."""
-        return _buffers.flat(x if self.order is None else x.transpose(self.order))
-
-    @cached_property
-    def size(self) -> int:
-        return math.prod(self.shape)
-
-    @property
-    def nbytes(self) -> int:
-        return self.size * self.dtype.itemsize
-
-    def empty(self) -> tuple[Array, Array]:
-        """A new array of this layout, and its flat view."""
-        flat = _buffers.empty(self.size, self.dtype)
-        return self.shaped(flat), flat
-
-    def shaped(self, flat: Array) -> Array:
-        if self.order is None:
-            return flat.reshape(self.shape)
-        return flat.reshape([self.shape[a] for a in self.order]).transpose(np.argsort(self.order))
-
-    def fits(self, x: Array) -> bool:
-        """Whether the flat view of x shares its memory."""
-        return (
-            bool(x.flags.aligned)
-            and (x if self.order is None else x.transpose(self.order)).flags.c_contiguous
-        )
-
-
-@dataclass(frozen=True)
-class RowPlan:
-    """An array seen as (rows, cols), statistics per row."""
-
-    layout: Layout
-    rows: int
-    cols: int
-    parameter_shape: Shape
-    nbytes: int
-
-
-@dataclass(frozen=True)
-class ChannelPlan:
-    """An array seen as (outer, channels, inner), statistics per channel."""
-
-    layout: Layout
-    outer: int
-    channels: int
-    inner: int
-    nbytes: int
-
-    @property
-    def count(self) -> int:
-        """Elements of one channel."""
-        return self.outer * self.inner
+from ._layout import ChannelPlan, Layout, RowPlan, Shape
 
 
 def _memory_order(shape: Shape, strides: Shape, itemsize: int) -> Shape | None:

@@ -175,7 +175,7 @@ def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | N
     for other in same:
         if np.shares_memory(out, other) and not _identical(out, other):
             raise ValueError(
-                f"out must be the input itself or not overlap it, got a part of an array of shape {other.shape}"
+                f"out must be the input itself or not overlap it, got a part of one of shape {other.shape}"
             )
     for argument in others:
         if argument is not None and np.shares_memory(out, argument):

@@ -222,7 +222,9 @@ def batch_norm_forward(
 
     Parameters
     ----------
-    x, running_mean, running_var, weight, bias, training, momentum, eps, num_batches_tracked, channel_axis, out, threads
+    x, running_mean, running_var, weight, bias, training, momentum, eps
+        As for `batch_norm`.
+    num_batches_tracked, channel_axis, out, threads
         As for `batch_norm`, but `out` must not be x: the backward needs x.
 
     Returns

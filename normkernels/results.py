@@ -63,9 +63,7 @@ class Moments(NamedTuple):
         Chan, Golub & LeVeque (1979), equation 2.1.
         """
         if np.shape(self.mean) != np.shape(other.mean):
-            raise ValueError(
-                f"moments must have equal shapes to merge, got {np.shape(self.mean)} and {np.shape(other.mean)}"
-            )
+            raise ValueError(f"other must have the shape {np.shape(self.mean)}, got {np.shape(other.mean)}")
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         mean, m2 = _formulas.merge(

@@ -57,15 +57,16 @@ def rounding(dtype: Any, run: int) -> float:
     return float(3 * 4 * np.sqrt(additions) * np.finfo(dtype).eps / 2)
 
 
-def bounds(spec: NormSpec, dy: np.ndarray, saved: Any, dtype: Any) -> tuple[np.ndarray, Grads]:
+def bounds(spec: NormSpec, x: np.ndarray, dy: np.ndarray, saved: Any) -> tuple[np.ndarray, Grads]:
     """How far y and the gradients may be from the oracle, whose `saved` this is.
 
-    To first order: an error of `rounding` in mean and rstd moves x_hat by rounding * (|x_hat| + 1), and every
-    product and sum that follows errs in proportion to its absolute terms. dx has four factors
-    that err: x_hat, c1, rstd and the product itself.
+    To first order: an error of `rounding` in mean and rstd moves x_hat by rounding * (|x_hat| + 1), the mean
+    being a float64 adds half a unit of its last place, and every product and sum that follows errs in
+    proportion to its absolute terms. dx has four factors that err: x_hat, c1, rstd and the product itself.
     """
-    e = rounding(dtype, min((n for n in dy.shape if n > 1), default=1))
-    x_hat = np.abs(saved.x_hat) + 1
+    e = rounding(x.dtype, min((n for n in x.shape if n > 1), default=1))
+    last_place = np.finfo(np.float64).eps * np.max(np.abs(x), initial=0) / 2
+    x_hat = np.abs(saved.x_hat) + 1 + saved.rstd * (last_place / e)
     weight = 1 if saved.weight is None else np.abs(saved.weight)
     bias = 0 if saved.bias is None else np.abs(saved.bias)
     wdy = np.abs(dy) * weight
@@ -89,7 +90,7 @@ def assert_matches(
 ) -> None:
     """y, gradients and running statistics are those of the oracle, within the bounds of rounding."""
     expected = oracle(spec, x, dy, arguments)
-    y_bound, grad_bounds = bounds(spec, dy, expected.saved, x.dtype)
+    y_bound, grad_bounds = bounds(spec, x, dy, expected.saved)
     assert_within(actual.y, expected.y, y_bound, "y")
     for name, a, b, bound in zip(Grads._fields, actual.grads, expected.grads, grad_bounds, strict=True):
         assert (a is None) == (b is None), f"{name} is {a}"
@@ -99,7 +100,8 @@ def assert_matches(
         a, b = actual.arguments.get(name), expected.arguments.get(name)
         if a is not None:
             sd = np.sqrt(np.max(expected.arguments["running_var"]))
-            assert_within(a, b, rounding(x.dtype, 1) * (np.abs(b) + sd), name)
+            coarser = min(a.dtype, x.dtype, key=lambda dtype: dtype.itemsize)
+            assert_within(a, b, rounding(coarser, 1) * (np.abs(b) + sd), name)
 
 
 def assert_same_bits(a: Any, b: Any, name: str = "result") -> None:

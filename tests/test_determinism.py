@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from helpers import DTYPES, assert_same_bits, run
+from normkernels.cpu import launch
 from normkernels.norms import NORMS
 
 # Large enough for several threads; one with few wide groups, one with many small ones.
@@ -35,6 +36,42 @@ def test_any_number_of_threads(spec, shape, dtype, rng):
     one = results(spec, *args, threads=1)
     for threads in (min(2, numba.config.NUMBA_NUM_THREADS), None):
         assert_same_bits(results(spec, *args, threads=threads), one, f"threads={threads}")
+
+
+@every_norm
+@pytest.mark.parametrize("shape", [(5, 7), (40, 70), (9, 6, 33), (2, 3, 9000), (3, 100, 3, 3)], ids=str)
+def test_serial_and_parallel_forms(spec, shape, rng, monkeypatch):
+    args = problem(spec, shape, rng)
+    serial = results(spec, *args)
+    monkeypatch.setattr(launch, "PARALLEL_BYTES", 0)
+    assert_same_bits(results(spec, *args), serial)
+
+
+@every_norm
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(40, 16), (100, 48), (9, 6, 160), (2, 3, 9008), (2, 70, 64)], ids=str)
+def test_streaming_stores(spec, shape, dtype, rng, monkeypatch):
+    """What large outputs get, into memory that begins inside a cache line too."""
+    x, dy, arguments = problem(spec, shape, rng, dtype)
+    plain = results(spec, x, dy, arguments)
+    monkeypatch.setattr(launch, "STREAM_BYTES", 0)
+    assert_same_bits(results(spec, x, dy, arguments), plain)
+    for shift in (1, 5):
+        out = np.empty(x.size + shift, dtype)[shift:].reshape(shape)
+        assert_same_bits(
+            spec.kernels.call(x, **copy.deepcopy(arguments), out=out), plain[0], f"shift={shift}"
+        )
+        _, saved = spec.kernels.forward(x, **copy.deepcopy(arguments))
+        grads = spec.kernels.backward(dy, saved, out=out)
+        assert_same_bits(tuple(grads), plain[1], f"shift={shift}")
+
+
+@every_norm
+def test_threads_are_as_they_were_after_a_call(spec, rng):
+    before = numba.get_num_threads()
+    results(spec, *problem(spec, SHAPES[0], rng), threads=1)
+    results(spec, *problem(spec, SHAPES[0], rng), threads=numba.config.NUMBA_NUM_THREADS)
+    assert numba.get_num_threads() == before
 
 
 @every_norm

@@ -172,7 +172,11 @@ class ArrayProtocol:
         return self._array
 
 
-@pytest.mark.parametrize("wrap", [Dlpack, ArrayProtocol])
+class Subclass(np.ndarray):
+    """An array that is not exactly an array."""
+
+
+@pytest.mark.parametrize("wrap", [Dlpack, ArrayProtocol, lambda a: a.view(Subclass)])
 def test_foreign_arrays_are_taken_without_a_copy(spec, wrap, rng):
     x, dy, arguments = problem(spec, (64, 16, 1024), np.float32, rng)
     expected, out = run(spec.kernels, x, dy, arguments), np.empty_like(x)
@@ -184,4 +188,5 @@ def test_foreign_arrays_are_taken_without_a_copy(spec, wrap, rng):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert_same_bits((y_bits, grads), (expected.y, expected.grads))
+    assert type(grads.dweight) is np.ndarray
     assert peak < 1.5 * x.nbytes  # y_bits is one

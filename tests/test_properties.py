@@ -78,6 +78,6 @@ def test_moments_of_two_parts_merge_to_the_whole(n, cut, log_mean, dtype, seed):
     merged = parts[0].merge(parts[1]) if len(parts) == 2 else parts[0]
     exact = x.astype(np.longdouble)
     assert merged.count == n
-    eps = np.finfo(dtype).eps
+    eps = float(np.finfo(dtype).eps)
     assert merged.mean == pytest.approx(float(exact.mean()), rel=1e-15, abs=50 * eps * float(exact.std()))
     assert merged.var == pytest.approx(float(exact.var()), rel=1e3 * eps if dtype is np.float32 else 1e-9)

@@ -1,5 +1,7 @@
 """The same numbers as PyTorch, where it is installed."""
 
+import copy
+
 import numpy as np
 import pytest
 
@@ -38,7 +40,7 @@ def test_matches_pytorch(spec, dtype, training, affine, rng):
     y.backward(torch.tensor(dy))
 
     ours = run(spec.kernels, x, dy, arguments)
-    y_bound, grad_bounds = bounds(spec, dy, oracle(spec, x, dy, arguments).saved, dtype)
+    y_bound, grad_bounds = bounds(spec, x, dy, oracle(spec, x, dy, arguments).saved)
     assert_within(ours.y, y.detach().numpy(), 2 * y_bound, "y")  # twice: both round
     for name, leaf in leaves.items():
         bound = getattr(grad_bounds, f"d{name}")
@@ -51,15 +53,14 @@ def test_matches_pytorch(spec, dtype, training, affine, rng):
 
 @pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
 def test_takes_tensors(spec, rng):
-    """On the CPU, without a copy: a running statistic that is a tensor moves."""
+    """On the CPU, for everything but what is updated in place."""
     x, dy = (rng.normal(size=(8, 6, 33)).astype(np.float32) for _ in range(2))
     arguments = spec.arguments(x.shape, np.float32, rng)
-    tensors = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    tensors = {
+        k: torch.tensor(v) if k in ("weight", "bias") else v for k, v in copy.deepcopy(arguments).items()
+    }
     y, saved = spec.kernels.forward(torch.tensor(x), **tensors)
     grads = spec.kernels.backward(torch.tensor(dy), saved)
     expected = run(spec.kernels, x, dy, arguments)
     for a, b in zip((y, *grads), (expected.y, *expected.grads), strict=True):
         np.testing.assert_array_equal(a, b, strict=True)
-    for name in ("running_mean", "running_var"):
-        if name in arguments:
-            np.testing.assert_array_equal(tensors[name], expected.arguments[name])

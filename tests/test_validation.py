@@ -58,7 +58,7 @@ CASES = [
     (nk.layer_norm, {"out": np.ones((4, 6))}, TypeError, "out must .*float32", "float64"),
     (nk.layer_norm, {"out": readonly(f32(4, 6))}, ValueError, "out must be writ", "read-only"),
     (nk.layer_norm, {"out": [0.0]}, TypeError, "out must be an array", "list"),
-    (nk.batch_norm, {"x": f32(6)}, ValueError, "x must have .*2", "1"),
+    (nk.batch_norm, {"x": f32(6)}, ValueError, "x must have at least 2 dimensions", "1"),
     (nk.batch_norm, {"channel_axis": 2}, ValueError, "channel_axis must", "2"),
     (nk.batch_norm, {"channel_axis": -3}, ValueError, "channel_axis must", "-3"),
     (nk.batch_norm, {"channel_axis": 1.0}, TypeError, "channel_axis must", "1.0|float"),

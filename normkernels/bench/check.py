@@ -53,26 +53,44 @@ def _reference(case: Case, x: Array, dy: Array, arguments: dict[str, Any]) -> di
     return dict(reference.backward(dy.astype(np.float64), saved)._asdict())
 
 
+class _Errors:
+    """The worst error of every result, and the scale to judge it by: the largest value of all pieces."""
+
+    def __init__(self) -> None:
+        self._worst: dict[str, list[float]] = {}
+
+    def compare(self, name: str, got: Array | None, want: Array | None) -> None:
+        error = scale = 0.0
+        if got is not None and want is not None and got.shape == want.shape:
+            error, scale = float(np.abs(got - want).max()), float(np.abs(want).max())
+        elif got is not want:
+            error = np.inf
+        before = self._worst.get(name, [0.0, 1.0])
+        self._worst[name] = [float(np.maximum(error, before[0])), max(scale, before[1])]
+
+    def worst(self) -> float:
+        return float(np.max([error / scale for error, scale in self._worst.values()]))
+
+
 def _error_by_channel(
     case: Case, inputs: Inputs, after: dict[str, Any], results: dict[str, Array | None]
 ) -> float:
     """Channel by channel; `after` holds the arguments as the kernels left them, running statistics too."""
     channels = case.shape[1]
-    errors = [0.0]
+    errors = _Errors()
     for piece in _pieces(channels, inputs.x.size // channels):
         where = (slice(None),) * case.channel_axis + (piece,)
         arguments = {
             name: a[piece].astype(np.float64) if isinstance(a, np.ndarray) else a
             for name, a in inputs.arguments.items()
         }
-        expected = _reference(case, inputs.x[where], inputs.dy[where], arguments)
-        for name, want in expected.items():
+        for name, want in _reference(case, inputs.x[where], inputs.dy[where], arguments).items():
             got = results[name]
-            errors.append(_error(got if got is None else got[where if got.ndim > 1 else piece], want))
+            errors.compare(name, got if got is None else got[where if got.ndim > 1 else piece], want)
         for name, a in arguments.items():
             if isinstance(a, np.ndarray):
-                errors.append(_error(after[name][piece], a))
-    return float(np.max(errors))
+                errors.compare(name, after[name][piece], a)
+    return errors.worst()
 
 
 def _error_by_row(case: Case, inputs: Inputs, results: dict[str, Array | None]) -> float:
@@ -81,29 +99,22 @@ def _error_by_row(case: Case, inputs: Inputs, results: dict[str, Array | None]) 
         name: a.astype(np.float64) if isinstance(a, np.ndarray) else a for name, a in inputs.arguments.items()
     }
     rows = len(inputs.x) if inputs.x.ndim > 1 else 1
-    errors, sums = [0.0], dict[str, Array | None]()
+    errors, sums = _Errors(), dict[str, Array | None]()
     for piece in _pieces(rows, inputs.x.size // rows):
         where = piece if inputs.x.ndim > 1 else slice(None)
         for name, want in _reference(case, inputs.x[where], inputs.dy[where], arguments).items():
             got = results[name]
             if name in ("y", "dx"):
-                errors.append(_error(got if got is None else got[where], want))
+                errors.compare(name, got if got is None else got[where], want)
             else:
                 total = sums.get(name)
                 sums[name] = want if total is None or want is None else total + want
-    errors += [_error(results[name], want) for name, want in sums.items()]
-    return float(np.max(errors))
+    for name, want in sums.items():
+        errors.compare(name, results[name], want)
+    return errors.worst()
 
 
 def _pieces(groups: int, size: int) -> Iterator[slice]:
     step = max(1, PIECE // size)
     for start in range(0, groups, step):
         yield slice(start, min(start + step, groups))
-
-
-def _error(got: Array | None, want: Array | None) -> float:
-    if got is None or want is None:
-        return 0.0 if got is want else np.inf
-    if got.shape != want.shape:
-        return np.inf
-    return float(np.abs(got - want).max() / max(1.0, np.abs(want).max()))

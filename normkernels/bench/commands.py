@@ -9,7 +9,7 @@ import numba
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .. import __version__
+from .. import __version__, _buffers
 from ..norms import NORMS
 from . import markdown, results, timing
 from .check import Mismatch
@@ -19,7 +19,7 @@ from .results import Results
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .selection import LAYOUTS, BadOption, Selection, select
 from .table import show
-from .torch_baseline import available
+from .torch_baseline import WorkerEnded, available
 
 
 class OneLineErrors(click.Group):
@@ -114,7 +114,7 @@ def bench(
                 skipped,
                 starting=lambda case: progress.update(task, description=case.id, completed=next(done)),
             )
-        except Mismatch as error:
+        except (Mismatch, WorkerEnded) as error:
             raise click.ClickException(str(error)) from None
     _write(outcome, json_file, plot_file, page)
     show(outcome, Console())
@@ -187,8 +187,8 @@ def info() -> None:
     click.echo(f"memory           {m.memory_bytes / 2**30:.1f} GB")
     click.echo(f"threads          {m.threads}")
     click.echo(f"threading layer  {m.threading_layer}")
-    limit = os.environ.get("NORMKERNELS_BUFFER_BYTES", "not set")
-    click.echo(f"buffer pool      NORMKERNELS_BUFFER_BYTES {limit}")
+    asked = os.environ.get(_buffers.ENVIRONMENT, "not set")
+    click.echo(f"buffer pool      {_buffers._pool.limit / 2**20:.0f} MB ({_buffers.ENVIRONMENT} {asked})")
     click.echo(f"os               {m.os}")
     click.echo(f"python           {m.python}")
     for name, number in m.versions.items():

@@ -39,8 +39,11 @@ def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, numpy: boo
 def beside(
     copy: Copy, samples: Sequence[Sample], effort: Effort
 ) -> tuple[list[list[float]], CopySpeed, list[float]]:
-    """Seconds of each of `samples`, the copy speed, and the speed of its faster form by repetition."""
-    *seconds, plain, streaming = take_turns([*samples, copy.plain, copy.streaming], effort)
+    """Seconds of each of `samples`, the copy speed, and the speed of its faster form by repetition.
+
+    The streaming copy comes last before the samples: it leaves nothing in the cache to be written back.
+    """
+    plain, streaming, *seconds = take_turns([copy.plain, copy.streaming, *samples], effort)
     forms = [[copy.bytes_moved / s / 1e9 for s in form] for form in (plain, streaming)]
     speed = CopySpeed.of(*forms)
     return seconds, speed, forms[int(speed.streaming > speed.plain)]

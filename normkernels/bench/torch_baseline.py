@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.util import find_spec
 from types import TracebackType
@@ -11,6 +12,10 @@ from types import TracebackType
 from .cases import Case
 from .results import Baseline, as_json, baseline_from
 from .timing import Effort
+
+
+class WorkerEnded(Exception):
+    """The PyTorch process ended before its work was done."""
 
 
 def available() -> bool:
@@ -30,6 +35,7 @@ class TorchBaseline:
             stdout=subprocess.PIPE,
             text=True,
             env=environment,
+            start_new_session=True,  # Ctrl-C is for us; we end the process
         )
         self._send(
             {
@@ -46,7 +52,7 @@ class TorchBaseline:
         assert self._process.stdout is not None
         answer = self._process.stdout.readline()
         if not answer:
-            raise RuntimeError(f"the PyTorch process ended with code {self._process.wait()} on {case.id}")
+            raise WorkerEnded(f"the PyTorch process ended with code {self._process.wait()} at {case.id}")
         return baseline_from(json.loads(answer))
 
     def __enter__(self) -> "TorchBaseline":
@@ -56,9 +62,10 @@ class TorchBaseline:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._process.terminate()
-        self._process.wait()
+        self._process.communicate()
 
     def _send(self, message: dict[str, object]) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(message) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # its answer, or the lack of one, says more
+            self._process.stdin.write(json.dumps(message) + "\n")
+            self._process.stdin.flush()

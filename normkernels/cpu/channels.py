@@ -8,19 +8,16 @@ or `gradient`. Both ways run over the same tiles in the same order and give the 
 
 from numba import prange
 
-from .jit import kernel, primitive
-from .primitives import (
-    as_scale,
-    merged,
+from .channel_primitives import (
+    block_dots,
+    block_moments,
     normalize_run,
-    reciprocal_sd,
     run_gradient,
-    split,
     summed,
-    tile_count,
     tile_dots,
-    tile_moments,
 )
+from .jit import kernel, primitive
+from .primitives import as_scale, merged, reciprocal_sd, split, tile_bounds, tile_count, tile_moments
 from .vectors import as_element, fence, offset, pointer
 
 # Elements of one piece of work in the kernels that go through an array from front to back.
@@ -28,16 +25,16 @@ PIECE = 65536
 
 
 @kernel
-def forward(x, outer, channels, inner, block, weight, bias, eps, partials, y, mean, var, rstd, stream):
-    """y = (x - mean) * rstd * weight + bias with the statistics of x."""
+def forward(x, outer, channels, inner, block, weight, bias, eps, sums, partials, y, mean, var, rstd, stream):
+    """y = (x - mean) * rstd * weight + bias with the statistics of x; `block` channels are one piece of work.
+
+    sums: (channels, 2 vectors) in the dtype of x. partials: (channels, tiles, 4) in float64.
+    """
     tiles = tile_count(outer, inner)
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
         for t in range(tiles):
-            for c in range(start, end):
-                partials[c, t] = tile_moments(
-                    offset(pointer(x), c * inner), t, outer, channels * inner, inner
-                )
+            block_moments(pointer(x), t, start, end, outer, channels, inner, sums, partials)
         for c in range(start, end):
             mean[c], m2 = merged(partials[c])
             var[c] = m2 / (outer * inner)
@@ -60,7 +57,9 @@ def moments(x, outer, channels, inner, partials, mean, m2):
     tiles = tile_count(outer, inner)
     for k in prange(channels * tiles):
         c, t = k // tiles, k % tiles
-        partials[c, t] = tile_moments(offset(pointer(x), c * inner), t, outer, channels * inner, inner)
+        run, runs, first, n = tile_bounds(t, outer, inner)
+        tile = offset(pointer(x), (run * channels + c) * inner + first)
+        partials[c, t] = tile_moments(tile, runs, channels * inner, n)
     for c in prange(channels):
         mean[c], m2[c] = merged(partials[c])
 
@@ -93,7 +92,22 @@ def _coefficients(x, mean, rstd, scale, dweight, dbias, inverse):
 
 @kernel
 def backward(
-    dy, x, outer, channels, inner, block, scale, mean, rstd, partials, training, dx, dweight, dbias, stream
+    dy,
+    x,
+    outer,
+    channels,
+    inner,
+    block,
+    scale,
+    mean,
+    rstd,
+    sums,
+    partials,
+    training,
+    dx,
+    dweight,
+    dbias,
+    stream,
 ):
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     tiles = tile_count(outer, inner)
@@ -103,9 +117,7 @@ def backward(
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
         for t in range(tiles):
-            for c in range(start, end):
-                dy_c, x_c = offset(pointer(dy), c * inner), offset(pointer(x), c * inner)
-                partials[c, t] = tile_dots(dy_c, x_c, t, outer, stride, inner, mean[c])
+            block_dots(pointer(dy), pointer(x), t, start, end, outer, channels, inner, mean, sums, partials)
         for c in range(start, end):
             dot, dbias[c] = summed(partials[c])
             dweight[c] = dot * rstd[c]
@@ -130,8 +142,10 @@ def dots(dy, x, outer, channels, inner, mean, rstd, partials, dweight, dbias):
     tiles = tile_count(outer, inner)
     for k in prange(channels * tiles):
         c, t = k // tiles, k % tiles
-        dy_c, x_c = offset(pointer(dy), c * inner), offset(pointer(x), c * inner)
-        partials[c, t] = tile_dots(dy_c, x_c, t, outer, channels * inner, inner, mean[c])
+        run, runs, first, n = tile_bounds(t, outer, inner)
+        j = (run * channels + c) * inner + first
+        dy_tile, x_tile = offset(pointer(dy), j), offset(pointer(x), j)
+        partials[c, t] = tile_dots(dy_tile, x_tile, runs, channels * inner, n, mean[c])
     for c in prange(channels):
         dot, dbias[c] = summed(partials[c])
         dweight[c] = dot * rstd[c]

@@ -9,9 +9,10 @@ with other channels, so no channel is ever in the cache alone.
 import numpy as np
 from numba import prange
 
+from .channel_primitives import summed
 from .column_primitives import column_dots, column_moments, columns_gradient, columns_normalize
 from .jit import kernel
-from .primitives import far_or_out_of_range, merged, summed, tile_moments
+from .primitives import far_or_out_of_range, merged, tile_moments
 from .vectors import fence, lanes, offset, pointer
 
 # A tile of one vector of columns: 16 KB of float32, which stay in L1 for a second pass.
@@ -40,7 +41,7 @@ def moments(x, rows, cols, scratch, partials, mean, m2):
             s, q = np.float64(scratch[t, 1, c]), np.float64(scratch[t, 2, c])
             partials[c, t] = np.float64(n), np.float64(scratch[t, 0, c]), s / n, q - s * s / n
             if far_or_out_of_range(s, q, n):
-                partials[c, t] = tile_moments(offset(pointer(x), t * ROWS * cols + c), 0, n, cols, 1)
+                partials[c, t] = tile_moments(offset(pointer(x), t * ROWS * cols + c), n, cols, 1)
     for c in prange(cols):
         mean[c], m2[c] = merged(partials[c])
 

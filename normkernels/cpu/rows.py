@@ -3,7 +3,8 @@
 from numba import prange
 
 from .jit import kernel
-from .primitives import as_scale, group_moments, normalize_row, reciprocal_sd, row_dots, rows_gradient, split
+from .primitives import as_scale, reciprocal_sd, row_moments, split
+from .row_primitives import normalize_row, row_dots, rows_gradient
 from .vectors import fence, offset, pointer
 
 # Rows are taken in small batches, statistics of all of them first: the divisions and the square root
@@ -24,7 +25,7 @@ def forward(x, rows, cols, block, weight, bias, eps, y, mean, rstd, stream):
         for first in range(b * block, end, batch):
             last = min(first + batch, end)
             for i in range(first, last):
-                mean[i], rstd[i] = group_moments(offset(pointer(x), i * cols), 1, 0, cols)
+                mean[i], rstd[i] = row_moments(offset(pointer(x), i * cols), cols)
             for i in range(first, last):
                 rstd[i] = reciprocal_sd(rstd[i] * inverse, eps)
             for i in range(first, last):

@@ -81,10 +81,10 @@ def _factor(momentum: float | None, num_batches_tracked: Counter | None) -> floa
     if momentum is not None:
         return momentum
     assert num_batches_tracked is not None
-    factor = 1 / (np.asarray(num_batches_tracked).item() + 1)
+    seen = int(np.asarray(num_batches_tracked).item())
     if isinstance(num_batches_tracked, np.ndarray):
         num_batches_tracked += 1
-    return factor
+    return 1 / (seen + 1)
 
 
 def _move(running: Array | None, batch: Array, factor: float) -> None:

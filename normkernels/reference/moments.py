@@ -1,25 +1,20 @@
 """Mean and variance by two passes: the mean first, then the squares about it."""
 
-import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..results import Moments
+
 Array = NDArray[np.floating[Any]]
-
-
-class Moments(NamedTuple):
-    count: int
-    mean: Array
-    var: Array
 
 
 def moments(x: Array, axis: int | tuple[int, ...] | None = None) -> Moments:
     """count, mean = sum(x)/count and population variance var = sum((x - mean)²)/count over `axis`"""
     mean = x.mean(axis=axis, keepdims=True)
-    var = np.square(x - mean).mean(axis=axis)
-    return Moments(x.size // math.prod(np.shape(var)), mean.reshape(np.shape(var)), np.asarray(var))
+    var = np.asarray(np.square(x - mean).mean(axis=axis))
+    return Moments(x.size // var.size, mean.reshape(var.shape), var)
 
 
 def standardize(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array, Array, Array]:
@@ -34,7 +29,7 @@ def standardize(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Arr
 
 def reciprocal_sd(var: Array, eps: float) -> Array:
     """1/sqrt(var + eps), and 0 where both vanish, so that a constant group gives x_hat = 0, not NaN"""
-    sd = np.sqrt(var + eps)
+    sd: Array = np.sqrt(var + eps)
     return np.divide(1, sd, out=np.zeros_like(sd), where=sd != 0)
 
 

@@ -1,0 +1,124 @@
+"""Primitives over channels: all elements of a run share mean, weight and bias."""
+
+import numpy as np
+
+from .jit import primitive
+from .primitives import add_run, corrected, pivot_of, put, put_part, split, streamed_head, tile_bounds
+from .vectors import as_element, fma, lanes, load, load_part, offset, pointer, store, total, zeros
+
+
+@primitive
+def normalize_run(x, n, hi, lo, scale, shift, y, stream):
+    """y = (x - mean) * scale + shift, all scalars of the dtype of x"""
+    i = streamed_head(y, n, stream)
+    if i > 0:
+        put_part(y, 0, i, fma((load_part(x, 0, i, hi) - hi) - lo, scale, shift), stream)
+    while i + lanes(x) <= n:
+        put(y, i, fma((load(x, i) - hi) - lo, scale, shift), stream)
+        i += lanes(x)
+    if i < n:
+        put_part(y, i, n - i, fma((load_part(x, i, n - i, hi) - hi) - lo, scale, shift), stream)
+
+
+@primitive
+def _add_dots(dy, x, n, hi, lo, s, q):
+    """The vectors s and q plus dy and dy * (x - mean) of a run."""
+    whole = n - n % lanes(x)
+    for i in range(0, whole, lanes(x)):
+        d = load(dy, i)
+        s = s + d
+        q = fma((load(x, i) - hi) - lo, d, q)
+    if whole < n:
+        d = load_part(dy, whole, n - whole, as_element(x, 0.0))
+        s = s + d
+        q = fma((load_part(x, whole, n - whole, hi) - hi) - lo, d, q)
+    return s, q
+
+
+@primitive
+def tile_dots(dy, x, outer, stride, n, mean):
+    """Sums of dy * (x - mean) and of dy over a tile."""
+    hi, lo = split(x, mean)
+    s = zeros(x)
+    q = zeros(x)
+    for g in range(outer):
+        s, q = _add_dots(offset(dy, g * stride), offset(x, g * stride), n, hi, lo, s, q)
+    return np.float64(total(q)), np.float64(total(s))
+
+
+@primitive
+def block_moments(x, t, start, end, outer, channels, inner, sums, partials):
+    """count, pivot, mean - pivot and m2 of tile t of the channels start..end.
+
+    Run after run as they lie in memory, with the vectors of sums of every channel in `sums`: from
+    memory a core reads runs of 3 KB that lie far apart at half the speed of a stream (measured).
+    """
+    run, runs, first, n = tile_bounds(t, outer, inner)
+    stride = channels * inner
+    for c in range(start, end):
+        tile, s = offset(x, run * stride + c * inner + first), offset(pointer(sums), 2 * c * lanes(x))
+        partials[c, t, 1] = pivot_of(tile, n)
+        store(s, 0, zeros(x))
+        store(s, lanes(x), zeros(x))
+    for g in range(runs):
+        for c in range(start, end):
+            tile, s = (
+                offset(x, (run + g) * stride + c * inner + first),
+                offset(pointer(sums), 2 * c * lanes(x)),
+            )
+            pivot = as_element(x, partials[c, t, 1])
+            v, w = add_run(tile, n, pivot, as_element(x, 1.0), load(s, 0), load(s, lanes(x)))
+            store(s, 0, v)
+            store(s, lanes(x), w)
+    for c in range(start, end):
+        tile, s = offset(x, run * stride + c * inner + first), offset(pointer(sums), 2 * c * lanes(x))
+        pivot = as_element(x, partials[c, t, 1])
+        v, w = np.float64(total(load(s, 0))), np.float64(total(load(s, lanes(x))))
+        partials[c, t] = corrected(tile, runs, stride, n, pivot, v, w)
+
+
+@primitive
+def block_dots(dy, x, t, start, end, outer, channels, inner, mean, sums, partials):
+    """Sums of dy * (x - mean) and of dy of tile t of the channels start..end, as `block_moments`."""
+    run, runs, first, n = tile_bounds(t, outer, inner)
+    for c in range(start, end):
+        s = offset(pointer(sums), 2 * c * lanes(x))
+        store(s, 0, zeros(x))
+        store(s, lanes(x), zeros(x))
+    for g in range(run, run + runs):
+        for c in range(start, end):
+            k, s = (g * channels + c) * inner + first, offset(pointer(sums), 2 * c * lanes(x))
+            hi, lo = split(x, mean[c])
+            v, w = _add_dots(offset(dy, k), offset(x, k), n, hi, lo, load(s, 0), load(s, lanes(x)))
+            store(s, 0, v)
+            store(s, lanes(x), w)
+    for c in range(start, end):
+        s = offset(pointer(sums), 2 * c * lanes(x))
+        partials[c, t, 0] = total(load(s, lanes(x)))
+        partials[c, t, 1] = total(load(s, 0))
+
+
+@primitive
+def summed(tiles):
+    """The two sums of a group from those of its tiles."""
+    a = b = 0.0
+    for t in range(len(tiles)):
+        a += tiles[t, 0]
+        b += tiles[t, 1]
+    return a, b
+
+
+@primitive
+def run_gradient(dy, x, n, hi, lo, k, c2, scale, dx, stream):
+    """dx = (dy - (x - mean) * k - c2) * scale, all scalars of the dtype of x"""
+    i = streamed_head(dx, n, stream)
+    if i > 0:
+        d = (load_part(x, 0, i, hi) - hi) - lo
+        put_part(dx, 0, i, fma(d, k * -1, load_part(dy, 0, i, hi) - c2) * scale, stream)
+    while i + lanes(x) <= n:
+        d = (load(x, i) - hi) - lo
+        put(dx, i, fma(d, k * -1, load(dy, i) - c2) * scale, stream)
+        i += lanes(x)
+    if i < n:
+        d = (load_part(x, i, n - i, hi) - hi) - lo
+        put_part(dx, i, n - i, fma(d, k * -1, load_part(dy, i, n - i, hi) - c2) * scale, stream)

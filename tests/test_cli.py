@@ -12,6 +12,8 @@ pytest.importorskip("rich")
 
 from normkernels import cli, functional
 from normkernels.bench import commands, markdown, results, run
+from normkernels.bench.presets import presets
+from normkernels.bench.selection import DEFAULT, QUICK, BadOption, Selection, parse_shape, select
 from normkernels.norms import NORMS
 
 
@@ -177,3 +179,99 @@ def test_without_the_extra_one_line_says_what_to_install(
     shown = normkernels("bench", "--plot", "p.png", "--shape", "3x8")
     assert shown.code == 2
     assert shown.err == f"normkernels: {package} is missing: pip install 'normkernels[bench]'\n"
+
+
+# Which cases the options select
+
+
+def test_presets_hold_only_norms_that_exist() -> None:
+    assert {p.op for p in presets()} <= set(NORMS)
+    assert all(layer.count > 0 and min(layer.sizes) > 0 for p in presets() for layer in p.layers)
+
+
+@pytest.mark.parametrize(
+    ("name", "batch", "shape", "count"),
+    [
+        ("resnet50", 32, (32, 64, 112, 112), 1),
+        ("resnet18", 1, (1, 64, 112, 112), 1),
+        ("mlp", 60, (60, 100), 3),
+        ("gpt2", 1, (4096, 768), 25),
+        ("gpt2", 3, (3 * 4096, 768), 25),
+    ],
+)
+def test_the_first_layer_of_a_preset(name: str, batch: int, shape: tuple[int, ...], count: int) -> None:
+    layer = next(p for p in presets() if p.name == name).layers[0]
+    assert (layer.shape(batch), layer.count) == (shape, count)
+
+
+@pytest.mark.parametrize("default", [DEFAULT, QUICK])
+def test_default_presets_exist(default: dict[str, Any]) -> None:
+    assert set(default) <= {p.name for p in presets()}
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_default_selection(quick: bool) -> None:
+    cases = select(Selection(quick=quick))
+    assert {(c.op, c.pass_) for c in cases} == {(op, p) for op in NORMS for p in ("forward", "backward")}
+    assert len(cases) == len(set(cases))
+    if not quick:
+        assert any(len({c.batch for c in cases if c.preset == p.name}) > 1 for p in presets())
+
+
+def test_selection_restricts() -> None:
+    chosen = Selection(
+        ops=["batch_norm"],
+        passes=["backward"],
+        presets=["resnet18"],
+        batches=[2, 4],
+        dtypes=["float64"],
+        layout="channels_last",
+    )
+    cases = select(chosen)
+    assert len(cases) == 2 * 5
+    assert {(c.op, c.pass_, c.dtype, c.layout) for c in cases} == {
+        ("batch_norm", "backward", "float64", "channels_last")
+    }
+    assert {c.shape[0] for c in cases} == {2, 4}
+
+
+def test_selection_of_everything() -> None:
+    wanted = {(p.name, layer.shape(p.batch)) for p in presets() for layer in p.layers}
+    assert {(c.preset, c.shape) for c in select(Selection(presets=["all"]))} == wanted
+    assert {c.op for c in select(Selection(ops=["layer_norm"], presets=["all"]))} == {"layer_norm"}
+
+
+def test_a_shape_goes_to_the_norms_that_take_it() -> None:
+    assert {c.op for c in select(Selection(shapes=["4x8"]))} == set(NORMS)
+    assert "batch_norm" not in {c.op for c in select(Selection(shapes=["8"]))}
+    assert "layer_norm" not in {c.op for c in select(Selection(shapes=["2x3x4"], layout="channels_last"))}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ops": ["foo"]}, "--op must be one of .*, got foo"),
+        ({"passes": ["sideways"]}, "--pass must be one of forward, backward, got sideways"),
+        ({"presets": ["foo"]}, "--preset must be one of all, .*, got foo"),
+        ({"presets": ["gpt2"], "ops": ["batch_norm"]}, "--preset must belong to batch_norm, got gpt2"),
+        ({"dtypes": ["int8"]}, "--dtype must be one of float32, float64, got int8"),
+        ({"layout": "foo"}, "--layout must be one of .*, got foo"),
+        ({"batches": [0]}, "--batch must be 1 or more, got 0"),
+        ({"batches": [1], "presets": ["mlp"]}, "more than one value per channel, got mlp"),
+        ({"shapes": ["4x8"], "batches": [2]}, "--shape states every size"),
+        ({"shapes": ["4x8"], "presets": ["gpt2"]}, "--shape states every size"),
+        ({"shapes": ["8"], "ops": ["batch_norm"]}, "--shape of batch_norm must be NxC.*, got 8"),
+        ({"shapes": ["1x8"], "ops": ["batch_norm"]}, "more than one value per channel, got 1x8"),
+        ({"shapes": ["4x8"], "ops": ["batch_norm"], "layout": "channels_last"}, "beside N and C, got 4x8"),
+        ({"ops": ["layer_norm"], "layout": "channels_last"}, "needs a norm over channels, not layer_norm"),
+    ],
+)
+def test_options_that_select_nothing(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadOption, match=message):
+        select(Selection(**options))
+
+
+@pytest.mark.parametrize("text", ["0x3", "", "x", "3x", "-1x2", "3.5", "4 x 8", "a"])
+def test_shapes_that_are_none(text: str) -> None:
+    with pytest.raises(BadOption, match=r"--shape must be positive sizes joined by x, .*, got "):
+        parse_shape(text)

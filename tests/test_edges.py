@@ -167,7 +167,7 @@ def test_rows_of_40000_to_40003(spec, n):
 
 @every_norm
 @pytest.mark.parametrize("n", [2, 64, 10_000])
-@pytest.mark.parametrize("scale", [1e30, 3e37, 1e-18, 1e-37])
+@pytest.mark.parametrize("scale", [1e30, 1e38, 1e-18, 1e-37])
 def test_squares_that_leave_the_range_of_float32(spec, n, scale):
     """±1e30: the variance of 1e60 is not a float32, the output of ±1 is."""
     assert_accurate(spec, scale * (-1.0) ** np.arange(n), eps=0)

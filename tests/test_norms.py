@@ -63,6 +63,15 @@ def test_float32_output_is_good_to_1e_5_at_any_mean(spec, mean, shape, rng):
     assert np.abs(spec.kernels.call(x, **arguments) - expected).max() <= 1e-5
 
 
+@pytest.mark.parametrize("shape", [(1_000_000, 2), (2, 2, 500_000)], ids=str)
+def test_long_sums_do_not_drift(spec, shape):
+    """Equal terms round the same way: 128 of them may, a million must not."""
+    x, dy = np.zeros(shape, np.float32), np.full(shape, 0.7, np.float32)
+    dbias = run(spec.kernels, x, dy, spec.arguments(shape, np.float32, np.random.default_rng(0))).grads.dbias
+    terms = x.size // len(dbias)
+    np.testing.assert_allclose(dbias, terms * float(dy.flat[0]), rtol=128 * np.finfo(np.float32).eps / 2)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_one_shot_is_the_forward_to_the_bit(spec, dtype, rng):
     x, dy, arguments = problem(spec, (40, 6, 130), dtype, rng)

@@ -7,8 +7,8 @@ from ..norms import NORMS
 
 DTYPES = {"float32": 4, "float64": 8}
 
-# Smaller tensors are measured warm: they come from the operation before, not from memory.
-COLD_BYTES = 64 * 1024
+# Tensors up to this size are measured warm: they come from the operation before, not from memory.
+WARM_BYTES = 64 * 1024
 
 # Enough for small tensors too: a repetition goes once round (timing.Contender), and large copies between
 # the repetitions clear the cache.
@@ -63,7 +63,7 @@ class Case:
     @property
     def cold(self) -> bool:
         """Whether the tensors come from memory rather than from a cache."""
-        return self.tensor_bytes >= COLD_BYTES
+        return self.tensor_bytes > WARM_BYTES
 
     def slots(self, cache_bytes: int) -> int:
         """How many sets of tensors take turns: large ones fill the last-level cache four times.

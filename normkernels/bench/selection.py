@@ -13,6 +13,7 @@ LAYOUTS = ("contiguous", "channels_last")
 
 # preset -> batches of a run without options: about two minutes on two cores.
 DEFAULT = {
+    "resnet50": (32,),
     "resnet18": (16, 1),
     "mlp": (60,),
     "convnext_b": (1,),

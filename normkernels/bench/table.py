@@ -28,7 +28,7 @@ def show(results: Results, console: Console) -> None:
     console.print(caption(results))
     console.print(
         "of copy: bytes that must move (2 tensors forward, 3 backward) per second, as a fraction of a large "
-        "copy; ◀ furthest from it. Tensors under 64 KB stay in cache and have none."
+        "copy; ◀ furthest from it. Tensors of 64 KB and less stay in cache and have none."
     )
     if baseline == "PyTorch":
         console.print("vs PyTorch: ratio of the fractions of copy, each library in its own process.")

@@ -26,7 +26,9 @@ BLOCK_BYTES = 2 * 1024 * 1024
 # Shorter runs that do not meet cache lines alike are written faster through the caches.
 STREAM_RUN_BYTES = 512
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
-PARTIALS = 64
+PARTIALS = 32
+# Elements of rows that are worth a partial sum of their own.
+SHARE = 16384
 
 _one_at_a_time = threading.RLock()
 
@@ -125,7 +127,7 @@ def row_backward(
 ) -> tuple[Array, Array]:
     """Write dx; dweight and dbias in float64."""
     n, dtype = plan.cols, plan.layout.dtype
-    block = max(-(-plan.rows // PARTIALS), min(32, -(-plan.rows // 4)))
+    block = max(-(-plan.rows // PARTIALS), -(-SHARE // n), min(16, -(-plan.rows // 2)))
     blocks = -(-plan.rows // block)
     sums, partials = (
         _buffers.empty(2 * blocks * n, dtype),
@@ -138,8 +140,7 @@ def row_backward(
         np.empty((plan.rows, 5), dtype), sums.reshape(blocks, 2, n), partials,
         _streams(dx, n) and n * dtype.itemsize % CACHE_LINE == 0,
     )  # fmt: skip
-    dweight, dbias = partials.sum(axis=0)
-    return dweight, dbias
+    return partials[0, 0], partials[0, 1]
 
 
 def _few(plan: ChannelPlan, threads: int | None) -> bool:

@@ -4,7 +4,7 @@ from numba import prange
 
 from .jit import kernel
 from .primitives import as_scale, reciprocal_sd, row_moments, split
-from .row_primitives import normalize_row, row_dots, rows_gradient
+from .row_primitives import clear, flush, normalize_row, row_dots, rows_gradient
 from .vectors import fence, offset, pointer
 
 # Rows are taken in small batches, statistics of all of them first: the divisions and the square root
@@ -13,6 +13,9 @@ BATCH = 16
 
 # Rows summed in the input's own precision before float64 takes over.
 FLUSH = 128
+
+# Columns of dweight and dbias that stay in L1 while four rows add to them.
+COLUMNS = 1024
 
 
 @kernel
@@ -37,32 +40,34 @@ def forward(x, rows, cols, block, weight, bias, eps, y, mean, rstd, stream):
 
 @kernel
 def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, partials, stream):
-    """dx, and the sums of dy * x_hat and of dy over every block of rows, in one sweep.
+    """dx, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    dots: (rows, 2) for c1 and c2. sums: (blocks, 2, cols) in the dtype of x, of at most FLUSH rows at
-    a time. partials: (blocks, 2, cols) in float64.
+    scalars: (rows, 5) for hi, lo, rstd, c1, c2. sums: (blocks, 2, cols), of at most FLUSH rows at a
+    time, both in the dtype of x. partials: (blocks, 2, cols) in float64; the first receives the result.
     """
-    batch = 4
     for b in prange((rows + block - 1) // block):
         start, end = b * block, min((b + 1) * block, rows)
-        sums[b] = 0
-        partials[b] = 0
-        dweight, dbias = offset(pointer(sums), 2 * b * cols), offset(pointer(sums), (2 * b + 1) * cols)
-        for first in range(start, end, batch):
-            last = min(first + batch, end)
+        dweight, partial = offset(pointer(sums), 2 * b * cols), offset(pointer(partials), 2 * b * cols)
+        dbias = offset(dweight, cols)
+        clear(dweight, partial, 2 * cols)
+        for first in range(start, end, 4):
+            last = min(first + 4, end)
             for i in range(first, last):
                 row, dy_row = offset(pointer(x), i * cols), offset(pointer(dy), i * cols)
                 c1, c2 = row_dots(dy_row, row, cols, mean[i], rstd[i], pointer(weight))
                 scalars[i, 0], scalars[i, 1] = split(row, mean[i])
                 scalars[i, 2], scalars[i, 3], scalars[i, 4] = as_scale(row, rstd[i]), c1, c2
-            at = offset(pointer(scalars), 5 * first)
-            k = first * cols
-            rows_gradient(
-                offset(pointer(dy), k), offset(pointer(x), k), last - first, cols, at, pointer(weight),
-                offset(pointer(dx), k), dweight, dbias, stream,
-            )  # fmt: skip
+            for c in range(0, cols, COLUMNS):
+                for i in range(first, last, 2):
+                    k = i * cols + c
+                    rows_gradient(
+                        offset(pointer(dy), k), offset(pointer(x), k), min(COLUMNS, cols - c),
+                        cols if i + 1 < last else 0, offset(pointer(scalars), 5 * i), offset(pointer(weight), c),
+                        offset(pointer(dx), k), offset(dweight, c), offset(dbias, c), stream,
+                    )  # fmt: skip
             if (last - start) % FLUSH == 0 or last == end:
-                partials[b] += sums[b]
-                sums[b] = 0
+                flush(dweight, partial, 2 * cols)
         if stream:
             fence()
+    for b in range(1, len(partials)):
+        partials[0] += partials[b]

@@ -11,18 +11,18 @@ from numba.core.caching import IndexDataCacheFile
 _FLAGS = {"error_model": "numpy", "nogil": True}
 
 
-def _source_stamp() -> bytes:
-    """A hash over every file that kernels are made of.
+_HERE = Path(__file__).parent
+_PARTS = b"".join(f.read_bytes() for f in sorted([*_HERE.glob("*.py"), _HERE.parent / "_formulas.py"]))
+
+
+def _source_stamp(function: Callable[..., Any]) -> bytes:
+    """A hash over every file that a kernel is made of.
 
     numba stamps a cached kernel with its own file only, and would go on using it after a change
     in the primitives it calls.
     """
-    here = Path(__file__).parent
-    files = sorted([*here.glob("*.py"), here.parent / "_formulas.py"])
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).digest()
-
-
-_STAMP = _source_stamp()
+    own = Path(function.__code__.co_filename)
+    return hashlib.sha256(_PARTS + (b"" if own.parent == _HERE else own.read_bytes())).digest()
 
 
 def primitive(function: Callable[..., Any]) -> Any:
@@ -34,7 +34,9 @@ def _compiled(function: Callable[..., Any], form: str) -> Any:
     dispatcher = numba.njit(cache=True, parallel=form == "parallel", **_FLAGS)(function)
     cache = dispatcher._cache
     # numba's cache key knows neither the other files nor `parallel`: both go into the file.
-    cache._cache_file = IndexDataCacheFile(cache.cache_path, f"{cache._impl.filename_base}.{form}", _STAMP)
+    cache._cache_file = IndexDataCacheFile(
+        cache.cache_path, f"{cache._impl.filename_base}.{form}", _source_stamp(function)
+    )
     return dispatcher
 
 

@@ -96,6 +96,8 @@ def rows_gradient(dy, x, cols, second, scalars, weight, dx, dweight, dbias, stre
     while i + lanes(x) <= cols:
         w, dw, db = load(weight, i), load(dweight, i), load(dbias, i)
         x_hat, g = ((load(x, i) - a[0]) - a[1]) * a[2], load(dy, i)
+        dw = fma(x_hat, g, dw)
+        db = db + g
         if second > 0:
             k = i + second
             x_hat_b, g_b = ((load(x, k) - b[0]) - b[1]) * b[2], load(dy, k)
@@ -103,8 +105,8 @@ def rows_gradient(dy, x, cols, second, scalars, weight, dx, dweight, dbias, stre
             dw = fma(x_hat_b, g_b, dw)
             db = db + g_b
         put(dx, i, _row_gradient(x_hat, g, w, a[3], a[4], a[2]), stream)
-        store(dweight, i, fma(x_hat, g, dw))
-        store(dbias, i, db + g)
+        store(dweight, i, dw)
+        store(dbias, i, db)
         i += lanes(x)
     if i < cols:
         _rows_gradient_part(dy, x, i, cols - i, second, scalars, weight, dx, dweight, dbias, stream)

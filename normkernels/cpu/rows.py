@@ -22,7 +22,7 @@ COLUMNS = 1024
 def forward(x, rows, cols, block, weight, bias, eps, y, mean, rstd, stream):
     """y = (x - mean) * rstd * weight + bias; `block` rows are one piece of work."""
     inverse = 1.0 / cols
-    batch = BATCH if cols <= 2048 else 1
+    batch = max(1, BATCH // cols)
     for b in prange((rows + block - 1) // block):
         end = min((b + 1) * block, rows)
         for first in range(b * block, end, batch):

@@ -2,8 +2,9 @@
 
 A channel is a group of `outer` runs. The fused kernels take a block of neighbouring channels at a
 time, which is read from memory once and from the cache the second time; the block size changes no
-bits. Where there are too few channels to share out, the same work is done in three steps over tiles: `moments` or `dots`, a merge, and `normalize`
-or `gradient`. Both ways run over the same tiles in the same order and give the same bits.
+bits. Where there are too few channels to share out, the same work is done in three steps over
+tiles: `moments` or `dots`, a merge, and `normalize` or `gradient`. Both ways run over the same
+tiles in the same order and give the same bits.
 """
 
 from numba import prange

@@ -214,7 +214,8 @@ def channel_forward(
     mean, var, rstd = np.empty(c), np.empty(c), np.empty(c)
     _run(
         channels.forward, plan.nbytes, threads,
-        x, plan.outer, c, plan.inner, _block(plan, 1), _per_channel(weight, c, 1.0), _per_channel(bias, c, 0.0), eps,
+        x, plan.outer, c, plan.inner, _block(plan, 1),
+        _per_channel(weight, c, 1.0), _per_channel(bias, c, 0.0), eps,
         _channel_sums(plan), _partials(plan, 4), y, mean, var, rstd, _streams(y, plan.inner),
     )  # fmt: skip
     return mean, var, rstd

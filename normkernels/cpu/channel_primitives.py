@@ -47,53 +47,67 @@ def tile_dots(dy, x, outer, stride, n, mean):
 
 
 @primitive
-def block_moments(x, t, start, end, outer, channels, inner, sums, partials):
-    """count, pivot, mean - pivot and m2 of tile t of the channels start..end.
-
-    Run after run as they lie in memory, with the vectors of sums of every channel in `sums`: from
-    memory a core reads runs of 3 KB that lie far apart at half the speed of a stream (measured).
-    """
-    run, runs, first, n = tile_bounds(t, outer, inner)
-    stride = channels * inner
-    for c in range(start, end):
-        tile, s = offset(x, run * stride + c * inner + first), offset(pointer(sums), 2 * c * lanes(x))
-        partials[c, t, 1] = pivot_of(tile, n)
-        store(s, 0, zeros(x))
-        store(s, lanes(x), zeros(x))
-    for g in range(runs):
-        for c in range(start, end):
-            tile, s = (
-                offset(x, (run + g) * stride + c * inner + first),
-                offset(pointer(sums), 2 * c * lanes(x)),
-            )
-            pivot = as_element(x, partials[c, t, 1])
-            v, w = add_run(tile, n, pivot, as_element(x, 1.0), load(s, 0), load(s, lanes(x)))
-            store(s, 0, v)
-            store(s, lanes(x), w)
-    for c in range(start, end):
-        tile, s = offset(x, run * stride + c * inner + first), offset(pointer(sums), 2 * c * lanes(x))
-        pivot = as_element(x, partials[c, t, 1])
-        v, w = np.float64(total(load(s, 0))), np.float64(total(load(s, lanes(x))))
-        partials[c, t] = corrected(tile, runs, stride, n, pivot, v, w)
+def room(scratch, c):
+    """Where channel c keeps two vectors of sums, and behind them a few scalars."""
+    return offset(pointer(scratch), c * scratch.shape[1])
 
 
 @primitive
-def block_dots(dy, x, t, start, end, outer, channels, inner, mean, sums, partials):
-    """Sums of dy * (x - mean) and of dy of tile t of the channels start..end, as `block_moments`."""
+def scalars(scratch, c):
+    """The scalars of channel c: its pivot or, later, the constants of its output."""
+    return offset(room(scratch, c), 2 * lanes(pointer(scratch)))
+
+
+@primitive
+def block_moments(x, t, start, end, outer, channels, inner, scratch, partials):
+    """count, pivot, mean - pivot and m2 of tile t of the channels start..end.
+
+    Run after run as they lie in memory, with the sums of every channel in `scratch`: from memory a
+    core reads runs of 3 KB that lie far apart at half the speed of a stream (measured).
+    """
+    run, runs, first, n = tile_bounds(t, outer, inner)
+    one = as_element(x, 1.0)
+    x = offset(x, run * channels * inner + first)
+    for c in range(start, end):
+        s = room(scratch, c)
+        store(s, 0, zeros(x))
+        store(s, lanes(x), zeros(x))
+        scalars(scratch, c)[0] = pivot_of(offset(x, c * inner), n)
+    for g in range(runs):
+        for c in range(start, end):
+            s, pivot = room(scratch, c), scalars(scratch, c)[0]
+            tile = offset(x, (g * channels + c) * inner)
+            v, w = add_run(tile, n, pivot, one, load(s, 0), load(s, lanes(x)))
+            store(s, 0, v)
+            store(s, lanes(x), w)
+    for c in range(start, end):
+        s, pivot = room(scratch, c), scalars(scratch, c)[0]
+        v, w = np.float64(total(load(s, 0))), np.float64(total(load(s, lanes(x))))
+        moments = corrected(offset(x, c * inner), runs, channels * inner, n, pivot, v, w)
+        for j in range(4):
+            partials[c, t, j] = moments[j]
+
+
+@primitive
+def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, partials):
+    """Sums of dy * (x - mean) and of dy of tile t of the channels start..end, as `block_moments`.
+
+    The scalars of every channel begin with hi and lo.
+    """
     run, runs, first, n = tile_bounds(t, outer, inner)
     for c in range(start, end):
-        s = offset(pointer(sums), 2 * c * lanes(x))
+        s = room(scratch, c)
         store(s, 0, zeros(x))
         store(s, lanes(x), zeros(x))
     for g in range(run, run + runs):
         for c in range(start, end):
-            k, s = (g * channels + c) * inner + first, offset(pointer(sums), 2 * c * lanes(x))
-            hi, lo = split(x, mean[c])
-            v, w = _add_dots(offset(dy, k), offset(x, k), n, hi, lo, load(s, 0), load(s, lanes(x)))
+            s, mean = room(scratch, c), scalars(scratch, c)
+            k = (g * channels + c) * inner + first
+            v, w = _add_dots(offset(dy, k), offset(x, k), n, mean[0], mean[1], load(s, 0), load(s, lanes(x)))
             store(s, 0, v)
             store(s, lanes(x), w)
     for c in range(start, end):
-        s = offset(pointer(sums), 2 * c * lanes(x))
+        s = room(scratch, c)
         partials[c, t, 0] = total(load(s, lanes(x)))
         partials[c, t, 1] = total(load(s, 0))
 

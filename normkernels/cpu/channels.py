@@ -14,6 +14,7 @@ from .channel_primitives import (
     block_moments,
     normalize_run,
     run_gradient,
+    scalars,
     summed,
     tile_dots,
 )
@@ -26,28 +27,30 @@ PIECE = 65536
 
 
 @kernel
-def forward(x, outer, channels, inner, block, weight, bias, eps, sums, partials, y, mean, var, rstd, stream):
+def forward(
+    x, outer, channels, inner, block, weight, bias, eps, scratch, partials, y, mean, var, rstd, stream
+):
     """y = (x - mean) * rstd * weight + bias with the statistics of x; `block` channels are one piece of work.
 
-    sums: (channels, 2 vectors) in the dtype of x. partials: (channels, tiles, 4) in float64.
+    scratch: (channels, 3 vectors) in the dtype of x. partials: (channels, tiles, 4) in float64.
     """
-    tiles = tile_count(outer, inner)
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
-        for t in range(tiles):
-            block_moments(pointer(x), t, start, end, outer, channels, inner, sums, partials)
+        for t in range(tile_count(outer, inner)):
+            block_moments(pointer(x), t, start, end, outer, channels, inner, scratch, partials)
         for c in range(start, end):
             mean[c], m2 = merged(partials[c])
             var[c] = m2 / (outer * inner)
             rstd[c] = reciprocal_sd(var[c], eps)
+            a = scalars(scratch, c)
+            a[0], a[1] = split(pointer(x), mean[c])
+            a[2], a[3] = as_scale(pointer(x), rstd[c] * weight[c]), bias[c]
         for n in range(outer):
             for c in range(start, end):
-                hi, lo = split(pointer(x), mean[c])
-                scale, shift = as_scale(pointer(x), rstd[c] * weight[c]), as_element(pointer(x), bias[c])
+                a = scalars(scratch, c)
                 k = (n * channels + c) * inner
-                normalize_run(
-                    offset(pointer(x), k), inner, hi, lo, scale, shift, offset(pointer(y), k), stream
-                )
+                x_run, y_run = offset(pointer(x), k), offset(pointer(y), k)
+                normalize_run(x_run, inner, a[0], a[1], a[2], a[3], y_run, stream)
         if stream:
             fence()
 
@@ -60,7 +63,9 @@ def moments(x, outer, channels, inner, partials, mean, m2):
         c, t = k // tiles, k % tiles
         run, runs, first, n = tile_bounds(t, outer, inner)
         tile = offset(pointer(x), (run * channels + c) * inner + first)
-        partials[c, t] = tile_moments(tile, runs, channels * inner, n)
+        moments = tile_moments(tile, runs, channels * inner, n)
+        for j in range(4):
+            partials[c, t, j] = moments[j]
     for c in prange(channels):
         mean[c], m2[c] = merged(partials[c])
 
@@ -84,7 +89,7 @@ def normalize(x, outer, channels, inner, mean, scale, shift, y, stream):
 
 
 @primitive
-def _coefficients(x, mean, rstd, scale, dweight, dbias, inverse):
+def _constants(x, mean, rstd, scale, dweight, dbias, inverse):
     """hi, lo, k, c2, scale with dx = (dy - (x - mean) * k - c2) * scale, in the dtype of x."""
     hi, lo = split(x, mean)
     k = as_element(x, rstd * dweight * inverse)
@@ -93,46 +98,35 @@ def _coefficients(x, mean, rstd, scale, dweight, dbias, inverse):
 
 @kernel
 def backward(
-    dy,
-    x,
-    outer,
-    channels,
-    inner,
-    block,
-    scale,
-    mean,
-    rstd,
-    sums,
-    partials,
-    training,
-    dx,
-    dweight,
-    dbias,
-    stream,
-):
+    dy, x, outer, channels, inner, block, scale, mean, rstd, scratch, partials, training,
+    dx, dweight, dbias, stream,
+):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
-    tiles = tile_count(outer, inner)
-    stride = channels * inner
     inverse = 1.0 / (outer * inner)
     zero = as_element(pointer(x), 0.0)
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
-        for t in range(tiles):
-            block_dots(pointer(dy), pointer(x), t, start, end, outer, channels, inner, mean, sums, partials)
+        for c in range(start, end):
+            a = scalars(scratch, c)
+            a[0], a[1] = split(pointer(x), mean[c])
+        for t in range(tile_count(outer, inner)):
+            block_dots(pointer(dy), pointer(x), t, start, end, outer, channels, inner, scratch, partials)
         for c in range(start, end):
             dot, dbias[c] = summed(partials[c])
             dweight[c] = dot * rstd[c]
+            a = scalars(scratch, c)
+            a[0], a[1], a[2], a[3], a[4] = _constants(
+                pointer(x), mean[c], rstd[c], scale[c], dweight[c], dbias[c], inverse
+            )
         for n in range(outer):
             for c in range(start, end):
-                hi, lo, k, c2, a = _coefficients(
-                    pointer(x), mean[c], rstd[c], scale[c], dweight[c], dbias[c], inverse
-                )
-                j = n * stride + c * inner
-                dy_run, x_run, dx_run = offset(pointer(dy), j), offset(pointer(x), j), offset(pointer(dx), j)
+                a = scalars(scratch, c)
+                k = (n * channels + c) * inner
+                dy_run, x_run, dx_run = offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(dx), k)
                 if training:
-                    run_gradient(dy_run, x_run, inner, hi, lo, k, c2, a, dx_run, stream)
+                    run_gradient(dy_run, x_run, inner, a[0], a[1], a[2], a[3], a[4], dx_run, stream)
                 else:
-                    normalize_run(dy_run, inner, zero, zero, a, zero, dx_run, stream)
+                    normalize_run(dy_run, inner, zero, zero, a[4], zero, dx_run, stream)
         if stream:
             fence()
 
@@ -146,7 +140,7 @@ def dots(dy, x, outer, channels, inner, mean, rstd, partials, dweight, dbias):
         run, runs, first, n = tile_bounds(t, outer, inner)
         j = (run * channels + c) * inner + first
         dy_tile, x_tile = offset(pointer(dy), j), offset(pointer(x), j)
-        partials[c, t] = tile_dots(dy_tile, x_tile, runs, channels * inner, n, mean[c])
+        partials[c, t, 0], partials[c, t, 1] = tile_dots(dy_tile, x_tile, runs, channels * inner, n, mean[c])
     for c in prange(channels):
         dot, dbias[c] = summed(partials[c])
         dweight[c] = dot * rstd[c]
@@ -163,7 +157,7 @@ def gradient(dy, x, outer, channels, inner, scale, mean, rstd, dweight, dbias, d
             run = k // inner
             n = min((run + 1) * inner, end) - k
             c = run % channels
-            hi, lo, kc, c2, a = _coefficients(
+            hi, lo, kc, c2, a = _constants(
                 pointer(x), mean[c], rstd[c], scale[c], dweight[c], dbias[c], inverse
             )
             run_gradient(

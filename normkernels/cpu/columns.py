@@ -39,9 +39,11 @@ def moments(x, rows, cols, scratch, partials, mean, m2):
             )
         for c in range(start, end):
             s, q = np.float64(scratch[t, 1, c]), np.float64(scratch[t, 2, c])
-            partials[c, t] = np.float64(n), np.float64(scratch[t, 0, c]), s / n, q - s * s / n
+            tile = np.float64(n), np.float64(scratch[t, 0, c]), s / n, q - s * s / n
             if far_or_out_of_range(s, q, n):
-                partials[c, t] = tile_moments(offset(pointer(x), t * ROWS * cols + c), n, cols, 1)
+                tile = tile_moments(offset(pointer(x), t * ROWS * cols + c), n, cols, 1)
+            for j in range(4):
+                partials[c, t, j] = tile[j]
     for c in prange(cols):
         mean[c], m2[c] = merged(partials[c])
 
@@ -78,7 +80,7 @@ def dots(dy, x, rows, cols, scratch, partials, coefficients, rstd, dweight, dbia
                 offset(pointer(coefficients), c), offset(pointer(scratch), 2 * t * cols + c),
             )  # fmt: skip
         for c in range(start, end):
-            partials[c, t] = np.float64(scratch[t, 0, c]), np.float64(scratch[t, 1, c])
+            partials[c, t, 0], partials[c, t, 1] = scratch[t, 0, c], scratch[t, 1, c]
     for c in prange(cols):
         dot, dbias[c] = summed(partials[c])
         dweight[c] = dot * rstd[c]

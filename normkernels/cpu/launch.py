@@ -164,9 +164,9 @@ def _partials(plan: ChannelPlan, numbers: int) -> Array:
     return np.empty((plan.channels, tile_count.py_func(plan.outer, plan.inner), numbers))
 
 
-def _channel_sums(plan: ChannelPlan) -> Array:
-    """Two vectors of sums for every channel."""
-    return np.empty((plan.channels, 2 * VECTOR_BYTES // plan.layout.dtype.itemsize), plan.layout.dtype)
+def _scratch(plan: ChannelPlan) -> Array:
+    """Room for three vectors for every channel."""
+    return np.empty((plan.channels, 3 * VECTOR_BYTES // plan.layout.dtype.itemsize), plan.layout.dtype)
 
 
 def _column_coefficients(plan: ChannelPlan, mean: Array, *others: Array) -> Array:
@@ -216,7 +216,7 @@ def channel_forward(
         channels.forward, plan.nbytes, threads,
         x, plan.outer, c, plan.inner, _block(plan, 1),
         _per_channel(weight, c, 1.0), _per_channel(bias, c, 0.0), eps,
-        _channel_sums(plan), _partials(plan, 4), y, mean, var, rstd, _streams(y, plan.inner),
+        _scratch(plan), _partials(plan, 4), y, mean, var, rstd, _streams(y, plan.inner),
     )  # fmt: skip
     return mean, var, rstd
 
@@ -293,7 +293,7 @@ def channel_backward(
         _run(
             channels.backward, plan.nbytes, threads,
             dy, x, plan.outer, c, plan.inner, _block(plan, 2), scale, mean, rstd,
-            _channel_sums(plan), _partials(plan, 2), training, dx, dweight, dbias, _streams(dx, plan.inner),
+            _scratch(plan), _partials(plan, 2), training, dx, dweight, dbias, _streams(dx, plan.inner),
         )  # fmt: skip
         return dweight, dbias
     if not training:

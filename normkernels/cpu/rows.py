@@ -63,7 +63,8 @@ def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, pa
                     rows_gradient(
                         offset(pointer(dy), k), offset(pointer(x), k), min(COLUMNS, cols - c),
                         cols if i + 1 < last else 0, offset(pointer(scalars), 5 * i),
-                        offset(pointer(weight), c), offset(pointer(dx), k), offset(dweight, c), offset(dbias, c),
+                        offset(pointer(weight), c), offset(pointer(dx), k),
+                        offset(dweight, c), offset(dbias, c),
                         stream,
                     )  # fmt: skip
             if (last - start) % FLUSH == 0 or last == end:

@@ -17,9 +17,9 @@ from .primitives import TILE, tile_count
 from .vectors import CACHE_LINE, VECTOR_BYTES
 
 # Below this many bytes of one tensor a parallel region costs more than it saves.
-PARALLEL_BYTES = 256 * 1024
-# Elements of one piece of work for a thread.
-PIECE = 65536
+PARALLEL_BYTES = 512 * 1024
+# Elements of rows that make one piece of work.
+PIECE = 16384
 # What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
 # leave the cache before they are read again.
 BLOCK_BYTES = 2 * 1024 * 1024
@@ -27,8 +27,6 @@ BLOCK_BYTES = 2 * 1024 * 1024
 STREAM_RUN_BYTES = 512
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
 PARTIALS = 32
-# Elements of rows that are worth a partial sum of their own.
-SHARE = 16384
 
 _one_at_a_time = threading.RLock()
 
@@ -127,7 +125,7 @@ def row_backward(
 ) -> tuple[Array, Array]:
     """Write dx; dweight and dbias in float64."""
     n, dtype = plan.cols, plan.layout.dtype
-    block = max(-(-plan.rows // PARTIALS), -(-SHARE // n), min(16, -(-plan.rows // 2)))
+    block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
     blocks = -(-plan.rows // block)
     sums, partials = (
         _buffers.empty(2 * blocks * n, dtype),

@@ -125,3 +125,10 @@ def flush(sums, partials, n):
     for i in range(n):
         partials[i] += np.float64(sums[i])
         sums[i] = as_element(sums, 0.0)
+
+
+@primitive
+def add(total, partial, n):
+    """total += partial"""
+    for i in range(n):
+        total[i] += partial[i]

@@ -4,7 +4,7 @@ from numba import prange
 
 from .jit import kernel
 from .primitives import as_scale, reciprocal_sd, row_moments, split
-from .row_primitives import clear, flush, normalize_row, row_dots, rows_gradient
+from .row_primitives import add, clear, flush, normalize_row, row_dots, rows_gradient
 from .vectors import fence, offset, pointer
 
 # Rows are taken in small batches, statistics of all of them first: the divisions and the square root
@@ -72,4 +72,4 @@ def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, pa
         if stream:
             fence()
     for b in range(1, len(partials)):
-        partials[0] += partials[b]
+        add(pointer(partials), offset(pointer(partials), 2 * b * cols), 2 * cols)

@@ -54,9 +54,10 @@ class _Lease(_Memory):
     """A block of the pool while arrays look at it: NumPy keeps this object as their base."""
 
     __slots__ = ()
+    pool: "_Pool"
 
     def __del__(self) -> None:
-        _pool.put(self.owner)
+        self.pool.put(self.owner)
 
 
 class _Pool:
@@ -89,6 +90,7 @@ class _Pool:
 
 
 _pool = _Pool(_initial_limit())
+_Lease.pool = _pool  # on the class: the module's names may be gone when the last arrays are
 
 
 def empty(size: int, dtype: np.dtype[Any]) -> Array:

@@ -133,12 +133,13 @@ hold = np.empty(4 * 512 * 1024 + 100, np.uint8)
 y = nk.layer_norm(x, 1024)
 print(y.__array_interface__["data"][0] == first)
 """
+OUTLIVES_MODULES = "import sys; sys.kept = y"
 
 
 def in_a_new_process(limit):
     environment = {**os.environ, "NORMKERNELS_BUFFER_BYTES": limit}
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM + OUTLIVES_MODULES], env=environment, capture_output=True, text=True, check=False
     )
 
 
@@ -150,3 +151,7 @@ def test_environment_variable_that_is_not_a_number():
     result = in_a_new_process("plenty")
     assert result.returncode != 0
     assert "NORMKERNELS_BUFFER_BYTES must" in result.stderr
+
+
+def test_an_array_that_lives_to_the_end_of_the_process_is_dropped_quietly():
+    assert in_a_new_process(str(2**26)).stderr == ""

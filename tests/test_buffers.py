@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import normkernels as nk
+from normkernels import _buffers
 
 ROWS = (512, 1024)
 NBYTES = 4 * 512 * 1024

@@ -71,6 +71,7 @@ def batch_norm(
 ) -> tuple[Array, Saved]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x = _validate.array(x)
+    training = bool(training)
     if x.ndim < 2:
         raise ValueError(f"x must have at least 2 dimensions, batch and channels, got {x.ndim}")
     plan = channel_plan(x.shape, x.strides, x.dtype, _validate.axis(channel_axis, x.ndim, "channel_axis"))
@@ -81,7 +82,7 @@ def batch_norm(
     factor = _validate.averaging(momentum, num_batches_tracked) if training else 0.0
     eps = _validate.eps(eps)
     _validate.threads(threads)
-    if training and plan.count == 1:
+    if training and plan.count == 1 and x.size:
         raise ValueError(f"x must have more than one value per channel in training, got shape {x.shape}")
     others = (weight, bias, *running, x if keep else None)
     y, flat = _target(plan.layout, x, out, () if keep else (x,), others)

@@ -148,6 +148,8 @@ def averaging(momentum: Any, num_batches_tracked: Any) -> float:
     if num_batches_tracked is None:
         raise ValueError(f"{name} must be given with momentum=None, the cumulative average, got None")
     if isinstance(num_batches_tracked, np.ndarray):
+        if num_batches_tracked.dtype.kind not in "iu":
+            raise TypeError(f"{name} must have an integer dtype, got {num_batches_tracked.dtype}")
         if num_batches_tracked.size != 1:
             raise ValueError(f"{name} must have one element, got shape {num_batches_tracked.shape}")
         if not num_batches_tracked.flags.writeable:
@@ -185,7 +187,9 @@ def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | N
 
 
 def _identical(a: Array, b: Array) -> bool:
-    return a.ctypes.data == b.ctypes.data and a.strides == b.strides
+    """Whether each element of a is the same memory as that of b; axes of one element lead nowhere."""
+    strides = zip(a.shape, a.strides, b.strides, strict=True)
+    return a.ctypes.data == b.ctypes.data and all(n == 1 or s == t for n, s, t in strides)
 
 
 def gradient(dy: Any, saved: Any, norm: str) -> Array:

@@ -31,7 +31,8 @@ def layer_norm(
     Parameters
     ----------
     x : array, shape (..., *normalized_shape), float32 or float64
-        The rows must lie contiguous in memory, in any order; other strides are copied once.
+        Taken as it lies where the rows are contiguous and fill memory, in any order of the leading
+        axes; other strides are copied, once in each pass.
     normalized_shape : int or sequence of int
         The last dimensions of x.
     weight, bias : array, shape normalized_shape, dtype of x, optional
@@ -47,7 +48,7 @@ def layer_norm(
     Returns
     -------
     array
-        y, of the shape, dtype and memory layout of x.
+        y, of the shape and dtype of x, and of its memory layout; in C order where x was copied.
 
     Raises
     ------
@@ -158,7 +159,8 @@ def batch_norm(
     ----------
     x : array, shape (N, C), (N, C, L), (N, C, H, W), (N, C, D, H, W) or any other, float32 or float64
         Channels-last is given by ``channel_axis=-1``, or as a transposed view. An array whose
-        elements fill memory in some order of the axes is taken as it is; other strides are copied once.
+        elements fill memory in some order of the axes is taken as it is; other strides are copied,
+        once in each pass.
     running_mean, running_var : array, shape (C,), float32 or float64, or None
         In training updated in place, `running_var` with the unbiased variance:
         ``running = (1 - momentum) * running + momentum * new``. Both are needed in evaluation.
@@ -182,8 +184,8 @@ def batch_norm(
     Returns
     -------
     array
-        y, of the shape, dtype and memory layout of x. An empty batch gives an empty array and
-        leaves the running statistics alone.
+        y, of the shape and dtype of x, and of its memory layout; in C order where x was copied. An
+        empty batch gives an empty array and leaves the running statistics alone.
 
     Raises
     ------
@@ -284,7 +286,7 @@ def batch_norm_backward(
 
 
 def moments(x: ArrayLike, axis: int | Sequence[int] | None = None, *, threads: int | None = None) -> Moments:
-    """Mean and population variance over some axes, to nearly the last bit of float64.
+    """Mean and population variance over some axes; of float64 data to nearly the last bit.
 
     Parameters
     ----------

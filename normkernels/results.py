@@ -11,11 +11,11 @@ Array = npt.NDArray[Any]
 
 
 class Saved(NamedTuple):
-    """What a forward pass keeps for the backward. `x` is the input itself, not a copy: do not change it."""
+    """What a forward pass keeps for the backward. `x` and `weight` are no copies: do not change them."""
 
     x: Array
     mean: Array
-    """float64, one per group."""
+    """float64, one per group, in the order of memory."""
     rstd: Array
     """float64, 1/sqrt(var + eps), one per group."""
     weight: Array | None

@@ -145,13 +145,13 @@ def in_a_new_process(limit):
 
 def test_environment_variable_sets_the_limit():
     assert in_a_new_process(str(2**26)).stdout.strip() == "True"
+    assert in_a_new_process("0").stdout.strip() == "False"
 
 
 def test_environment_variable_that_is_not_a_number():
     result = in_a_new_process("plenty")
     assert result.returncode != 0
     assert "NORMKERNELS_BUFFER_BYTES must" in result.stderr
-
 
 
 def test_an_array_may_be_dropped_after_the_module_is_torn_down(monkeypatch):

@@ -92,7 +92,7 @@ def normalize(x, outer, channels, inner, mean, scale, shift, y, stream):
 def _constants(x, mean, rstd, scale, dweight, dbias, inverse):
     """hi, lo, k, c2, scale with dx = (dy - (x - mean) * k - c2) * scale, in the dtype of x."""
     hi, lo = split(x, mean)
-    k = as_element(x, rstd * dweight * inverse)
+    k = as_scale(x, rstd * dweight * inverse)
     return hi, lo, k, as_element(x, dbias * inverse), as_scale(x, scale)
 
 

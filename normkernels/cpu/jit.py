@@ -31,7 +31,11 @@ def primitive(function: Callable[..., Any]) -> Any:
 
 
 def _compiled(function: Callable[..., Any], form: str) -> Any:
-    dispatcher = numba.njit(cache=True, parallel=form == "parallel", **_FLAGS)(function)
+    dispatcher = numba.njit(parallel=form == "parallel", **_FLAGS)(function)
+    try:
+        dispatcher.enable_caching()
+    except RuntimeError:  # no writable place for it: kernels are compiled in every process
+        return dispatcher
     cache = dispatcher._cache
     # numba's cache key knows neither the other files nor `parallel`: both go into the file.
     cache._cache_file = IndexDataCacheFile(

@@ -33,9 +33,10 @@ _one_at_a_time = threading.RLock()
 
 def _last_level_cache() -> int:
     try:
-        return os.sysconf("SC_LEVEL3_CACHE_SIZE") or 32 << 20
+        size = os.sysconf("SC_LEVEL3_CACHE_SIZE")
     except (AttributeError, ValueError, OSError):
-        return 32 << 20
+        size = 0
+    return size if size > 0 else 32 << 20
 
 
 # From this size on an output goes past the caches (decision 0002).
@@ -80,8 +81,12 @@ def _streams(y: Array, run: int) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _constant(size: int, value: float, dtype: np.dtype[Any]) -> Array:
+def _small_constant(size: int, value: float, dtype: np.dtype[Any]) -> Array:
     return np.full(size, value, dtype)
+
+
+def _constant(size: int, value: float, dtype: np.dtype[Any]) -> Array:
+    return _small_constant(size, value, dtype) if size <= PIECE else np.full(size, value, dtype)
 
 
 def _parameter(value: Array | None, size: int, default: float, dtype: np.dtype[Any]) -> Array:

@@ -8,6 +8,9 @@ from typing import Any
 import numba
 from numba.core.caching import IndexDataCacheFile
 
+if numba.config.DISABLE_JIT:
+    raise ImportError("normkernels needs numba's compiler: NUMBA_DISABLE_JIT must not be set, got 1")
+
 _FLAGS = {"error_model": "numpy", "nogil": True}
 
 

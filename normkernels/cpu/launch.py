@@ -19,7 +19,7 @@ from .vectors import CACHE_LINE, VECTOR_BYTES
 # Below this many bytes of one tensor a parallel region costs more than it saves.
 PARALLEL_BYTES = 512 * 1024
 # Elements of rows that make one piece of work.
-PIECE = 16384
+PIECE = 32768
 # What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
 # leave the cache before they are read again.
 BLOCK_BYTES = 2 * 1024 * 1024

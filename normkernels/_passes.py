@@ -88,16 +88,17 @@ def batch_norm(
     y, flat = _target(plan.layout, x, out, () if keep else (x,), others)
     kernels = backend("cpu")
     if not training:
-        mean, rstd = running[0].astype(np.float64), kernels.reciprocal_sd(running[1], eps)
+        mean, var = np.array(running, np.float64)
+        rstd = kernels.reciprocal_sd(var, eps)
         if x.size:
             kernels.channel_normalize(plan, plan.layout.flat(x), mean, rstd, weight, bias, flat, threads)
     elif x.size:
-        mean, var, rstd = kernels.channel_forward(plan, plan.layout.flat(x), weight, bias, eps, flat, threads)
-        if running:
-            unbiased = var * (plan.count / (plan.count - 1))
-            with np.errstate(over="ignore"):  # a variance above the largest float32 is kept as inf
-                for statistic, new in zip(running, (mean, unbiased), strict=True):
-                    statistic[:] = (1 - factor) * statistic + factor * new
+        tracked = np.array(running, np.float64) if running else np.zeros((2, c))
+        mean, rstd = kernels.channel_forward(
+            plan, plan.layout.flat(x), weight, bias, eps, tracked, factor, flat, threads
+        )
+        for statistic, new in zip(running, tracked, strict=False):
+            statistic[:] = new
         if isinstance(num_batches_tracked, np.ndarray):
             num_batches_tracked += 1
     else:

@@ -54,7 +54,14 @@ def channel_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], axis: int) 
     place = order.index(axis)
     outer = math.prod(shape[a] for a in order[:place])
     inner = math.prod(shape[a] for a in order[place + 1 :])
-    return ChannelPlan(layout, outer, shape[axis], inner, layout.nbytes)
+    return _channel_plan(layout, outer, shape[axis], inner)
+
+
+def _channel_plan(layout: Layout, outer: int, channels: int, inner: int) -> ChannelPlan:
+    """A single channel is one run, however it lies."""
+    if channels == 1:
+        outer, inner = 1, outer * inner
+    return ChannelPlan(layout, outer, channels, inner, layout.nbytes)
 
 
 @lru_cache(maxsize=512)
@@ -71,4 +78,4 @@ def moments_plan(
     permuted = tuple(shape[a] for a in order)
     layout = Layout(permuted, dtype, None)
     outer, channels, inner = (math.prod(s) for s in (permuted[:start], permuted[start:stop], permuted[stop:]))
-    return order, ChannelPlan(layout, outer, channels, inner, layout.nbytes)
+    return order, _channel_plan(layout, outer, channels, inner)

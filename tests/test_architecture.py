@@ -28,7 +28,7 @@ LAYERS = [
     "normkernels._dispatch",
     "normkernels.cpu  normkernels.reference",
     "normkernels.cpu.launch",
-    "normkernels.cpu.rows  normkernels.cpu.channels  normkernels.cpu.columns",
+    "normkernels.cpu.rows  normkernels.cpu.channels  normkernels.cpu.short_runs  normkernels.cpu.columns",
     "normkernels.cpu.row_primitives  normkernels.cpu.channel_primitives  normkernels.cpu.column_primitives",
     "normkernels.cpu.primitives",
     "normkernels.cpu.vectors",

@@ -1,65 +1,151 @@
-"""Primitives over channels: all elements of a run share mean, weight and bias."""
+"""Primitives over channels: all elements of a channel share mean, weight and bias.
+
+The *constants* of a channel are hi, scale, shift of its output, y = (x - hi) * scale + shift, or hi,
+scale, c2, k of its gradient, dx = (dy - c2 + (x - hi) * k) * scale, in the dtype of x.
+"""
 
 import numpy as np
 
 from .jit import primitive
-from .primitives import add_run, corrected, pivot_of, put, put_part, split, streamed_head, tile_bounds
+from .primitives import (
+    add_run,
+    as_scale,
+    centring,
+    corrected,
+    merged,
+    pivot_of,
+    put,
+    put_part,
+    reciprocal_sd,
+    streamed_head,
+    tile_bounds,
+)
 from .vectors import as_element, fma, lanes, load, load_part, offset, pointer, store, total, zeros
 
 
 @primitive
-def normalize_run(x, n, hi, lo, scale, shift, y, stream):
-    """y = (x - mean) * scale + shift, all scalars of the dtype of x"""
-    i = streamed_head(y, n, stream)
-    if i > 0:
-        put_part(y, 0, i, fma((load_part(x, 0, i, hi) - hi) - lo, scale, shift), stream)
-    while i + lanes(x) <= n:
-        put(y, i, fma((load(x, i) - hi) - lo, scale, shift), stream)
-        i += lanes(x)
-    if i < n:
-        put_part(y, i, n - i, fma((load_part(x, i, n - i, hi) - hi) - lo, scale, shift), stream)
+def forward_constants(x, mean, rstd, weight, bias, constants, stride):
+    """hi, scale, shift, `stride` elements apart"""
+    hi, lo, scale = centring(x, mean, rstd * weight)
+    constants[0], constants[stride], constants[2 * stride] = hi, scale, as_element(x, bias + lo)
 
 
 @primitive
-def _add_dots(dy, x, n, hi, lo, s, q):
-    """The vectors s and q plus dy and dy * (x - mean) of a run."""
+def gradient_constants(x, mean, rstd, weight, c1, c2, training, constants, stride):
+    """hi, scale, c2, k, `stride` elements apart; c1 = mean(dy * x_hat), c2 = mean(dy)
+
+    In evaluation dx = dy * scale: then they are hi = 0, scale, shift = 0.
+    """
+    constants[stride] = as_scale(x, rstd * weight)
+    if training:
+        hi, lo, k = centring(x, mean, -rstd * c1)
+        constants[0], constants[2 * stride], constants[3 * stride] = hi, as_element(x, c2 - lo), k
+    else:
+        constants[0] = constants[2 * stride] = as_element(x, 0.0)
+
+
+@primitive
+def finish_moments(
+    x, c, channels, count, weight, bias, eps, running, factor, partials, tiles, mean, rstd, constants, stride
+):  # fmt: skip
+    """From the moments of its tiles to the statistics of channel c and the constants of its output.
+
+    running: (2, channels), mean and unbiased variance; the new ones have the weight `factor`.
+    """
+    mean[c], m2 = merged(offset(partials, 4 * tiles * c), tiles)
+    rstd[c] = reciprocal_sd(m2 / count, eps)
+    running[c] = (1.0 - factor) * running[c] + factor * mean[c]
+    running[channels + c] = (1.0 - factor) * running[channels + c] + factor * (m2 / (count - 1))
+    forward_constants(x, mean[c], rstd[c], weight[c], bias[c], constants, stride)
+
+
+@primitive
+def finish_dots(
+    x, c, count, weight, mean, rstd, training, partials, tiles, dweight, dbias, constants, stride
+):  # fmt: skip
+    """From the dots of its tiles, taken about constants[0], to the sums and the gradient of channel c."""
+    dot = dbias[c] = 0.0
+    for k in range(2 * tiles * c, 2 * tiles * (c + 1), 2):
+        dot += partials[k]
+        dbias[c] += partials[k + 1]
+    dweight[c] = (dot - (mean[c] - np.float64(constants[0])) * dbias[c]) * rstd[c]
+    c1, c2 = dweight[c] / count, dbias[c] / count
+    gradient_constants(x, mean[c], rstd[c], weight[c], c1, c2, training, constants, stride)
+
+
+@primitive
+def _normalize_part(x, i, n, constants, y, stream):
+    d = load_part(x, i, n, constants[0]) - constants[0]
+    put_part(y, i, n, fma(d, constants[1], constants[2]), stream)
+
+
+@primitive
+def normalize_run(x, n, constants, y, stream):
+    """y = (x - hi) * scale + shift"""
+    i = streamed_head(y, n, stream)
+    if i > 0:
+        _normalize_part(x, 0, i, constants, y, stream)
+    while i + lanes(x) <= n:
+        put(y, i, fma(load(x, i) - constants[0], constants[1], constants[2]), stream)
+        i += lanes(x)
+    if i < n:
+        _normalize_part(x, i, n - i, constants, y, stream)
+
+
+@primitive
+def _gradient_part(dy, x, i, n, constants, dx, stream):
+    d = load_part(dy, i, n, constants[0]) - constants[2]
+    d = fma(load_part(x, i, n, constants[0]) - constants[0], constants[3], d)
+    put_part(dx, i, n, d * constants[1], stream)
+
+
+@primitive
+def run_gradient(dy, x, n, constants, dx, stream):
+    """dx = (dy - c2 + (x - hi) * k) * scale"""
+    i = streamed_head(dx, n, stream)
+    if i > 0:
+        _gradient_part(dy, x, 0, i, constants, dx, stream)
+    while i + lanes(x) <= n:
+        d = fma(load(x, i) - constants[0], constants[3], load(dy, i) - constants[2])
+        put(dx, i, d * constants[1], stream)
+        i += lanes(x)
+    if i < n:
+        _gradient_part(dy, x, i, n - i, constants, dx, stream)
+
+
+@primitive
+def _add_dots(dy, x, n, hi, s, q):
+    """The vectors s and q plus dy and dy * (x - hi) of a run."""
     whole = n - n % lanes(x)
     for i in range(0, whole, lanes(x)):
         d = load(dy, i)
         s = s + d
-        q = fma((load(x, i) - hi) - lo, d, q)
+        q = fma(load(x, i) - hi, d, q)
     if whole < n:
         d = load_part(dy, whole, n - whole, as_element(x, 0.0))
         s = s + d
-        q = fma((load_part(x, whole, n - whole, hi) - hi) - lo, d, q)
+        q = fma(load_part(x, whole, n - whole, hi) - hi, d, q)
     return s, q
 
 
 @primitive
-def tile_dots(dy, x, outer, stride, n, mean):
-    """Sums of dy * (x - mean) and of dy over a tile."""
-    hi, lo = split(x, mean)
+def tile_dots(dy, x, outer, stride, n, hi):
+    """Sums of dy * (x - hi) and of dy over a tile."""
     s = zeros(x)
     q = zeros(x)
     for g in range(outer):
-        s, q = _add_dots(offset(dy, g * stride), offset(x, g * stride), n, hi, lo, s, q)
+        s, q = _add_dots(offset(dy, g * stride), offset(x, g * stride), n, hi, s, q)
     return np.float64(total(q)), np.float64(total(s))
 
 
 @primitive
 def room(scratch, c):
-    """Where channel c keeps two vectors of sums, and behind them a few scalars."""
+    """Where channel c keeps two vectors of sums."""
     return offset(pointer(scratch), c * scratch.shape[1])
 
 
 @primitive
-def scalars(scratch, c):
-    """The scalars of channel c: its pivot or, later, the constants of its output."""
-    return offset(room(scratch, c), 2 * lanes(pointer(scratch)))
-
-
-@primitive
-def block_moments(x, t, start, end, outer, channels, inner, scratch, partials):
+def block_moments(x, t, start, end, outer, channels, inner, scratch, constants, partials):
     """count, pivot, mean - pivot and m2 of tile t of the channels start..end.
 
     Run after run as they lie in memory, with the sums of every channel in `scratch`: from memory a
@@ -72,28 +158,25 @@ def block_moments(x, t, start, end, outer, channels, inner, scratch, partials):
         s = room(scratch, c)
         store(s, 0, zeros(x))
         store(s, lanes(x), zeros(x))
-        scalars(scratch, c)[0] = pivot_of(offset(x, c * inner), n)
+        constants[c, 0] = pivot_of(offset(x, c * inner), n)
     for g in range(runs):
         for c in range(start, end):
-            s, pivot = room(scratch, c), scalars(scratch, c)[0]
+            s = room(scratch, c)
             tile = offset(x, (g * channels + c) * inner)
-            v, w = add_run(tile, n, pivot, one, load(s, 0), load(s, lanes(x)))
+            v, w = add_run(tile, n, constants[c, 0], one, load(s, 0), load(s, lanes(x)))
             store(s, 0, v)
             store(s, lanes(x), w)
     for c in range(start, end):
-        s, pivot = room(scratch, c), scalars(scratch, c)[0]
+        s = room(scratch, c)
         v, w = np.float64(total(load(s, 0))), np.float64(total(load(s, lanes(x))))
-        moments = corrected(offset(x, c * inner), runs, channels * inner, n, pivot, v, w)
+        moments = corrected(offset(x, c * inner), runs, channels * inner, n, constants[c, 0], v, w)
         for j in range(4):
             partials[c, t, j] = moments[j]
 
 
 @primitive
-def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, partials):
-    """Sums of dy * (x - mean) and of dy of tile t of the channels start..end, as `block_moments`.
-
-    The scalars of every channel begin with hi and lo.
-    """
+def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, constants, partials):
+    """Sums of dy * (x - hi) and of dy of tile t of the channels start..end, as `block_moments`."""
     run, runs, first, n = tile_bounds(t, outer, inner)
     for c in range(start, end):
         s = room(scratch, c)
@@ -101,38 +184,12 @@ def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, partials):
         store(s, lanes(x), zeros(x))
     for g in range(run, run + runs):
         for c in range(start, end):
-            s, mean = room(scratch, c), scalars(scratch, c)
-            k = (g * channels + c) * inner + first
-            v, w = _add_dots(offset(dy, k), offset(x, k), n, mean[0], mean[1], load(s, 0), load(s, lanes(x)))
+            s, k = room(scratch, c), (g * channels + c) * inner + first
+            dy_run, x_run = offset(dy, k), offset(x, k)
+            v, w = _add_dots(dy_run, x_run, n, constants[c, 0], load(s, 0), load(s, lanes(x)))
             store(s, 0, v)
             store(s, lanes(x), w)
     for c in range(start, end):
         s = room(scratch, c)
         partials[c, t, 0] = total(load(s, lanes(x)))
         partials[c, t, 1] = total(load(s, 0))
-
-
-@primitive
-def summed(tiles):
-    """The two sums of a group from those of its tiles."""
-    a = b = 0.0
-    for t in range(len(tiles)):
-        a += tiles[t, 0]
-        b += tiles[t, 1]
-    return a, b
-
-
-@primitive
-def run_gradient(dy, x, n, hi, lo, k, c2, scale, dx, stream):
-    """dx = (dy - (x - mean) * k - c2) * scale, all scalars of the dtype of x"""
-    i = streamed_head(dx, n, stream)
-    if i > 0:
-        d = (load_part(x, 0, i, hi) - hi) - lo
-        put_part(dx, 0, i, fma(d, k * -1, load_part(dy, 0, i, hi) - c2) * scale, stream)
-    while i + lanes(x) <= n:
-        d = (load(x, i) - hi) - lo
-        put(dx, i, fma(d, k * -1, load(dy, i) - c2) * scale, stream)
-        i += lanes(x)
-    if i < n:
-        d = (load_part(x, i, n - i, hi) - hi) - lo
-        put_part(dx, i, n - i, fma(d, k * -1, load_part(dy, i, n - i, hi) - c2) * scale, stream)

@@ -1,13 +1,16 @@
 """Primitives over columns: every lane of a vector is a column of its own."""
 
 from .jit import primitive
-from .primitives import put, put_part, streamed_head
-from .vectors import as_element, fma, lanes, load, load_part, offset, store_part, zeros
+from .primitives import RESCALE, put, put_part, streamed_head
+from .vectors import as_element, fma, lanes, load, load_part, offset, store, store_part, zeros
+
+# Rows of a tile; of one vector of columns that is 16 KB of float32, which stay in L1 for a second pass.
+ROWS = 128
 
 
 @primitive
 def column_moments(x, rows, stride, count, sums):
-    """Pivot, sum and sum of squares of x - pivot for `count` columns; sums: three rows, `stride` apart.
+    """Pivot, sum and sum of squares of x - pivot for `count` columns; sums: rows, `stride` apart.
 
     The pivot is the mean of the tile's column, so no column needs another pass for a poor one.
     """
@@ -29,62 +32,134 @@ def column_moments(x, rows, stride, count, sums):
 
 
 @primitive
+def column_spread(x, rows, stride, count, sums):
+    """A sum of squares for `count` columns that is 0 only where all elements are equal."""
+    zero, unit = as_element(x, 0.0), as_element(x, RESCALE)
+    first = load_part(x, 0, count, zero)
+    q = zeros(x)
+    for i in range(rows):
+        d = (load_part(x, i * stride, count, zero) - first) * unit
+        q = fma(d, d, q)
+    store_part(sums, 0, count, q)
+
+
+@primitive
 def column_dots(dy, x, rows, stride, count, mean, sums):
-    """Sums of dy * (x - mean) and of dy for `count` columns; mean: hi and lo, `stride` apart."""
+    """Sums of dy * (x - mean) and of dy for `count` columns; sums: two rows, `stride` apart."""
     zero = as_element(x, 0.0)
-    hi, lo = load_part(mean, 0, count, zero), load_part(mean, stride, count, zero)
+    hi = load_part(mean, 0, count, zero)
     s = zeros(x)
     q = zeros(x)
     for i in range(rows):
         d = load_part(dy, i * stride, count, zero)
         s = s + d
-        q = fma((load_part(x, i * stride, count, zero) - hi) - lo, d, q)
+        q = fma(load_part(x, i * stride, count, zero) - hi, d, q)
     store_part(sums, 0, count, q)
     store_part(sums, stride, count, s)
 
 
 @primitive
-def _normalize_part(x, i, n, cols, coefficients, y, stream):
-    c = offset(coefficients, i)
-    hi, lo = load_part(c, 0, n, x[i]), load_part(c, cols, n, x[i])
-    scale, shift = load_part(c, 2 * cols, n, x[i]), load_part(c, 3 * cols, n, x[i])
-    put_part(y, i, n, fma((load_part(x, i, n, x[i]) - hi) - lo, scale, shift), stream)
+def add_column_moments(x, rows, n, stride, sums):
+    """Sums of d and d * d, d = x - pivot, of n columns plus those of a few rows.
 
-
-@primitive
-def columns_normalize(x, cols, coefficients, y, stream):
-    """y = (x - mean) * scale + shift for one row; coefficients: (4, cols) of hi, lo, scale, shift"""
-    i = streamed_head(y, cols, stream)
-    if i > 0:
-        _normalize_part(x, 0, i, cols, coefficients, y, stream)
-    while i + lanes(x) <= cols:
-        c = offset(coefficients, i)
-        d = (load(x, i) - load(c, 0)) - load(c, cols)
-        put(y, i, fma(d, load(c, 2 * cols), load(c, 3 * cols)), stream)
+    sums: rows of pivot, nothing, and the two sums. All rows lie `stride` apart.
+    """
+    i = 0
+    while i + lanes(x) <= n:
+        pivot, s, q = load(sums, i), load(sums, i + 2 * stride), load(sums, i + 3 * stride)
+        for r in range(rows):
+            d = load(x, i + r * stride) - pivot
+            s = s + d
+            q = fma(d, d, q)
+        store(sums, i + 2 * stride, s)
+        store(sums, i + 3 * stride, q)
         i += lanes(x)
-    if i < cols:
-        _normalize_part(x, i, cols - i, cols, coefficients, y, stream)
+    if i < n:
+        n -= i
+        sums = offset(sums, i)
+        pivot, s, q = (
+            load_part(sums, 0, n, x[i]),
+            load_part(sums, 2 * stride, n, x[i]),
+            load_part(sums, 3 * stride, n, x[i]),
+        )
+        for r in range(rows):
+            d = load_part(x, i + r * stride, n, x[i]) - pivot
+            s = s + d
+            q = fma(d, d, q)
+        store_part(sums, 2 * stride, n, s)
+        store_part(sums, 3 * stride, n, q)
 
 
 @primitive
-def _gradient_part(dy, x, i, n, cols, coefficients, dx, stream):
-    c = offset(coefficients, i)
-    hi, lo, k = load_part(c, 0, n, x[i]), load_part(c, cols, n, x[i]), load_part(c, 2 * cols, n, x[i])
-    c2, scale = load_part(c, 3 * cols, n, x[i]), load_part(c, 4 * cols, n, x[i])
-    d = (load_part(x, i, n, x[i]) - hi) - lo
-    put_part(dx, i, n, (load_part(dy, i, n, x[i]) - d * k - c2) * scale, stream)
-
-
-@primitive
-def columns_gradient(dy, x, cols, coefficients, dx, stream):
-    """dx = (dy - (x - mean) * k - c2) * scale for one row; coefficients: (5, cols) of those"""
-    i = streamed_head(dx, cols, stream)
-    if i > 0:
-        _gradient_part(dy, x, 0, i, cols, coefficients, dx, stream)
-    while i + lanes(x) <= cols:
-        c = offset(coefficients, i)
-        d = (load(x, i) - load(c, 0)) - load(c, cols)
-        put(dx, i, (load(dy, i) - d * load(c, 2 * cols) - load(c, 3 * cols)) * load(c, 4 * cols), stream)
+def add_column_dots(dy, x, rows, n, stride, sums):
+    """Sums of dy and dy * (x - hi) of n columns plus those of a few rows; as `add_column_moments`."""
+    i = 0
+    while i + lanes(x) <= n:
+        hi, s, q = load(sums, i), load(sums, i + 2 * stride), load(sums, i + 3 * stride)
+        for r in range(rows):
+            k = i + r * stride
+            d = load(dy, k)
+            s = s + d
+            q = fma(load(x, k) - hi, d, q)
+        store(sums, i + 2 * stride, s)
+        store(sums, i + 3 * stride, q)
         i += lanes(x)
-    if i < cols:
-        _gradient_part(dy, x, i, cols - i, cols, coefficients, dx, stream)
+    if i < n:
+        n -= i
+        sums = offset(sums, i)
+        hi, s, q = (
+            load_part(sums, 0, n, x[i]),
+            load_part(sums, 2 * stride, n, x[i]),
+            load_part(sums, 3 * stride, n, x[i]),
+        )
+        for r in range(rows):
+            k = i + r * stride
+            d = load_part(dy, k, n, x[i])
+            s = s + d
+            q = fma(load_part(x, k, n, x[i]) - hi, d, q)
+        store_part(sums, 2 * stride, n, s)
+        store_part(sums, 3 * stride, n, q)
+
+
+@primitive
+def _normalize_part(x, i, n, stride, constants, y, stream):
+    c = offset(constants, i)
+    d = load_part(x, i, n, x[i]) - load_part(c, 0, n, x[i])
+    put_part(y, i, n, fma(d, load_part(c, stride, n, x[i]), load_part(c, 2 * stride, n, x[i])), stream)
+
+
+@primitive
+def columns_normalize(x, n, stride, constants, y, stream):
+    """y = (x - hi) * scale + shift for one row; constants: rows of those, `stride` apart"""
+    i = streamed_head(y, n, stream)
+    if i > 0:
+        _normalize_part(x, 0, i, stride, constants, y, stream)
+    while i + lanes(x) <= n:
+        c = offset(constants, i)
+        put(y, i, fma(load(x, i) - load(c, 0), load(c, stride), load(c, 2 * stride)), stream)
+        i += lanes(x)
+    if i < n:
+        _normalize_part(x, i, n - i, stride, constants, y, stream)
+
+
+@primitive
+def _gradient_part(dy, x, i, n, stride, constants, dx, stream):
+    c = offset(constants, i)
+    hi, scale = load_part(c, 0, n, x[i]), load_part(c, stride, n, x[i])
+    c2, k = load_part(c, 2 * stride, n, x[i]), load_part(c, 3 * stride, n, x[i])
+    put_part(dx, i, n, fma(load_part(x, i, n, x[i]) - hi, k, load_part(dy, i, n, x[i]) - c2) * scale, stream)
+
+
+@primitive
+def columns_gradient(dy, x, n, stride, constants, dx, stream):
+    """dx = (dy - c2 + (x - hi) * k) * scale for one row; constants: rows of hi, scale, c2, k"""
+    i = streamed_head(dx, n, stream)
+    if i > 0:
+        _gradient_part(dy, x, 0, i, stride, constants, dx, stream)
+    while i + lanes(x) <= n:
+        c = offset(constants, i)
+        d = fma(load(x, i) - load(c, 0), load(c, 3 * stride), load(dy, i) - load(c, 2 * stride))
+        put(dx, i, d * load(c, stride), stream)
+        i += lanes(x)
+    if i < n:
+        _gradient_part(dy, x, i, n - i, stride, constants, dx, stream)

@@ -1,4 +1,4 @@
-"""Kernels over an array seen as (rows, cols): statistics per column. This is BatchNorm of (N, C) and
+"""Kernels over an array seen as (rows, cols), statistics per column: batch norm of (N, C) and
 of channels-last arrays, where the elements of a channel never lie side by side.
 
 Partial statistics of tiles of rows, their merge in fixed order, and one sweep that writes. An array
@@ -9,97 +9,156 @@ with other channels, so no channel is ever in the cache alone.
 import numpy as np
 from numba import prange
 
-from .channel_primitives import summed
-from .column_primitives import column_dots, column_moments, columns_gradient, columns_normalize
-from .jit import kernel
-from .primitives import far_or_out_of_range, merged, tile_moments
+from .channel_primitives import finish_dots, finish_moments, forward_constants
+from .column_primitives import (
+    ROWS,
+    column_dots,
+    column_moments,
+    column_spread,
+    columns_gradient,
+    columns_normalize,
+)
+from .jit import kernel, primitive
+from .primitives import LARGE, SMALL, merged, reciprocal_sd, tile_moments
 from .vectors import fence, lanes, offset, pointer
 
-# A tile of one vector of columns: 16 KB of float32, which stay in L1 for a second pass.
-ROWS = 128
 # Columns and elements of one piece of work.
 COLS = 256
 PIECE = 65536
+
+
+@primitive
+def _moments_piece(x, k, rows, cols, scratch, partials):
+    """Moments of COLS columns of one tile."""
+    blocks = -(-cols // COLS)
+    t, start = k // blocks, k % blocks * COLS
+    end, n = min(start + COLS, cols), min(ROWS, rows - t * ROWS)
+    tile, sums = offset(pointer(x), t * ROWS * cols), offset(pointer(scratch), 4 * t * cols)
+    for first in range(start, end, lanes(pointer(x))):
+        stop = min(first + lanes(pointer(x)), end)
+        column_moments(offset(tile, first), n, cols, stop - first, offset(sums, first))
+        q, usual = offset(sums, 2 * cols), True
+        for c in range(first, stop):
+            usual = usual and SMALL < q[c] < LARGE
+        if not usual:  # constant columns are common, and nothing is wrong with them
+            column_spread(offset(tile, first), n, cols, stop - first, offset(sums, first + 3 * cols))
+        for c in range(first, stop):
+            if usual or SMALL < q[c] < LARGE or sums[3 * cols + c] == 0.0:
+                s = np.float64(sums[cols + c])
+                moments = np.float64(n), np.float64(sums[c]), s / n, np.float64(q[c]) - s * s / n
+            else:
+                moments = tile_moments(offset(tile, c), n, cols, 1)
+            for j in range(4):
+                partials[c, t, j] = moments[j]
+
+
+@primitive
+def _dots_piece(dy, x, k, rows, cols, constants, scratch, partials):
+    """Dots of COLS columns of one tile."""
+    blocks = -(-cols // COLS)
+    t, start = k // blocks, k % blocks * COLS
+    end, n = min(start + COLS, cols), min(ROWS, rows - t * ROWS)
+    for c in range(start, end, lanes(pointer(x))):
+        j = t * ROWS * cols + c
+        column_dots(
+            offset(pointer(dy), j), offset(pointer(x), j), n, cols, min(lanes(pointer(x)), end - c),
+            offset(pointer(constants), c), offset(pointer(scratch), 2 * t * cols + c),
+        )  # fmt: skip
+    for c in range(start, end):
+        partials[c, t, 0], partials[c, t, 1] = scratch[t, 0, c], scratch[t, 1, c]
+
+
+@primitive
+def _normalize_piece(x, b, block, rows, cols, constants, y, stream):
+    for i in range(b * block, min((b + 1) * block, rows)):
+        k = i * cols
+        columns_normalize(
+            offset(pointer(x), k), cols, cols, pointer(constants), offset(pointer(y), k), stream
+        )
+    if stream:
+        fence()
 
 
 @kernel
 def moments(x, rows, cols, scratch, partials, mean, m2):
     """mean and m2 of every column.
 
-    scratch: (tiles, 3, cols) in the dtype of x. partials: (cols, tiles, 4) in float64.
+    scratch: (tiles, 4, cols) in the dtype of x. partials: (cols, tiles, 4) in float64.
     """
-    tiles, blocks = -(-rows // ROWS), -(-cols // COLS)
-    for k in prange(tiles * blocks):
-        t, start = k // blocks, k % blocks * COLS
-        end, n = min(start + COLS, cols), min(ROWS, rows - t * ROWS)
-        for c in range(start, end, lanes(pointer(x))):
-            tile = offset(pointer(x), t * ROWS * cols + c)
-            column_moments(
-                tile, n, cols, min(lanes(pointer(x)), end - c), offset(pointer(scratch), 3 * t * cols + c)
-            )
-        for c in range(start, end):
-            s, q = np.float64(scratch[t, 1, c]), np.float64(scratch[t, 2, c])
-            tile = np.float64(n), np.float64(scratch[t, 0, c]), s / n, q - s * s / n
-            if far_or_out_of_range(s, q, n):
-                tile = tile_moments(offset(pointer(x), t * ROWS * cols + c), n, cols, 1)
-            for j in range(4):
-                partials[c, t, j] = tile[j]
+    for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
+        _moments_piece(x, k, rows, cols, scratch, partials)
+    tiles = partials.shape[1]
     for c in prange(cols):
-        mean[c], m2[c] = merged(partials[c])
+        mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
 
 
 @kernel
-def normalize(x, rows, cols, coefficients, y, stream):
-    """y = (x - mean) * scale + shift; coefficients: (4, cols) of hi, lo, scale, shift in the dtype of x."""
+def forward(
+    x, rows, cols, weight, bias, eps, running, factor, scratch, partials, constants, y, mean, rstd, stream
+):
+    """y = (x - mean) * rstd * weight + bias with the statistics of x.
+
+    scratch, partials: as for `moments`. constants: (3, cols) of hi, scale, shift in the dtype of x.
+    """
+    for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
+        _moments_piece(x, k, rows, cols, scratch, partials)
+    for c in prange(cols):
+        a = offset(pointer(constants), c)
+        finish_moments(
+            pointer(x), c, cols, rows, pointer(weight), pointer(bias), eps, pointer(running), factor,
+            pointer(partials), partials.shape[1], pointer(mean), pointer(rstd), a, cols,
+        )  # fmt: skip
     block = 1 + PIECE // cols
     for b in prange(-(-rows // block)):
-        for i in range(b * block, min((b + 1) * block, rows)):
-            k = i * cols
-            columns_normalize(
-                offset(pointer(x), k), cols, pointer(coefficients), offset(pointer(y), k), stream
-            )
-        if stream:
-            fence()
+        _normalize_piece(x, b, block, rows, cols, constants, y, stream)
 
 
 @kernel
-def dots(dy, x, rows, cols, scratch, partials, coefficients, rstd, dweight, dbias):
-    """dweight = sum(dy * x_hat) and dbias = sum(dy) of every column.
+def reciprocal(var, eps, rstd):
+    for c in range(len(var)):
+        rstd[c] = reciprocal_sd(var[c], eps)
 
-    scratch: (tiles, 2, cols), coefficients: (2 or more, cols) of hi, lo, both in the dtype of x.
+
+@kernel
+def normalize(x, rows, cols, mean, rstd, weight, bias, constants, y, stream):
+    """y = (x - mean) * rstd * weight + bias with given statistics; constants: as for `forward`."""
+    for c in prange(cols):
+        a = offset(pointer(constants), c)
+        forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, cols)
+    block = 1 + PIECE // cols
+    for b in prange(-(-rows // block)):
+        _normalize_piece(x, b, block, rows, cols, constants, y, stream)
+
+
+@kernel
+def backward(
+    dy, x, rows, cols, weight, mean, rstd, training, scratch, partials, constants, dx, dweight, dbias, stream
+):
+    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
+
+    scratch: (tiles, 2, cols), constants: (4, cols) of hi, scale, c2, k, both in the dtype of x.
     partials: (cols, tiles, 2) in float64.
     """
-    tiles, blocks = -(-rows // ROWS), -(-cols // COLS)
-    for k in prange(tiles * blocks):
-        t, start = k // blocks, k % blocks * COLS
-        end, n = min(start + COLS, cols), min(ROWS, rows - t * ROWS)
-        for c in range(start, end, lanes(pointer(x))):
-            j = t * ROWS * cols + c
-            column_dots(
-                offset(pointer(dy), j), offset(pointer(x), j), n, cols, min(lanes(pointer(x)), end - c),
-                offset(pointer(coefficients), c), offset(pointer(scratch), 2 * t * cols + c),
-            )  # fmt: skip
-        for c in range(start, end):
-            partials[c, t, 0], partials[c, t, 1] = scratch[t, 0, c], scratch[t, 1, c]
+    for c in range(cols):
+        constants[0, c] = mean[c]
+    for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
+        _dots_piece(dy, x, k, rows, cols, constants, scratch, partials)
     for c in prange(cols):
-        dot, dbias[c] = summed(partials[c])
-        dweight[c] = dot * rstd[c]
-
-
-@kernel
-def gradient(dy, x, rows, cols, coefficients, dx, stream):
-    """dx = (dy - (x - mean) * k - c2) * scale; coefficients: (5, cols) of hi, lo, k, c2, scale."""
+        a = offset(pointer(constants), c)
+        finish_dots(
+            pointer(x), c, rows, pointer(weight), pointer(mean), pointer(rstd), training,
+            pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, cols,
+        )  # fmt: skip
     block = 1 + PIECE // cols
     for b in prange(-(-rows // block)):
-        for i in range(b * block, min((b + 1) * block, rows)):
-            j = i * cols
-            columns_gradient(
-                offset(pointer(dy), j),
-                offset(pointer(x), j),
-                cols,
-                pointer(coefficients),
-                offset(pointer(dx), j),
-                stream,
-            )
-        if stream:
-            fence()
+        if training:
+            for i in range(b * block, min((b + 1) * block, rows)):
+                k = i * cols
+                dy_row, x_row, dx_row = (
+                    offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(dx), k)
+                )  # fmt: skip
+                columns_gradient(dy_row, x_row, cols, cols, pointer(constants), dx_row, stream)
+            if stream:
+                fence()
+        else:
+            _normalize_piece(dy, b, block, rows, cols, constants, dx, stream)

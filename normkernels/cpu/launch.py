@@ -11,7 +11,8 @@ import numpy as np
 from .. import _buffers
 from .._layout import ChannelPlan, RowPlan
 from ..results import Array
-from . import channels, columns, rows
+from . import channels, columns, rows, short_runs
+from .column_primitives import ROWS
 from .jit import Kernel
 from .primitives import TILE, tile_count
 from .vectors import CACHE_LINE, VECTOR_BYTES
@@ -23,6 +24,14 @@ PIECE = 32768
 # What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
 # leave the cache before they are read again.
 BLOCK_BYTES = 2 * 1024 * 1024
+# Into how many pieces the channels are divided at least.
+PARTS = 16
+# With fewer channels than this, their tiles are shared out instead.
+FEW_CHANNELS = 8
+# Elements of a run below which neighbouring runs are taken as one row, and of such a row: its
+# constants and sums are to stay in the cache.
+SHORT_RUN = 128
+SEGMENT = 2048
 # Shorter runs that do not meet cache lines alike are written faster through the caches.
 STREAM_RUN_BYTES = 512
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
@@ -93,8 +102,6 @@ def _parameter(value: Array | None, size: int, default: float, dtype: np.dtype[A
     """A parameter as kernels see it; an absent weight is ones, an absent bias zeros."""
     if value is None:
         return _constant(size, default, dtype)
-    if value.dtype != dtype:
-        value = value.astype(dtype)
     return _buffers.flat(value)
 
 
@@ -140,61 +147,67 @@ def row_backward(
     _run(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, _parameter(weight, n, 1.0, dtype), mean, rstd, dx,
-        np.empty((plan.rows, 5), dtype), sums.reshape(blocks, 2, n), partials,
-        _streams(dx, n) and n * dtype.itemsize % CACHE_LINE == 0,
+        np.empty((plan.rows + 1, 5), dtype), sums.reshape(blocks, 2, n), partials, _streams(dx, n),
     )  # fmt: skip
     return partials[0, 0], partials[0, 1]
 
 
-def _few(plan: ChannelPlan, threads: int | None) -> bool:
-    """Whether there are too few channels to give every thread its share."""
-    return plan.channels < 4 * (threads or numba.get_num_threads()) and plan.count > TILE
+def _tiled(plan: ChannelPlan) -> bool:
+    """Whether there are so few channels that their tiles are shared out."""
+    return plan.channels < FEW_CHANNELS and plan.count > TILE
+
+
+def _short(plan: ChannelPlan) -> bool:
+    """Whether runs are so short that those of neighbouring channels are better taken as one."""
+    return plan.inner < SHORT_RUN and not _tiled(plan)
 
 
 def _block(plan: ChannelPlan, tensors: int) -> int:
     """How many neighbouring channels to take together."""
     fit = BLOCK_BYTES // (tensors * plan.count * plan.layout.dtype.itemsize)
-    return max(1, min(fit, plan.channels // 16))
-
-
-def _per_channel(value: Array | None, channels: int, default: float) -> Array:
-    """A parameter of channels: float64, so that kernels are compiled for one type of it."""
-    return _parameter(value, channels, default, np.dtype(np.float64))
+    if _short(plan):
+        fit = min(fit, SEGMENT // plan.inner)
+    return max(1, min(fit, -(-plan.channels // PARTS)))
 
 
 def _partials(plan: ChannelPlan, numbers: int) -> Array:
     """Room for some numbers of every tile of every channel."""
-    return np.empty((plan.channels, tile_count.py_func(plan.outer, plan.inner), numbers))
+    if plan.inner == 1 or _short(plan):
+        tiles = -(-plan.outer // ROWS)
+    else:
+        tiles = tile_count.py_func(plan.outer, plan.inner)
+    return np.empty((plan.channels, tiles, numbers))
 
 
-def _scratch(plan: ChannelPlan) -> Array:
-    """Room for three vectors for every channel."""
-    return np.empty((plan.channels, 3 * VECTOR_BYTES // plan.layout.dtype.itemsize), plan.layout.dtype)
+def _scratch(plan: ChannelPlan, numbers: int) -> Array:
+    """Room for the sums, in the dtype of x: of every element of a sample, every column, or every channel."""
+    if plan.inner == 1:
+        shape: tuple[int, ...] = (-(-plan.outer // ROWS), numbers, plan.channels)
+    elif _short(plan):
+        shape = (4, plan.channels * plan.inner)
+    else:
+        shape = (plan.channels, 2 * VECTOR_BYTES // plan.layout.dtype.itemsize)
+    return np.empty(shape, plan.layout.dtype)
 
 
-def _column_coefficients(plan: ChannelPlan, mean: Array, *others: Array) -> Array:
-    """hi and lo of the mean, and others, as rows in the dtype of x."""
-    limits = np.finfo(plan.layout.dtype)
-    result = np.empty((2 + len(others), plan.channels), plan.layout.dtype)
-    result[0] = mean
-    result[1] = mean - result[0]
-    for i, other in enumerate(others):
-        result[2 + i] = np.clip(other, limits.min, limits.max)
-    return result
+def _constants(plan: ChannelPlan) -> Array:
+    """Room for the constants of every channel; side by side, or as rows over the columns."""
+    shape = (4, plan.channels) if plan.inner == 1 else (plan.channels, 4)
+    return np.empty(shape, plan.layout.dtype)
 
 
 def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
     """mean and population variance of every channel."""
     c = plan.channels
     mean, m2 = np.empty(c), np.empty(c)
-    if plan.inner == 1 and c > 1:
-        tiles = -(-plan.outer // columns.ROWS)
-        scratch, partials = np.empty((tiles, 3, c), plan.layout.dtype), np.empty((c, tiles, 4))
-        _run(columns.moments, plan.nbytes, threads, x, plan.outer, c, scratch, partials, mean, m2)
-    else:
+    if plan.inner == 1:
         _run(
-            channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, _partials(plan, 4), mean, m2
-        )
+            columns.moments, plan.nbytes, threads,
+            x, plan.outer, c, _scratch(plan, 4), _partials(plan, 4), mean, m2,
+        )  # fmt: skip
+    else:
+        tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
+        _run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, tiles, mean, m2)
     return mean, m2 / plan.count
 
 
@@ -204,30 +217,48 @@ def channel_forward(
     weight: Array | None,
     bias: Array | None,
     eps: float,
+    running: Array,
+    factor: float,
     y: Array,
     threads: int | None,
-) -> tuple[Array, Array, Array]:
-    """Write y; mean, var and rstd of every channel."""
-    c = plan.channels
-    if plan.inner == 1 or _few(plan, threads):
-        mean, var = channel_moments(plan, x, threads)
-        rstd = reciprocal_sd(var, eps)
-        channel_normalize(plan, x, mean, rstd, weight, bias, y, threads)
-        return mean, var, rstd
-    mean, var, rstd = np.empty(c), np.empty(c), np.empty(c)
-    _run(
-        channels.forward, plan.nbytes, threads,
-        x, plan.outer, c, plan.inner, _block(plan, 1),
-        _per_channel(weight, c, 1.0), _per_channel(bias, c, 0.0), eps,
-        _scratch(plan), _partials(plan, 4), y, mean, var, rstd, _streams(y, plan.inner),
-    )  # fmt: skip
-    return mean, var, rstd
+) -> tuple[Array, Array]:
+    """Write y and update `running`, (2, channels) in float64; mean and rstd of every channel."""
+    c, n, dtype = plan.channels, plan.inner, plan.layout.dtype
+    mean, rstd = np.empty(c), np.empty(c)
+    weight, bias = _parameter(weight, c, 1.0, dtype), _parameter(bias, c, 0.0, dtype)
+    if n == 1:
+        _run(
+            columns.forward, plan.nbytes, threads,
+            x, plan.outer, c, weight, bias, eps, running, factor, _scratch(plan, 4), _partials(plan, 4),
+            _constants(plan), y, mean, rstd, _streams(y, c),
+        )  # fmt: skip
+    elif _short(plan):
+        block = _block(plan, 1)
+        _run(
+            short_runs.forward, plan.nbytes, threads,
+            x, plan.outer, c, n, block, weight, bias, eps, running, factor,
+            _scratch(plan, 4), _partials(plan, 4), y, mean, rstd, _streams(y, block * n),
+        )  # fmt: skip
+    elif _tiled(plan):
+        _run(
+            channels.forward_tiles, plan.nbytes, threads,
+            x, plan.outer, c, n, weight, bias, eps, running, factor, _constants(plan), _partials(plan, 4),
+            y, mean, rstd, _streams(y, n),
+        )  # fmt: skip
+    else:
+        _run(
+            channels.forward, plan.nbytes, threads,
+            x, plan.outer, c, n, _block(plan, 1), weight, bias, eps, running, factor,
+            _scratch(plan, 4), _constants(plan), _partials(plan, 4), y, mean, rstd, _streams(y, n),
+        )  # fmt: skip
+    return mean, rstd
 
 
 def reciprocal_sd(var: Array, eps: float) -> Array:
-    """1/sqrt(var + eps), 0 where both vanish."""
-    v = np.asarray(var, np.float64) + eps
-    return np.divide(1.0, np.sqrt(v), out=np.zeros_like(v), where=v != 0)
+    """1/sqrt(var + eps), 0 where both vanish; var: flat, in float64."""
+    rstd = np.empty_like(var)
+    columns.reciprocal.serial(var, eps, rstd)
+    return rstd
 
 
 def channel_normalize(
@@ -241,16 +272,22 @@ def channel_normalize(
     threads: int | None,
 ) -> None:
     """Write y with given statistics."""
-    c = plan.channels
-    scale, shift = rstd * _per_channel(weight, c, 1.0), _per_channel(bias, c, 0.0)
-    if plan.inner == 1:
-        coefficients = _column_coefficients(plan, mean, scale, shift)
-        _run(columns.normalize, plan.nbytes, threads, x, plan.outer, c, coefficients, y, _streams(y, c))
-        return
-    _run(
-        channels.normalize, plan.nbytes, threads,
-        x, plan.outer, c, plan.inner, mean, scale, shift, y, _streams(y, plan.inner),
-    )  # fmt: skip
+    c, n, dtype = plan.channels, plan.inner, plan.layout.dtype
+    per_channel = mean, rstd, _parameter(weight, c, 1.0, dtype), _parameter(bias, c, 0.0, dtype)
+    if n < SHORT_RUN:  # every element of a sample is a column
+        c *= n
+        if n > 1:
+            per_channel = tuple(p.repeat(n) for p in per_channel)
+        constants = np.empty((4, c), dtype)
+        _run(
+            columns.normalize, plan.nbytes, threads,
+            x, plan.outer, c, *per_channel, constants, y, _streams(y, c),
+        )  # fmt: skip
+    else:
+        _run(
+            channels.normalize, plan.nbytes, threads,
+            x, plan.outer, c, n, *per_channel, _constants(plan), y, _streams(y, n),
+        )  # fmt: skip
 
 
 def channel_backward(
@@ -265,51 +302,32 @@ def channel_backward(
     threads: int | None,
 ) -> tuple[Array, Array]:
     """Write dx; dweight and dbias in float64. In evaluation the statistics are constants."""
-    c = plan.channels
+    c, n = plan.channels, plan.inner
     dweight, dbias = np.empty(c), np.empty(c)
-    scale = rstd * _per_channel(weight, c, 1.0)
-    if plan.inner == 1:
-        tiles = -(-plan.outer // columns.ROWS)
-        scratch, partials = np.empty((tiles, 2, c), plan.layout.dtype), np.empty((c, tiles, 2))
-        hi_lo = _column_coefficients(plan, mean)
+    weight = _parameter(weight, c, 1.0, plan.layout.dtype)
+    if n == 1:
         _run(
-            columns.dots,
-            plan.nbytes,
-            threads,
-            dy,
-            x,
-            plan.outer,
-            c,
-            scratch,
-            partials,
-            hi_lo,
-            rstd,
-            dweight,
-            dbias,
-        )
-    elif _few(plan, threads):
+            columns.backward, plan.nbytes, threads,
+            dy, x, plan.outer, c, weight, mean, rstd, training, _scratch(plan, 2), _partials(plan, 2),
+            _constants(plan), dx, dweight, dbias, _streams(dx, c),
+        )  # fmt: skip
+    elif _short(plan):
+        block = _block(plan, 2)
         _run(
-            channels.dots, plan.nbytes, threads,
-            dy, x, plan.outer, c, plan.inner, mean, rstd, _partials(plan, 2), dweight, dbias,
+            short_runs.backward, plan.nbytes, threads,
+            dy, x, plan.outer, c, n, block, weight, mean, rstd, training, _scratch(plan, 2),
+            _partials(plan, 2), dx, dweight, dbias, _streams(dx, block * n),
+        )  # fmt: skip
+    elif _tiled(plan):
+        _run(
+            channels.backward_tiles, plan.nbytes, threads,
+            dy, x, plan.outer, c, n, weight, mean, rstd, training, _constants(plan), _partials(plan, 2),
+            dx, dweight, dbias, _streams(dx, n),
         )  # fmt: skip
     else:
         _run(
             channels.backward, plan.nbytes, threads,
-            dy, x, plan.outer, c, plan.inner, _block(plan, 2), scale, mean, rstd,
-            _scratch(plan), _partials(plan, 2), training, dx, dweight, dbias, _streams(dx, plan.inner),
-        )  # fmt: skip
-        return dweight, dbias
-    if not training:
-        zero = np.zeros(c)
-        channel_normalize(plan, dy, zero, scale, None, None, dx, threads)
-    elif plan.inner == 1:
-        coefficients = _column_coefficients(
-            plan, mean, rstd * dweight / plan.count, dbias / plan.count, scale
-        )
-        _run(columns.gradient, plan.nbytes, threads, dy, x, plan.outer, c, coefficients, dx, _streams(dx, c))
-    else:
-        _run(
-            channels.gradient, plan.nbytes, threads,
-            dy, x, plan.outer, c, plan.inner, scale, mean, rstd, dweight, dbias, dx, _streams(dx, plan.inner),
+            dy, x, plan.outer, c, n, _block(plan, 2), weight, mean, rstd, training, _scratch(plan, 2),
+            _constants(plan), _partials(plan, 2), dx, dweight, dbias, _streams(dx, n),
         )  # fmt: skip
     return dweight, dbias

@@ -99,8 +99,9 @@ def corrected(x, outer, stride, n, pivot, s, q):
             unit = 1.0 / RESCALE
         scale = as_element(x, 1.0 / unit)
         s, q = _centred_sums(x, outer, stride, n, pivot, scale)
-        pivot = as_element(x, pivot + s * unit * inverse)
-        s, q = _centred_sums(x, outer, stride, n, pivot, scale)
+        if s != 0.0:
+            pivot = as_element(x, pivot + s * unit * inverse)
+            s, q = _centred_sums(x, outer, stride, n, pivot, scale)
     mean = s * inverse
     return count, np.float64(pivot), mean * unit, (q - s * mean) * unit * unit
 
@@ -129,17 +130,17 @@ def tile_moments(x, outer, stride, n):
 
 
 @primitive
-def merged(tiles):
-    """mean and m2 of a group from the rows (count, pivot, mean - pivot, m2) of its tiles.
+def merged(tiles, count):
+    """mean and m2 of a group from (count, pivot, mean - pivot, m2) of each of its tiles.
 
     Between tiles the mean is kept relative to the first pivot: at mean/sd = 1e8 a float64 mean
     is good to 1e-8 sd only, which would show in m2.
     """
-    count, origin, mean, m2 = tiles[0]
-    for t in range(1, len(tiles)):
-        count_t, pivot, mean_t, m2_t = tiles[t]
-        mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
-        count += count_t
+    n, origin, mean, m2 = tiles[0], tiles[1], tiles[2], tiles[3]
+    for t in range(4, 4 * count, 4):
+        n_t, pivot, mean_t, m2_t = tiles[t], tiles[t + 1], tiles[t + 2], tiles[t + 3]
+        mean, m2 = merge(n, mean, m2, n_t, (pivot - origin) + mean_t, m2_t)
+        n += n_t
     return origin + mean, m2
 
 
@@ -155,16 +156,19 @@ def row_moments(x, n):
 
 
 @primitive
-def split(x, mean):
-    """mean as hi + lo in the dtype of x, so that (x - hi) - lo loses nothing to the rounding of mean."""
-    hi = as_element(x, mean)
-    return hi, as_element(x, mean - np.float64(hi))
-
-
-@primitive
 def as_scale(x, value):
     """A factor in the dtype of x; one beyond its range stays finite, so that 0 * factor = 0."""
     return as_element(x, min(max(value, -largest(x)), largest(x)) if value == value else value)
+
+
+@primitive
+def centring(x, mean, scale):
+    """hi, lo, scale in the dtype of x such that (x - hi) * scale + lo = (x - mean) * scale.
+
+    hi is mean in the dtype of x; lo, the rest of it times -scale, keeps what that rounding lost.
+    """
+    hi, scale = as_element(x, mean), as_scale(x, scale)
+    return hi, as_element(x, (np.float64(hi) - mean) * np.float64(scale)), scale
 
 
 @primitive

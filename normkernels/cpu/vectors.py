@@ -72,6 +72,17 @@ _lower_arithmetic(operator.sub, "fsub")
 _lower_arithmetic(operator.mul, "fmul")
 
 
+@infer_global(operator.neg)
+class _VectorNegation(AbstractTemplate):
+    def generic(self, args: tuple[types.Type, ...], kws: Any) -> Any:
+        return signature(args[0], *args) if isinstance(args[0], Vector) else None
+
+
+@lower_builtin(operator.neg, Vector)
+def _lower_negation(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+    return builder.fneg(args[0])
+
+
 def _call(builder: Any, name: str, result: ir.Type, args: list[ir.Value]) -> ir.Value:
     function_type = ir.FunctionType(result, [a.type for a in args])
     return builder.call(cgutils.get_or_insert_function(builder.module, function_type, name), args)

@@ -1,0 +1,127 @@
+"""Kernels over an array seen as (outer, channels, inner) with short runs, as of images of 7 x 7.
+
+A run of 49 elements is two vectors, one of them mostly masked. Here the runs of a block of
+neighbouring channels make one long row, every element of which has its own constants and sums, as
+the columns of a table have; the sums of a channel's elements are added up at the end of each tile.
+
+scratch: (4, channels * inner) in the dtype of x, first for pivot or hi, nothing, and two sums, then for
+the constants. partials: (channels, tiles, 4 or 2) in float64. running: (2, channels) in float64.
+"""
+
+import numpy as np
+from numba import prange
+
+from .channel_primitives import finish_dots, finish_moments
+from .column_primitives import ROWS, add_column_dots, add_column_moments, columns_gradient, columns_normalize
+from .jit import kernel, primitive
+from .primitives import corrected, pivot_of
+from .vectors import as_element, fence, offset, pointer
+
+# Rows that share one load and store of the sums: 8 instead of 1 give 1.3 to 1.5 times the speed (7 x 7).
+TOGETHER = 8
+
+
+@primitive
+def _spread(row, c, inner):
+    """The first element of channel c to all of them."""
+    for j in range(c * inner + 1, (c + 1) * inner):
+        row[j] = row[c * inner]
+
+
+@primitive
+def _clear(row, start, end):
+    for j in range(start, end):
+        row[j] = as_element(row, 0.0)
+
+
+@primitive
+def _added(row, c, inner):
+    """The sum of the elements of channel c."""
+    result = 0.0
+    for j in range(c * inner, (c + 1) * inner):
+        result += np.float64(row[j])
+    return result
+
+
+@kernel
+def forward(
+    x, outer, channels, inner, block, weight, bias, eps, running, factor, scratch, partials,
+    y, mean, rstd, stream,
+):  # fmt: skip
+    """y = (x - mean) * rstd * weight + bias with the statistics of x; a block is one piece of work."""
+    width = channels * inner
+    for b in prange(-(-channels // block)):
+        start, end = b * block, min((b + 1) * block, channels)
+        first, n = start * inner, (end - start) * inner
+        hi, own = pointer(scratch), offset(pointer(scratch), first)
+        s, q = offset(hi, 2 * width), offset(hi, 3 * width)
+        for t in range(-(-outer // ROWS)):
+            tile, rows = offset(pointer(x), t * ROWS * width), min(ROWS, outer - t * ROWS)
+            for c in range(start, end):
+                hi[c * inner] = pivot_of(offset(tile, c * inner), inner)
+                _spread(hi, c, inner)
+            _clear(s, first, first + n)
+            _clear(q, first, first + n)
+            for i in range(0, rows, TOGETHER):
+                add_column_moments(offset(tile, i * width + first), min(TOGETHER, rows - i), n, width, own)
+            for c in range(start, end):
+                run, pivot = offset(tile, c * inner), hi[c * inner]
+                moments = corrected(run, rows, width, inner, pivot, _added(s, c, inner), _added(q, c, inner))
+                for j in range(4):
+                    partials[c, t, j] = moments[j]
+        for c in range(start, end):
+            finish_moments(
+                pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), eps, pointer(running),
+                factor, pointer(partials), partials.shape[1], pointer(mean), pointer(rstd),
+                offset(hi, c * inner), width,
+            )  # fmt: skip
+            for j in range(3):
+                _spread(offset(hi, j * width), c, inner)
+        for i in range(outer):
+            k = i * width + first
+            columns_normalize(offset(pointer(x), k), n, width, own, offset(pointer(y), k), stream)
+        if stream:
+            fence()
+
+
+@kernel
+def backward(
+    dy, x, outer, channels, inner, block, weight, mean, rstd, training, scratch, partials,
+    dx, dweight, dbias, stream,
+):  # fmt: skip
+    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
+    width = channels * inner
+    for b in prange(-(-channels // block)):
+        start, end = b * block, min((b + 1) * block, channels)
+        first, n = start * inner, (end - start) * inner
+        hi, own = pointer(scratch), offset(pointer(scratch), first)
+        s, q = offset(hi, 2 * width), offset(hi, 3 * width)
+        for c in range(start, end):
+            hi[c * inner] = mean[c]
+            _spread(hi, c, inner)
+        for t in range(-(-outer // ROWS)):
+            _clear(s, first, first + n)
+            _clear(q, first, first + n)
+            end_row = min((t + 1) * ROWS, outer)
+            for i in range(t * ROWS, end_row, TOGETHER):
+                k, rows = i * width + first, min(TOGETHER, end_row - i)
+                add_column_dots(offset(pointer(dy), k), offset(pointer(x), k), rows, n, width, own)
+            for c in range(start, end):
+                partials[c, t, 0], partials[c, t, 1] = _added(q, c, inner), _added(s, c, inner)
+        for c in range(start, end):
+            finish_dots(
+                pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
+                pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias),
+                offset(hi, c * inner), width,
+            )  # fmt: skip
+            for j in range(4):
+                _spread(offset(hi, j * width), c, inner)
+        for i in range(outer):
+            k = i * width + first
+            dy_row, dx_row = offset(pointer(dy), k), offset(pointer(dx), k)
+            if training:
+                columns_gradient(dy_row, offset(pointer(x), k), n, width, own, dx_row, stream)
+            else:
+                columns_normalize(dy_row, n, width, own, dx_row, stream)
+        if stream:
+            fence()

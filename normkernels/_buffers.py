@@ -127,9 +127,11 @@ def set_buffer_limit(nbytes: int) -> None:
 
     Raises
     ------
-    ValueError
-        If nbytes is negative.
+    TypeError, ValueError
+        If nbytes is no integer, or negative.
     """
+    if not isinstance(nbytes, int | np.integer):
+        raise TypeError(f"buffer limit must be an integer, got {nbytes!r}")
     if nbytes < 0:
         raise ValueError(f"buffer limit must be 0 or more bytes, got {nbytes}")
     _pool.limit = nbytes

@@ -79,7 +79,7 @@ def batch_norm(
     weight = _validate.parameter(weight, "weight", (c,), x.dtype)
     bias = _validate.parameter(bias, "bias", (c,), x.dtype)
     running = _validate.statistics(running_mean, running_var, c, training)
-    factor = _validate.averaging(momentum, num_batches_tracked) if training else 0.0
+    factor = _validate.averaging(momentum, num_batches_tracked, training)
     eps = _validate.eps(eps)
     _validate.threads(threads)
     if training and plan.count == 1 and x.size:

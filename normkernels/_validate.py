@@ -52,9 +52,13 @@ def real(value: Any, name: str) -> float:
     """A finite number."""
     if not isinstance(value, REALS):
         raise TypeError(f"{name} must be a number, got {value!r}")
-    if not math.isfinite(value):
+    try:
+        result = float(value)
+    except OverflowError:
+        result = math.inf
+    if not math.isfinite(result):
         raise ValueError(f"{name} must be finite, got {value}")
-    return float(value)
+    return result
 
 
 def eps(value: Any) -> float:
@@ -72,7 +76,8 @@ def threads(value: Any) -> None:
 def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:
     """How many trailing axes are normalized."""
     try:
-        wanted = tuple(value) if isinstance(value, SEQUENCES) else (operator.index(value),)
+        sizes = value if hasattr(value, "__iter__") else (value,)
+        wanted = tuple(operator.index(n) for n in sizes)
     except TypeError:
         raise TypeError(f"normalized_shape must be an integer or a sequence of them, got {value!r}") from None
     if not wanted or len(wanted) > len(shape) or shape[len(shape) - len(wanted) :] != wanted:
@@ -138,9 +143,11 @@ def _statistic(value: Any, name: str, channels: int, written: bool) -> Array:
     return x
 
 
-def averaging(momentum: Any, num_batches_tracked: Any) -> float:
+def averaging(momentum: Any, num_batches_tracked: Any, training: bool) -> float:
     """The weight of the new batch in the running statistics."""
     name = "num_batches_tracked"
+    if not training:
+        return 0.0 if momentum is None else real(momentum, "momentum")
     if momentum is not None:
         if num_batches_tracked is not None:
             raise ValueError(f"{name} must be None unless momentum is None, got {num_batches_tracked}")
@@ -172,8 +179,8 @@ def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | N
         raise TypeError(f"out must have the dtype of x, {x.dtype}, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
-    if any(0 < n and s == 0 for n, s in zip(out.shape, out.strides, strict=True) if n > 1):
-        raise ValueError(f"out must not be a broadcast array, got strides {out.strides}")
+    if not out.flags.c_contiguous and _overlaps_itself(out):
+        raise ValueError(f"out must have an address for each element, got strides {out.strides}")
     for other in same:
         if np.shares_memory(out, other) and not _identical(out, other):
             raise ValueError(
@@ -184,6 +191,16 @@ def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | N
             raise ValueError(
                 f"out must not overlap another argument, got memory of one of shape {argument.shape}"
             )
+
+
+def _overlaps_itself(x: Array) -> bool:
+    """Whether a step along some axis does not get past all elements of the finer axes."""
+    reach = x.itemsize
+    for stride, n in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach += (n - 1) * stride
+    return False
 
 
 def _identical(a: Array, b: Array) -> bool:

@@ -11,8 +11,8 @@ from helpers import DTYPES, assert_same_bits, run
 from normkernels.cpu import launch
 from normkernels.norms import NORMS
 
-# Large enough for several threads; one with few wide groups, one with many small ones.
-SHAPES = [(3000, 257), (3, 5, 40_000), (16, 64, 28, 28), (64, 1000, 2)]
+# Large enough for several threads; few wide groups, many small ones, one that is all.
+SHAPES = [(3000, 257), (3, 5, 40_000), (16, 64, 28, 28), (64, 1000, 2), (1, 1, 300_000)]
 
 every_norm = pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
 

@@ -18,6 +18,10 @@ def readonly(a):
     return a
 
 
+def overlapping():
+    return np.lib.stride_tricks.as_strided(f32(24), (4, 6), (8, 4))
+
+
 LAYER = {"x": f32(4, 6), "normalized_shape": 6}
 BATCH = {"x": f32(4, 6), "running_mean": f32(6), "running_var": f32(6), "training": True}
 EVAL = {**BATCH, "training": False}
@@ -43,6 +47,7 @@ CASES = [
     (nk.layer_norm, {"normalized_shape": ()}, ValueError, "normalized_shape must", r"\(\)"),
     (nk.layer_norm, {"normalized_shape": "6"}, TypeError, "normalized_shape must", "'6'|str"),
     (nk.layer_norm, {"normalized_shape": 6.0}, TypeError, "normalized_shape must", "6.0|float"),
+    (nk.layer_norm, {"normalized_shape": (6.0,)}, TypeError, "normalized_shape must", "6.0"),
     (nk.layer_norm, {"weight": f32(5)}, ValueError, r"weight must have shape \(6,\)", r"\(5,\)"),
     (nk.layer_norm, {"weight": f32(1, 6)}, ValueError, r"weight must have shape \(6,\)", r"\(1, 6\)"),
     (nk.layer_norm, {"bias": f32(5)}, ValueError, r"bias must have shape \(6,\)", r"\(5,\)"),
@@ -51,12 +56,14 @@ CASES = [
     (nk.layer_norm, {"eps": -1e-5}, ValueError, "eps must", "-1e-05"),
     (nk.layer_norm, {"eps": np.nan}, ValueError, "eps must", "nan"),
     (nk.layer_norm, {"eps": np.inf}, ValueError, "eps must", "inf"),
+    (nk.layer_norm, {"eps": 10**400}, ValueError, "eps must be finite", "1000"),
     (nk.layer_norm, {"eps": "1"}, TypeError, "eps must", "'1'|str"),
     (nk.layer_norm, {"threads": 0}, ValueError, "threads must", "0"),
     (nk.layer_norm, {"threads": 1.5}, TypeError, "threads must", "1.5|float"),
     (nk.layer_norm, {"out": f32(4, 5)}, ValueError, r"out must have shape \(4, 6\)", r"\(4, 5\)"),
     (nk.layer_norm, {"out": np.ones((4, 6))}, TypeError, "out must .*float32", "float64"),
     (nk.layer_norm, {"out": readonly(f32(4, 6))}, ValueError, "out must be writ", "read-only"),
+    (nk.layer_norm, {"out": overlapping()}, ValueError, "out must have an address", r"\(8, 4\)"),
     (nk.layer_norm, {"out": [0.0]}, TypeError, "out must be an array", "list"),
     (nk.batch_norm, {"x": f32(6)}, ValueError, "x must have at least 2 dimensions", "1"),
     (nk.batch_norm, {"channel_axis": 2}, ValueError, "channel_axis must", "2"),
@@ -81,6 +88,7 @@ CASES = [
         "-1",
     ),
     (nk.batch_norm, {"momentum": np.nan}, ValueError, "momentum must", "nan"),
+    (nk.batch_norm, {**EVAL, "momentum": "1"}, TypeError, "momentum must", "'1'"),
     (nk.batch_norm, {"eps": -1}, ValueError, "eps must", "-1"),
     (nk.batch_norm, {"x": f32(1, 6)}, ValueError, "x must have more than one value per channel", r"\(1, 6\)"),
     (nk.batch_norm, {"out": f32(4, 5)}, ValueError, r"out must have shape \(4, 6\)", r"\(4, 5\)"),

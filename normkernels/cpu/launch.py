@@ -26,8 +26,8 @@ PIECE = 32768
 BLOCK_BYTES = 2 * 1024 * 1024
 # Into how many pieces the channels are divided at least.
 PARTS = 16
-# With fewer channels than this, their tiles are shared out instead.
-FEW_CHANNELS = 8
+# With fewer rows or channels than this, their tiles are shared out instead.
+FEW = 8
 # Elements of a run below which neighbouring runs are taken as one row, and of such a row: its
 # constants and sums are to stay in the cache.
 SHORT_RUN = 128
@@ -118,6 +118,13 @@ def row_forward(
     n, dtype = plan.cols, plan.layout.dtype
     mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
     weight, bias = _parameter(weight, n, 1.0, dtype), _parameter(bias, n, 0.0, dtype)
+    if n > PIECE and plan.rows < (threads or numba.get_num_threads()):  # the same bits as below
+        _run(
+            rows.forward_tiles, plan.nbytes, threads,
+            x, plan.rows, n, weight, bias, eps, np.empty((plan.rows, -(-n // TILE), 4)), y, mean, rstd,
+            _streams(y, n),
+        )  # fmt: skip
+        return mean, rstd
     _run(
         rows.forward, plan.nbytes, threads,
         x, plan.rows, n, 1 + PIECE // n, weight, bias, eps, y, mean, rstd, _streams(y, n),
@@ -135,26 +142,32 @@ def row_backward(
     dx: Array,
     threads: int | None,
 ) -> tuple[Array, Array]:
-    """Write dx; dweight and dbias in float64."""
+    """Write dx; dweight and dbias in float64, or in the dtype of x."""
     n, dtype = plan.cols, plan.layout.dtype
+    weight, scalars = _parameter(weight, n, 1.0, dtype), np.empty((plan.rows + 1, 5), dtype)
+    if n > PIECE and plan.rows < FEW:
+        results = _buffers.empty(2 * n, dtype).reshape(2, n)
+        _run(
+            rows.backward_tiles, plan.nbytes, threads,
+            dy, x, plan.rows, n, weight, mean, rstd, dx, scalars, results,
+            np.empty((-(-n // TILE), plan.rows, 2)), _streams(dx, n),
+        )  # fmt: skip
+        return results[0], results[1]
     block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
     blocks = -(-plan.rows // block)
-    sums, partials = (
-        _buffers.empty(2 * blocks * n, dtype),
-        _buffers.empty(2 * blocks * n, np.dtype(np.float64)),
-    )
-    partials = partials.reshape(blocks, 2, n)
+    sums = _buffers.empty(2 * blocks * n, dtype).reshape(blocks, 2, n)
+    partials = _buffers.empty(2 * blocks * n, np.dtype(np.float64)).reshape(blocks, 2, n)
     _run(
         rows.backward, plan.nbytes, threads,
-        dy, x, plan.rows, n, block, _parameter(weight, n, 1.0, dtype), mean, rstd, dx,
-        np.empty((plan.rows + 1, 5), dtype), sums.reshape(blocks, 2, n), partials, _streams(dx, n),
+        dy, x, plan.rows, n, block, weight, mean, rstd, dx,
+        scalars, sums, partials, _streams(dx, n),
     )  # fmt: skip
     return partials[0, 0], partials[0, 1]
 
 
 def _tiled(plan: ChannelPlan) -> bool:
     """Whether there are so few channels that their tiles are shared out."""
-    return plan.channels < FEW_CHANNELS and plan.count > TILE
+    return plan.channels < FEW and plan.count > TILE
 
 
 def _short(plan: ChannelPlan) -> bool:
@@ -273,7 +286,12 @@ def channel_normalize(
 ) -> None:
     """Write y with given statistics."""
     c, n, dtype = plan.channels, plan.inner, plan.layout.dtype
-    per_channel = mean, rstd, _parameter(weight, c, 1.0, dtype), _parameter(bias, c, 0.0, dtype)
+    per_channel: tuple[Array, ...] = (
+        mean,
+        rstd,
+        _parameter(weight, c, 1.0, dtype),
+        _parameter(bias, c, 0.0, dtype),
+    )
     if n < SHORT_RUN:  # every element of a sample is a column
         c *= n
         if n > 1:

@@ -1,9 +1,13 @@
-"""Kernels over an array seen as (rows, cols): statistics per row, weight and bias per column."""
+"""Kernels over an array seen as (rows, cols): statistics per row, weight and bias per column.
+
+`forward` and `backward` share out blocks of rows. A few very long rows are shared out in tiles, by
+`forward_tiles` and `backward_tiles`, and read twice; a row has the same bits either way.
+"""
 
 from numba import prange
 
 from .jit import kernel
-from .primitives import centring, reciprocal_sd, row_moments
+from .primitives import TILE, centring, merged, reciprocal_sd, row_moments, tile_moments
 from .row_primitives import add, clear, flush, normalize_row, row_gradient, rows_sums
 from .vectors import fence, offset, pointer
 
@@ -24,7 +28,6 @@ SINGLE = 256, 1024
 @kernel
 def forward(x, rows, cols, block, weight, bias, eps, y, mean, rstd, stream):
     """y = (x - mean) * rstd * weight + bias; `block` rows are one piece of work."""
-    inverse = 1.0 / cols
     batch = max(1, BATCH // cols)
     for b in prange((rows + block - 1) // block):
         end = min((b + 1) * block, rows)
@@ -33,10 +36,35 @@ def forward(x, rows, cols, block, weight, bias, eps, y, mean, rstd, stream):
             for i in range(first, last):
                 mean[i], rstd[i] = row_moments(offset(pointer(x), i * cols), cols)
             for i in range(first, last):
-                rstd[i] = reciprocal_sd(rstd[i] * inverse, eps)
+                rstd[i] = reciprocal_sd(rstd[i] / cols, eps)
             for i in range(first, last):
                 row, y_row = offset(pointer(x), i * cols), offset(pointer(y), i * cols)
                 normalize_row(row, cols, mean[i], rstd[i], pointer(weight), pointer(bias), y_row, stream)
+        if stream:
+            fence()
+
+
+@kernel
+def forward_tiles(x, rows, cols, weight, bias, eps, partials, y, mean, rstd, stream):
+    """As `forward`; partials: (rows, tiles, 4) in float64."""
+    tiles = -(-cols // TILE)
+    for k in prange(rows * tiles):
+        i, t = k // tiles, k % tiles
+        moments = tile_moments(offset(pointer(x), i * cols + t * TILE), 1, 0, min(TILE, cols - t * TILE))
+        for j in range(4):
+            partials[i, t, j] = moments[j]
+    for i in range(rows):
+        mean[i], m2 = merged(offset(pointer(partials), 4 * tiles * i), tiles)
+        rstd[i] = reciprocal_sd(m2 / cols, eps)
+    for k in prange(rows * tiles):
+        i, c = k // tiles, k % tiles * TILE
+        part, y_part, n = (
+            offset(pointer(x), i * cols + c),
+            offset(pointer(y), i * cols + c),
+            min(TILE, cols - c),
+        )
+        w, b = offset(pointer(weight), c), offset(pointer(bias), c)
+        normalize_row(part, n, mean[i], rstd[i], w, b, y_part, stream)
         if stream:
             fence()
 
@@ -48,7 +76,6 @@ def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, pa
     scalars: (rows, 5) for hi, lo, rstd, c1, c2. sums: (blocks, 2, cols), of at most FLUSH rows at a
     time, both in the dtype of x. partials: (blocks, 2, cols) in float64; the first receives the result.
     """
-    inverse = 1.0 / cols
     step = 1 if SINGLE[0] < cols <= SINGLE[1] else 2
     batch = max(step, BATCH // cols)
     for b in prange((rows + block - 1) // block):
@@ -70,9 +97,9 @@ def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, pa
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
                         offset(pointer(scalars), 5 * i), pointer(weight), dweight, offset(dweight, cols),
                     )  # fmt: skip
-                    scalars[i, 3], scalars[i, 4] = c1 * inverse, c2 * inverse
+                    scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols
                     if second:
-                        scalars[i + 1, 3], scalars[i + 1, 4] = c1_b * inverse, c2_b * inverse
+                        scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols
                 for i in range(first, last):
                     row_gradient(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols,
@@ -84,3 +111,37 @@ def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, pa
             fence()
     for b in range(1, len(partials)):
         add(pointer(partials), offset(pointer(partials), 2 * b * cols), 2 * cols)
+
+
+@kernel
+def backward_tiles(dy, x, rows, cols, weight, mean, rstd, dx, scalars, sums, partials, stream):
+    """As `backward`; sums: (2, cols) in the dtype of x, the result. partials: (tiles, rows, 2) in float64."""
+    for i in range(rows):
+        scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(pointer(x), mean[i], rstd[i])
+    tiles = -(-cols // TILE)
+    for t in prange(tiles):
+        c, n = t * TILE, min(TILE, cols - t * TILE)
+        w, dweight = offset(pointer(weight), c), offset(pointer(sums), c)
+        dbias = offset(dweight, cols)
+        for j in range(n):
+            dweight[j] = dbias[j] = 0.0
+        for i in range(rows):
+            dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
+            dots = rows_sums(dy_part, part, n, 0, offset(pointer(scalars), 5 * i), w, dweight, dbias)
+            partials[t, i, 0], partials[t, i, 1] = dots[0], dots[1]
+    for i in range(rows):
+        c1 = c2 = 0.0
+        for t in range(tiles):
+            c1 += partials[t, i, 0]
+            c2 += partials[t, i, 1]
+        scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols
+    for t in prange(tiles):
+        c, n = t * TILE, min(TILE, cols - t * TILE)
+        for i in range(rows):
+            k = i * cols + c
+            row_gradient(
+                offset(pointer(dy), k), offset(pointer(x), k), n, offset(pointer(scalars), 5 * i),
+                offset(pointer(weight), c), offset(pointer(dx), k), stream,
+            )  # fmt: skip
+        if stream:
+            fence()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ._layout import ChannelPlan, Layout, RowPlan, Shape
+from ._layout import ChannelPlan, GroupPlan, Layout, RowPlan, Shape
 
 
 def _memory_order(shape: Shape, strides: Shape, itemsize: int) -> Shape | None:
@@ -39,11 +39,35 @@ def _layout(shape: Shape, strides: Shape, dtype: np.dtype[Any], fixed: int = 0) 
 
 
 @lru_cache(maxsize=512)
-def row_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], normalized: int) -> RowPlan:
+def row_plan(
+    shape: Shape, strides: Shape, dtype: np.dtype[Any], normalized: int, centred: bool = True
+) -> RowPlan:
     """Plan for statistics over the last `normalized` axes."""
     layout = _layout(shape, strides, dtype, fixed=normalized)
     split = len(shape) - normalized
-    return RowPlan(layout, math.prod(shape[:split]), math.prod(shape[split:]), shape[split:], layout.nbytes)
+    rows, cols = math.prod(shape[:split]), math.prod(shape[split:])
+    return RowPlan(layout, rows, cols, shape[split:], layout.nbytes, centred)
+
+
+@lru_cache(maxsize=512)
+def group_plan(shape: Shape, dtype: np.dtype[Any], axis: int, groups: int) -> GroupPlan:
+    """Plan for statistics per sample, the first axis, and group of channels, which lie on `axis`."""
+    order = (0, axis, *(a for a in range(1, len(shape)) if a != axis))
+    layout = Layout(shape, dtype, None if axis == 1 else order)
+    channels, inner = shape[axis] // groups, math.prod(shape[a] for a in order[2:])
+    return GroupPlan(
+        layout, shape[0], groups, channels, inner, layout.nbytes, divisor=max(1, channels * inner)
+    )
+
+
+@lru_cache(maxsize=512)
+def weight_plan(shape: Shape, dtype: np.dtype[Any], axis: int | None) -> GroupPlan:
+    """Plan for a norm over all axes but one, or over all."""
+    order = None if axis in (None, 0) else (axis, *(a for a in range(len(shape)) if a != axis))
+    layout = Layout(shape, dtype, order)
+    rows = 1 if axis is None else shape[axis]
+    inner = math.prod(n for a, n in enumerate(shape) if a != axis)
+    return GroupPlan(layout, 1, rows, 1, inner, layout.nbytes, centred=False)
 
 
 @lru_cache(maxsize=512)

@@ -10,19 +10,23 @@ import numpy as np
 
 from .results import Array, Saved
 
-DTYPES = frozenset(np.dtype(t).num for t in (np.float32, np.float64))
+# Numbers of dtypes, quicker to look up than dtypes; that of bfloat16 is known once ml_dtypes made it.
+DTYPES = {np.dtype(t).num for t in (np.float16, np.float32, np.float64)}
 REALS = (int, float, np.integer, np.floating)
-SEQUENCES = (tuple, list)
 
 
 def array(value: Any, name: str = "x") -> Array:
     """value as an ndarray of a dtype that kernels take, without a copy."""
     x: Array = value if type(value) is np.ndarray else _foreign(value, name)
-    if x.dtype.num not in DTYPES or not x.dtype.isnative:
-        raise TypeError(
-            f"{name} must be float32 or float64 in native byte order, got {x.dtype.str} ({x.dtype})"
-        )
-    return x
+    if x.dtype.num in DTYPES and x.dtype.isnative:
+        return x
+    if x.dtype.name == "bfloat16":
+        DTYPES.add(x.dtype.num)
+        return x
+    raise TypeError(
+        f"{name} must be float32, float64, float16 or bfloat16 in native byte order, "
+        f"got {x.dtype.str} ({x.dtype})"
+    )
 
 
 def _foreign(x: Any, name: str) -> Array:
@@ -34,10 +38,13 @@ def _foreign(x: Any, name: str) -> Array:
         return x.view(np.ndarray)
     if hasattr(x, "__cuda_array_interface__"):
         raise TypeError(f"{rule}, got {type(x).__name__} on a device: this version has no CUDA kernels")
-    if hasattr(x, "__array__"):
-        return np.asarray(x)
-    if hasattr(x, "__dlpack__"):
-        return np.from_dlpack(x)
+    try:
+        if hasattr(x, "__array__"):
+            return np.asarray(x)
+        if hasattr(x, "__dlpack__"):
+            return np.from_dlpack(x)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:
+        raise TypeError(f"{rule}, got {type(x).__name__}: {error}") from None
     raise TypeError(f"{rule}, got {type(x).__name__}")
 
 
@@ -68,6 +75,12 @@ def eps(value: Any) -> float:
     return result
 
 
+def flag(value: Any, name: str) -> bool:
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def threads(value: Any) -> None:
     if value is not None and not 1 <= integer(value, "threads") <= numba.config.NUMBA_NUM_THREADS:
         raise ValueError(f"threads must be in 1..{numba.config.NUMBA_NUM_THREADS}, got {value}")
@@ -76,7 +89,7 @@ def threads(value: Any) -> None:
 def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:
     """How many trailing axes are normalized."""
     try:
-        sizes = value if hasattr(value, "__iter__") else (value,)
+        sizes = value if np.ndim(value) else (value,)
         wanted = tuple(operator.index(n) for n in sizes)
     except TypeError:
         raise TypeError(f"normalized_shape must be an integer or a sequence of them, got {value!r}") from None
@@ -88,6 +101,8 @@ def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:
 
 
 def axis(value: Any, ndim: int, name: str) -> int:
+    if ndim == 0:
+        raise ValueError(f"{name} must be None for an array without dimensions, got {value}")
     if not -ndim <= integer(value, name) < ndim:
         raise ValueError(f"{name} must be in {-ndim}..{ndim - 1} for {ndim} dimensions, got {value}")
     return int(value) % ndim
@@ -97,31 +112,67 @@ def axes(value: Any, ndim: int) -> tuple[int, ...]:
     """The axes to reduce, sorted; None is all of them."""
     if value is None:
         return tuple(range(ndim))
-    wanted = (
-        {axis(a, ndim, "axis") for a in value}
-        if isinstance(value, SEQUENCES)
-        else {axis(value, ndim, "axis")}
-    )
-    if isinstance(value, SEQUENCES) and len(wanted) < len(value):
+    named = [axis(a, ndim, "axis") for a in (value if np.ndim(value) else (value,))]
+    if len(set(named)) < len(named):
         raise ValueError(f"axis must not name an axis twice, got {value}")
-    return tuple(sorted(wanted))
+    return tuple(sorted(named))
 
 
 def parameter(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
-    """weight or bias: of x's dtype and of exactly this shape."""
+    """weight or bias: of exactly this shape and of x's dtype, or float32 where that is a half type."""
     if value is None:
         return None
     x = array(value, name)
     if x.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {x.shape}")
-    if x.dtype != dtype:
-        raise TypeError(f"{name} must have the dtype of x, {dtype}, got {x.dtype}")
+    if x.dtype != dtype and not (dtype.itemsize == 2 and x.dtype == np.float32):
+        rule = f"the dtype of x, {dtype}" + (", or float32" if dtype.itemsize == 2 else "")
+        raise TypeError(f"{name} must have {rule}, got {x.dtype}")
     return x
 
 
-def statistics(running_mean: Any, running_var: Any, channels: int, training: bool) -> tuple[Array, ...]:
-    """Both running statistics, or none of them in training."""
-    if running_mean is None and running_var is None and training:
+def apart(written: Sequence[Array], read: Sequence[Array | None]) -> None:
+    """Running statistics share no memory with each other or with what is read."""
+    for i, statistic in enumerate(written):
+        for other in (*written[:i], *read):
+            if other is not None and _share(statistic, other):
+                raise ValueError(
+                    "running_mean and running_var must not overlap another argument, "
+                    f"got memory of one of shape {other.shape}"
+                )
+
+
+def _share(a: Array, b: Array) -> bool:
+    """Asking NumPy about two arrays that own their memory would take longer than a small call."""
+    return a is b or ((a.base is not None or b.base is not None) and np.shares_memory(a, b))
+
+
+def r_max(value: Any) -> float:
+    result = real(value, "r_max")
+    if result < 1:
+        raise ValueError(f"r_max must be at least 1, got {value}")
+    return result
+
+
+def d_max(value: Any) -> float:
+    result = real(value, "d_max")
+    if result < 0:
+        raise ValueError(f"d_max must not be negative, got {value}")
+    return result
+
+
+def num_groups(value: Any, channels: int) -> int:
+    groups = integer(value, "num_groups")
+    if groups < 1 or channels % groups:
+        raise ValueError(f"num_groups must divide the {channels} channels, got {groups}")
+    return groups
+
+
+def statistics(
+    running_mean: Any, running_var: Any, channels: int, training: bool, needed: bool = False
+) -> tuple[Array, ...]:
+    """Both running statistics, or none of them in training, unless that needs them too."""
+    if running_mean is None and running_var is None and training and not needed:
         return ()
     return (
         _statistic(running_mean, "running_mean", channels, training),
@@ -162,6 +213,11 @@ def averaging(momentum: Any, num_batches_tracked: Any, training: bool) -> float:
         if not num_batches_tracked.flags.writeable:
             raise ValueError(f"{name} must be writeable, to be updated in place, got a read-only array")
         seen = integer(num_batches_tracked.item(), name)
+        if seen == np.iinfo(num_batches_tracked.dtype).max:
+            raise ValueError(f"{name} must be below the largest {num_batches_tracked.dtype}, got {seen}")
+    elif hasattr(num_batches_tracked, "__array__") and not isinstance(num_batches_tracked, np.generic):
+        got = type(num_batches_tracked).__name__
+        raise TypeError(f"{name} must be an integer, or a NumPy array to be incremented, got {got}")
     else:
         seen = integer(num_batches_tracked, name)
     if seen < 0:
@@ -180,7 +236,7 @@ def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | N
     if not out.flags.writeable:
         raise ValueError("out must be writeable, got a read-only array")
     if not out.flags.c_contiguous and _overlaps_itself(out):
-        raise ValueError(f"out must have an address for each element, got strides {out.strides}")
+        raise ValueError(f"out must not overlap itself, its strides must nest, got {out.strides}")
     for other in same:
         if np.shares_memory(out, other) and not _identical(out, other):
             raise ValueError(

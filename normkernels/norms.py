@@ -1,5 +1,6 @@
 """The one list of norms: tests, benchmarks, command line and docs enumerate it."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -28,9 +29,14 @@ class NormSpec:
 
     name: str
     family: str
-    """"rows" or "channels": what shares its statistics."""
+    """"rows", "groups" or "channels": what shares its statistics; "windows": each element has its own."""
     arguments: Callable[..., Arguments]
     """arguments(shape, dtype, rng, channel_axis=1) -> keyword arguments of a typical call in training"""
+    parameters: dict[str, str] = field(default_factory=lambda: {"weight": "dweight", "bias": "dbias"})
+    """The learned arguments, and where `Grads` has the gradient of each."""
+    min_ndim: int = 2
+    centred: bool = True
+    """Whether the mean is subtracted."""
     tensors_moved: dict[str, int] = field(default_factory=lambda: {"forward": 2, "backward": 3})
     """The byte model: how often each pass must at least move a tensor of the size of x."""
 
@@ -49,24 +55,53 @@ def _passes(module: Any, name: str) -> Passes:
     return Passes(*(getattr(module, name + suffix) for suffix in ("", "_forward", "_backward")))
 
 
-def _layer_norm_arguments(
+def _layer_norm(
     shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
 ) -> Arguments:
-    cols = shape[-1]
-    return {"normalized_shape": (cols,), **_affine(cols, dtype, rng)}
+    return {"normalized_shape": (shape[-1],), **_affine(shape[-1], dtype, rng)}
 
 
-def _batch_norm_arguments(
+def _rms_norm(
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
+) -> Arguments:
+    weight = _affine(shape[-1], dtype, rng)["weight"]
+    return {"normalized_shape": (shape[-1],), "weight": weight, "eps": 1e-6}
+
+
+def _group_norm(
     shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
 ) -> Arguments:
     channels = shape[channel_axis]
     return {
-        "running_mean": np.zeros(channels, dtype),
-        "running_var": np.ones(channels, dtype),
+        "num_groups": math.gcd(channels, 32) or 1,
         **_affine(channels, dtype, rng),
-        "training": True,
         "channel_axis": channel_axis,
     }
+
+
+def _instance_norm(
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
+) -> Arguments:
+    channels = shape[channel_axis]
+    return {**_running(channels, dtype), **_affine(channels, dtype, rng), "channel_axis": channel_axis}
+
+
+def _batch_norm(
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
+) -> Arguments:
+    return {**_instance_norm(shape, dtype, rng, channel_axis), "training": True}
+
+
+def _weight_norm(
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
+) -> Arguments:
+    return {"g": _affine(shape[0], dtype, rng)["weight"]}
+
+
+def _local_response_norm(
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
+) -> Arguments:
+    return {"size": 5}
 
 
 def _affine(size: int, dtype: Any, rng: np.random.Generator) -> Arguments:
@@ -76,10 +111,21 @@ def _affine(size: int, dtype: Any, rng: np.random.Generator) -> Arguments:
     }
 
 
+def _running(channels: int, dtype: Any) -> Arguments:
+    dtype = np.float32 if np.dtype(dtype).itemsize == 2 else dtype
+    return {"running_mean": np.zeros(channels, dtype), "running_var": np.ones(channels, dtype)}
+
+
 NORMS: dict[str, NormSpec] = {
     spec.name: spec
     for spec in (
-        NormSpec("layer_norm", "rows", _layer_norm_arguments),
-        NormSpec("batch_norm", "channels", _batch_norm_arguments),
+        NormSpec("layer_norm", "rows", _layer_norm),
+        NormSpec("rms_norm", "rows", _rms_norm, {"weight": "dweight"}, centred=False),
+        NormSpec("group_norm", "groups", _group_norm),
+        NormSpec("instance_norm", "groups", _instance_norm, min_ndim=3),
+        NormSpec("weight_norm", "rows", _weight_norm, {"g": "dweight"}, centred=False),
+        NormSpec("local_response_norm", "windows", _local_response_norm, {}, centred=False),
+        NormSpec("batch_norm", "channels", _batch_norm),
+        NormSpec("batch_renorm", "channels", _batch_norm),
     )
 }

@@ -19,11 +19,17 @@ class Saved(NamedTuple):
     rstd: Array
     """float64, 1/sqrt(var + eps), one per group."""
     weight: Array | None
-    has_bias: bool
+    bias_dtype: Any
+    """None without a bias."""
     training: bool
     """False where the statistics were given and are constants in the backward."""
     plan: Any
     norm: str
+    renorm: tuple[Array, Array] | None = None
+    """r and d of batch renormalization."""
+
+    def __repr__(self) -> str:
+        return f"Saved({self.norm} of {self.x.dtype} {self.x.shape})"
 
 
 class Grads(NamedTuple):
@@ -55,6 +61,8 @@ class Moments(NamedTuple):
 
         Raises
         ------
+        TypeError
+            If the other is not a Moments.
         ValueError
             If the shapes of the two differ.
 
@@ -62,6 +70,8 @@ class Moments(NamedTuple):
         -----
         Chan, Golub & LeVeque (1979), equation 2.1.
         """
+        if not isinstance(other, Moments):
+            raise TypeError(f"other must be a Moments, got {type(other).__name__}")
         if np.shape(self.mean) != np.shape(other.mean):
             raise ValueError(f"other must have the shape {np.shape(self.mean)}, got {np.shape(other.mean)}")
         if self.count == 0 or other.count == 0:
@@ -71,3 +81,21 @@ class Moments(NamedTuple):
         )
         count = self.count + other.count
         return Moments(count, mean, m2 / count)
+
+    def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]  # not that of a tuple
+        """As `merge`."""
+        return self.merge(other)
+
+
+class Range(NamedTuple):
+    """Smallest value and distance from it to the largest, of groups of numbers."""
+
+    min: Array
+    range: Array
+
+
+class Whitening(NamedTuple):
+    """Mean of every feature, and the matrix that takes centred samples to white ones."""
+
+    mean: Array
+    matrix: Array

@@ -1,18 +1,31 @@
 """What the tests share: running a norm, layouts, and how large a rounding error may be."""
 
 import copy
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from normkernels import Grads
 from normkernels.norms import NormSpec, Passes
+from normkernels.reference.group_norm import group_mean
 
-DTYPES = (np.float32, np.float64)
+HALVES = (np.float16, ml_dtypes.bfloat16)
+DTYPES = (np.float32, np.float64, *HALVES)
 
 # The precision of the oracle: exact beside the type tested, float64 being enough for float32.
-WIDER = {np.float32: np.float64, np.float64: np.longdouble}
+WIDER = {np.float64: np.longdouble} | dict.fromkeys((np.float32, *HALVES), np.float64)
+
+
+def epsilon(dtype: Any) -> float:
+    return float(ml_dtypes.finfo(dtype).eps)
+
+
+def storage(a: np.ndarray) -> float:
+    """The relative error of rounding a result to a half type; that of other types is one of arithmetic."""
+    return epsilon(a.dtype) / 2 if a.dtype.itemsize == 2 else 0.0
 
 
 class Run(NamedTuple):
@@ -27,6 +40,16 @@ def run(passes: Passes, x: np.ndarray, dy: np.ndarray, arguments: dict[str, Any]
     arguments = copy.deepcopy(arguments)
     y, saved = passes.forward(x, **arguments, **options)
     return Run(y, passes.backward(dy, saved, **options), saved, arguments)
+
+
+def fitted(spec: NormSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape, with axes of two elements added where the norm needs more axes."""
+    return (*shape, *[2] * (spec.min_ndim - len(shape)))
+
+
+def accepted(spec: NormSpec, **options: Any) -> dict[str, Any]:
+    """Those of the options that the norm has."""
+    return {k: v for k, v in options.items() if k in inspect.signature(spec.kernels.call).parameters}
 
 
 def widened(value: Any) -> Any:
@@ -51,7 +74,7 @@ def rounding(dtype: Any, run: int) -> float:
     large. A tile has 4096 elements, of which runs shorter than a vector fill only the first lanes; sums
     over rows have 128 terms. float64 takes over after that.
     """
-    dtype = np.dtype(dtype)
+    dtype = max(np.dtype(np.float32), np.dtype(dtype), key=lambda d: d.itemsize)
     lanes = 128 // dtype.itemsize
     additions = max(128, 4096 / min(lanes, run)) + np.log2(lanes)
     return float(3 * 4 * np.sqrt(additions) * np.finfo(dtype).eps / 2)
@@ -66,22 +89,31 @@ def bounds(spec: NormSpec, x: np.ndarray, dy: np.ndarray, saved: Any) -> tuple[n
     """
     e = rounding(x.dtype, min((n for n in x.shape if n > 1), default=1))
     last_place = np.finfo(np.float64).eps * np.max(np.abs(x), initial=0) / 2
-    x_hat = np.abs(saved.x_hat) + 1 + saved.rstd * (last_place / e)
+    x_hat = np.abs(saved.x_hat) + spec.centred * (1 + saved.rstd * (last_place / e))
     weight = 1 if saved.weight is None else np.abs(saved.weight)
     bias = 0 if saved.bias is None else np.abs(saved.bias)
-    wdy = np.abs(dy) * weight
+    r, d = (np.abs(getattr(saved, "r", 1)), np.abs(getattr(saved, "d", 0)))  # of batch renormalization
+    wdy = np.abs(dy) * weight * r
 
     def mean(a: np.ndarray) -> np.ndarray:
-        return a.mean(axis=saved.axes, keepdims=True)
+        if hasattr(saved, "num_groups"):
+            return group_mean(a, saved.num_groups, saved.channel_axis)
+        reduce = np.sum if spec.name == "weight_norm" else np.mean
+        return reduce(a, axis=saved.axes, keepdims=True)
 
-    sums = spec.reference.backward(np.abs(dy), saved._replace(x_hat=x_hat))
-    dx = saved.rstd * (wdy + x_hat * mean(x_hat * wdy) + mean(wdy))
-    return e * (x_hat * weight + bias), Grads(4 * e * dx, *(s if s is None else 2 * e * s for s in sums[1:]))
+    positive = {"x_hat": x_hat} | ({"d": d} if hasattr(saved, "d") else {})
+    sums = spec.reference.backward(np.abs(dy), saved._replace(**positive))
+    dx = saved.rstd * (wdy + x_hat * mean(x_hat * wdy) + spec.centred * mean(wdy))
+    half = storage(x)
+    y = (e + half) * ((x_hat * r + d) * weight + bias)
+    return y, Grads((4 * e + half) * dx, *(s if s is None else (2 * e + half) * np.abs(s) for s in sums[1:]))
 
 
 def assert_within(actual: np.ndarray, expected: np.ndarray, bound: Any, name: str) -> None:
     assert actual.shape == expected.shape, f"{name} has shape {actual.shape}, not {expected.shape}"
     error = np.abs(actual - expected)
+    if actual.dtype.itemsize == 2:
+        bound = bound + float(ml_dtypes.finfo(actual.dtype).smallest_subnormal) / 2
     assert (error <= bound).all(), f"{name} errs by {float(np.max(error / bound)):.3g} times its bound"
 
 
@@ -101,7 +133,7 @@ def assert_matches(
         if a is not None:
             sd = np.sqrt(np.max(expected.arguments["running_var"]))
             coarser = min(a.dtype, x.dtype, key=lambda dtype: dtype.itemsize)
-            assert_within(a, b, rounding(coarser, 1) * (np.abs(b) + sd), name)
+            assert_within(a, b, (rounding(coarser, 1) + storage(a)) * (np.abs(b) + sd), name)
 
 
 def assert_same_bits(a: Any, b: Any, name: str = "result") -> None:
@@ -132,10 +164,17 @@ def finite_differences(f: Callable[[], Any], variable: np.ndarray) -> np.ndarray
     return gradient
 
 
-def assert_gradients(passes: Passes, x: np.ndarray, dy: np.ndarray, arguments: dict[str, Any]) -> None:
+def assert_gradients(
+    passes: Passes,
+    x: np.ndarray,
+    dy: np.ndarray,
+    arguments: dict[str, Any],
+    parameters: dict[str, str] | None = None,
+) -> None:
     """The backward is the derivative of the forward, element by element."""
+    parameters = parameters or {"weight": "dweight", "bias": "dbias"}
     grads = run(passes, x, dy, arguments).grads
-    variables = {"x": x, **{k: arguments[k] for k in ("weight", "bias") if arguments.get(k) is not None}}
+    variables = {"dx": x, **{parameters[k]: arguments[k] for k in parameters if arguments.get(k) is not None}}
 
     def loss() -> Any:
         return (dy * passes.call(x, **copy.deepcopy(arguments))).sum()
@@ -143,7 +182,7 @@ def assert_gradients(passes: Passes, x: np.ndarray, dy: np.ndarray, arguments: d
     tolerance = 1e3 * np.finfo(x.dtype).eps ** (2 / 3)
     for name, variable in variables.items():
         expected = finite_differences(loss, variable)
-        np.testing.assert_allclose(getattr(grads, f"d{name}"), expected, rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(getattr(grads, name), expected, rtol=0, atol=tolerance, err_msg=name)
 
 
 def misaligned(a: np.ndarray) -> np.ndarray:

@@ -17,18 +17,22 @@ MAX_LINES = 400
 # never from a line above and never from a neighbour on its line. A name covers what is inside it
 # unless that has a line of its own; `normkernels` is only the package's __init__.
 LAYERS = [
-    "normkernels.cli",
+    "normkernels.cli  normkernels.sklearn",
     "normkernels.bench",
     "normkernels",
     "normkernels.norms",
     "normkernels.functional",
+    "normkernels._local_response  normkernels._scaling",
     "normkernels._passes",
     "normkernels._validate",
     "normkernels._plan",
     "normkernels._dispatch",
     "normkernels.cpu  normkernels.reference",
     "normkernels.cpu.launch",
-    "normkernels.cpu.rows  normkernels.cpu.channels  normkernels.cpu.short_runs  normkernels.cpu.columns",
+    "normkernels.cpu.launch_rows  normkernels.cpu.launch_channels  normkernels.cpu.launch_local_response",
+    "normkernels.cpu.run",
+    "normkernels.cpu.rows  normkernels.cpu.groups  normkernels.cpu.local_response",
+    "normkernels.cpu.channels  normkernels.cpu.short_runs  normkernels.cpu.columns",
     "normkernels.cpu.row_primitives  normkernels.cpu.channel_primitives  normkernels.cpu.column_primitives",
     "normkernels.cpu.primitives",
     "normkernels.cpu.vectors",
@@ -42,7 +46,7 @@ DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split
 
 # What `import normkernels` may depend on; the command line and the benchmarks may depend on more.
 CORE = {"llvmlite", "normkernels", "numba", "numpy", *sys.stdlib_module_names}
-NEEDS_EXTRA = ("normkernels.cli", "normkernels.bench")
+NEEDS_EXTRA = ("normkernels.cli", "normkernels.bench", "normkernels.sklearn")
 
 
 def module_files(package=PACKAGE):
@@ -119,7 +123,7 @@ def test_nothing_imports_upward():
     [
         ("normkernels.cpu.primitives", "from ..functional import layer_norm"),
         ("normkernels.cpu.primitives", "from .. import _plan"),
-        ("normkernels.cpu.rows", "from .channels import forward"),
+        ("normkernels.cpu.channels", "from .rows import forward"),
         ("normkernels.cpu.jit", "def f():\n    import normkernels.cpu.launch"),
         ("normkernels._plan", "if TYPE_CHECKING:\n    from normkernels import norms"),
         ("normkernels._plan", "from . import __version__"),
@@ -162,7 +166,7 @@ def test_import_is_light():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     added = set(run.stdout.split())
-    heavy = {"click", "cpuinfo", "cupy", "matplotlib", "psutil", "rich", "torch", "yaml"}
+    heavy = {"click", "cpuinfo", "cupy", "matplotlib", "psutil", "rich", "sklearn", "torch", "yaml"}
     assert "normkernels" in added
     assert not {name for name in added if name.split(".")[0] in heavy or "cuda" in name}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import normkernels as nk
-from helpers import DTYPES, LAYOUTS, assert_gradients, assert_matches, assert_same_bits, run
+from helpers import DTYPES, LAYOUTS, assert_gradients, assert_matches, assert_same_bits, epsilon, run
 from normkernels.norms import NORMS
 
 BATCH_NORM = NORMS["batch_norm"]
@@ -104,7 +104,7 @@ def test_backward_of_evaluation_is_its_derivative(dtype, rng):
     x, dy, arguments = problem((30, 4, 50), rng, dtype, training=False, weight=None, bias=None)
     grads = check(x, dy, arguments).grads
     rstd = 1 / np.sqrt(arguments["running_var"].astype(np.float64) + 1e-5)
-    np.testing.assert_allclose(grads.dx, dy * rstd[:, None], rtol=4 * np.finfo(dtype).eps)
+    np.testing.assert_allclose(grads.dx, dy * rstd[:, None], rtol=4 * epsilon(dtype))
 
 
 def test_running_statistics_over_many_batches(rng):

@@ -1,7 +1,10 @@
 """The `normkernels` command as a user meets it."""
 
 import dataclasses
+import os
+import stat
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,13 @@ pytest.importorskip("click")
 pytest.importorskip("rich")
 
 from normkernels import cli, functional
-from normkernels.bench import commands, markdown, results, run
+from normkernels.bench import commands, files, markdown, results, run
 from normkernels.bench.presets import presets
 from normkernels.bench.selection import DEFAULT, QUICK, BadOption, Selection, parse_shape, select
 from normkernels.norms import NORMS
+
+# One case, measured in no time.
+SMALL = "bench --quick --shape 3x8 --op layer_norm --pass forward --baseline none".split()
 
 
 @dataclasses.dataclass
@@ -51,6 +57,15 @@ def test_help_and_version(normkernels: Any) -> None:
     assert normkernels("--version").code == 0
 
 
+def test_help_says_what_repeats_and_what_is_replaced(normkernels: Any) -> None:
+    text = " ".join(normkernels("bench", "--help").out.split())
+    *others, last = [option.opts[0] for option in commands.bench.params if getattr(option, "multiple", False)]
+    assert f"{', '.join(others)} and {last} may be given several times" in text
+    assert "a name from `normkernels list`" in text
+    assert "without --op for every norm that takes it" in text
+    assert f"all between {markdown.START} and {markdown.END} is replaced" in text
+
+
 def test_list_names_norms_and_shapes(normkernels: Any) -> None:
     shown = normkernels("list")
     assert shown.code == 0
@@ -70,16 +85,16 @@ def test_bench_writes_what_it_measured(normkernels: Any) -> None:
     page = Path("page.md")
     page.write_text(f"{markdown.START}\n{markdown.END}\n")
     files = ("--json", "r.json", "--plot", "p.png", "--markdown", str(page))
-    shown = normkernels("bench", "--quick", "--shape", "3x8", "--dtype", "float64", *files)
+    shown = normkernels("bench", "--quick", "--shape", "3x8x2", "--dtype", "float64", *files)
     assert (shown.code, shown.err) == (0, "")
     outcome = results.load(Path("r.json"))
     assert {(row.case.op, row.case.pass_) for row in outcome.rows} == {
         (op, pass_) for op in NORMS for pass_ in ("forward", "backward")
     }
-    assert all(row.case.shape == (3, 8) and row.case.dtype == "float64" for row in outcome.rows)
+    assert all(row.case.shape == (3, 8, 2) and row.case.dtype == "float64" for row in outcome.rows)
     assert all(row.ratio and row.ratio > 0 for row in outcome.rows)
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
-    assert "normkernels bench --shape 3x8 --dtype float64 --quick`" in page.read_text()
+    assert "normkernels bench --shape 3x8x2 --dtype float64 --quick`" in page.read_text()
     for op in NORMS:
         assert f"{op} backward, float64" in shown.out
     assert sorted(p.name for p in Path().iterdir()) == ["p.png", "page.md", "r.json"]
@@ -111,15 +126,20 @@ def test_bench_threads_and_no_baseline(normkernels: Any) -> None:
         (["--threads", "0"], "--threads must be between 1 and", "0"),
         (["--batch", "many"], "--batch", "many"),
         (["--baseline", "foo"], "--baseline must be one of numpy, torch, none", "foo"),
-        (["--json", "nowhere/r.json"], "--json must name a file in a writable folder", "nowhere/r.json"),
-        (["--plot", "."], "--plot must name a file in a writable folder", "."),
+        (["--json", "nowhere/r.json"], "--json must name a file that can be written", "nowhere/r.json"),
+        (["--json", ""], "--json must name a file", "''"),
+        (["--plot", "."], "--plot must name a file that can be written", "."),
+        (["--plot", "p.xyz"], "--plot must name a .png file", "p.xyz"),
+        (["--json", "p.png", "--plot", "./p.png"], "--plot must name another file than --json", "p.png"),
         (["--markdown", "none.md"], "--markdown must name a readable page", "none.md"),
         (["--shape", "99999999x99999"], "must fit into the memory available", "99999999x99999"),
+        (["--shape", "9" * 400], "must fit into the memory available", "which needs more than 1000 TB\n"),
     ],
 )
 def test_a_bad_option_gets_one_line_and_code_2(
-    normkernels: Any, arguments: list[str], rule: str, value: str
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str], rule: str, value: str
 ) -> None:
+    monkeypatch.setattr(commands, "run", None)  # nothing is measured before
     shown = normkernels("bench", *arguments)
     assert shown.code == 2
     assert shown.out == ""
@@ -166,6 +186,109 @@ def test_what_does_not_fit_is_skipped_and_said(normkernels: Any) -> None:
     )
     assert shown.code == 0
     assert "skipped, memory too small: layer_norm/forward/shape/99999999x99999" in shown.out
+
+
+# The files it writes
+
+
+def test_a_link_is_followed_and_a_mode_is_kept(normkernels: Any, tmp_path: Path) -> None:
+    real = tmp_path / "folder" / "real.json"
+    real.parent.mkdir()
+    real.write_text("before")
+    real.chmod(0o600)
+    Path("link.json").symlink_to(real)
+    Path("new.png").symlink_to("folder/new.png")
+    assert normkernels(*SMALL, "--json", "link.json", "--plot", "new.png").code == 0
+    assert Path("link.json").readlink() == real
+    assert results.load(real).rows
+    assert stat.S_IMODE(real.stat().st_mode) == 0o600
+    assert Path("new.png").is_symlink()
+    assert Path("folder/new.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in real.parent.iterdir()) == ["new.png", "real.json"]
+
+
+def test_what_is_no_regular_file_is_written_to(normkernels: Any) -> None:
+    os.mkfifo("fifo")
+    read: list[bytes] = []
+    reader = threading.Thread(target=lambda: read.append(Path("fifo").read_bytes()), daemon=True)
+    reader.start()
+    shown = normkernels(*SMALL, "--json", "fifo")
+    reader.join(timeout=10)
+    assert (shown.code, shown.err) == (0, "")
+    assert stat.S_ISFIFO(Path("fifo").stat().st_mode)
+    Path("r.json").write_bytes(read[0])
+    assert results.load(Path("r.json")).rows
+
+
+def test_a_file_that_standard_output_goes_to_holds_nothing_else(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open("r.json", "wb") as stream:
+        monkeypatch.setattr(files, "STDOUT", stream.fileno())
+        inode = Path("r.json").stat().st_ino
+        shown = normkernels(*SMALL, "--json", "r.json")
+    assert (shown.code, shown.out) == (0, "")
+    assert "layer_norm forward" in shown.err
+    assert Path("r.json").stat().st_ino == inode
+    assert results.load(Path("r.json")).rows
+
+
+@pytest.mark.parametrize(("option", "name"), [("--json", "r.json"), ("--plot", "p.png"), ("--markdown", "p")])
+def test_a_protected_file_stays_even_for_root(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch, option: str, name: str
+) -> None:
+    monkeypatch.setattr(commands, "run", None)
+    Path(name).write_text(f"{markdown.START}\n{markdown.END}\n")
+    Path(name).chmod(0o444)
+    shown = normkernels(*SMALL, option, name)
+    rule = f"normkernels: {option} must name a file that can be written, got {name} (Permission denied)\n"
+    assert (shown.code, shown.out, shown.err) == (2, "", rule)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff", None])
+def test_a_page_must_be_fit_for_results(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    monkeypatch.setattr(commands, "run", None)
+    if content is None:
+        os.mkfifo("page")  # reading it would wait for ever
+    else:
+        Path("page").write_bytes(content)
+    shown = normkernels(*SMALL, "--markdown", "page")
+    assert (shown.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+    assert shown.err.startswith("normkernels: --markdown")
+    assert shown.err.endswith("got page\n")
+
+
+def test_a_failed_write_is_one_line_after_the_table(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_bytes = Path.write_bytes
+
+    def full(self: Path, content: bytes) -> int:
+        if content.startswith(b"{"):
+            raise OSError(28, "No space left on device")
+        return write_bytes(self, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    shown = normkernels(*SMALL, "--json", "r.json", "--plot", "p.png")
+    rule = "--json must name a file that can be written, got r.json (No space left on device)"
+    assert (shown.code, shown.err) == (2, f"normkernels: {rule}\n")
+    assert shown.out.startswith("layer_norm forward, float32")
+    assert [p.name for p in Path().iterdir()] == ["p.png"]
+
+
+@pytest.mark.parametrize("arguments", [["list"], [*SMALL, "--json", "r.json"]])
+def test_a_reader_that_has_enough_is_no_error(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with open(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        shown = normkernels(*arguments)
+    assert (shown.code, shown.err) == (0, "")
+    assert Path("r.json").is_file() == ("--json" in arguments)
 
 
 @pytest.mark.parametrize("package", cli.BENCH)
@@ -242,7 +365,7 @@ def test_selection_of_everything() -> None:
 
 
 def test_a_shape_goes_to_the_norms_that_take_it() -> None:
-    assert {c.op for c in select(Selection(shapes=["4x8"]))} == set(NORMS)
+    assert {c.op for c in select(Selection(shapes=["4x8x2"]))} == set(NORMS)
     assert "batch_norm" not in {c.op for c in select(Selection(shapes=["8"]))}
     assert "layer_norm" not in {c.op for c in select(Selection(shapes=["2x3x4"], layout="channels_last"))}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import normkernels as nk
-from helpers import DTYPES, LAYOUTS, assert_same_bits
+from helpers import DTYPES, LAYOUTS, assert_same_bits, epsilon
 from normkernels import reference
 
 
@@ -26,7 +26,7 @@ def test_matches_the_reference_over_any_axes(axis, dtype, rng):
     x = rng.normal(3, 2, (6, 5, 8, 9)).astype(dtype)
     result, expected = nk.moments(x, axis), reference.moments(x.astype(np.longdouble), axis)
     assert result.count == expected.count
-    eps = np.finfo(dtype).eps
+    eps = epsilon(dtype)
     for a, b in zip(result[1:], expected[1:], strict=True):
         assert (a.shape, a.dtype) == (b.shape, np.float64)
         np.testing.assert_allclose(a, b, rtol=10 * eps, atol=10 * eps)

@@ -6,7 +6,17 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from helpers import DTYPES, LAYOUTS, assert_gradients, assert_matches, assert_same_bits, oracle, run
+from helpers import (
+    DTYPES,
+    LAYOUTS,
+    accepted,
+    assert_gradients,
+    assert_matches,
+    assert_same_bits,
+    fitted,
+    oracle,
+    run,
+)
 from normkernels.norms import NORMS
 
 # Tails of vectors, several tiles in a group, several groups in a tile, few groups, many groups.
@@ -27,6 +37,7 @@ pytestmark = pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
 
 def problem(spec, shape, dtype, rng, **options):
     """x, dy and arguments for a norm"""
+    shape = fitted(spec, shape)
     x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))
     return x, dy, spec.arguments(shape, dtype, rng, **options)
 
@@ -41,14 +52,17 @@ def test_matches_the_reference(spec, dtype, shape, rng):
 @pytest.mark.parametrize("absent", [("weight",), ("bias",), ("weight", "bias")], ids="+".join)
 def test_weight_and_bias_may_be_absent(spec, absent, rng):
     x, dy, arguments = problem(spec, (6, 5, 33), np.float32, rng)
-    arguments |= {name: None for name in absent if name in arguments}
+    absent = [name for name in absent if name in spec.parameters]
+    arguments |= dict.fromkeys(absent)
     result = run(spec.kernels, x, dy, arguments)
     assert_matches(spec, result, x, dy, arguments)
-    assert all(getattr(result.grads, f"d{name}") is None for name in absent)
+    assert all(getattr(result.grads, spec.parameters[name]) is None for name in absent)
 
 
 def test_backward_is_the_derivative_of_the_forward(spec, rng):
-    assert_gradients(spec.kernels, *problem(spec, (3, 2, 5), np.float64, rng))
+    x, dy, arguments = problem(spec, (3, 2, 5), np.float64, rng)
+    arguments |= accepted(spec, r_max=1, d_max=0)  # the backward takes r and d for constants
+    assert_gradients(spec.kernels, x, dy, arguments, spec.parameters)
 
 
 @pytest.mark.parametrize("mean", [0, 1e2, 1e4, 1e6])
@@ -57,19 +71,24 @@ def test_backward_is_the_derivative_of_the_forward(spec, rng):
 )
 def test_float32_output_is_good_to_1e_5_at_any_mean(spec, mean, shape, rng):
     """The accuracy the project promises; PyTorch and a float32 two-pass err by 4e-3 at a mean of 1e4."""
+    shape = fitted(spec, shape)
     x = rng.normal(mean, 1, shape).astype(np.float32)
-    arguments = {**spec.arguments(shape, np.float32, rng), "weight": None, "bias": None}
+    arguments = {**spec.arguments(shape, np.float32, rng), **accepted(spec, weight=None, bias=None)}
     expected = oracle(spec, x, x, arguments).y
-    assert np.abs(spec.kernels.call(x, **arguments) - expected).max() <= 1e-5
+    scale = np.abs(expected).max() if spec.family == "windows" else 1  # those are no multiples of sd
+    assert np.abs(spec.kernels.call(x, **arguments) - expected).max() <= 1e-5 * scale
 
 
 @pytest.mark.parametrize("shape", [(1_000_000, 2), (2, 2, 500_000)], ids=str)
 def test_long_sums_do_not_drift(spec, shape):
     """Equal terms round the same way: 128 of them may, a million must not."""
-    x, dy = np.zeros(shape, np.float32), np.full(shape, 0.7, np.float32)
-    dbias = run(spec.kernels, x, dy, spec.arguments(shape, np.float32, np.random.default_rng(0))).grads.dbias
-    terms = x.size // len(dbias)
-    np.testing.assert_allclose(dbias, terms * float(dy.flat[0]), rtol=128 * np.finfo(np.float32).eps / 2)
+    shape = fitted(spec, shape)
+    x, dy = np.full(shape, float(not spec.centred), np.float32), np.full(shape, 0.7, np.float32)
+    arguments = spec.arguments(shape, np.float32, np.random.default_rng(0))
+    got, expected = (f.grads for f in (run(spec.kernels, x, dy, arguments), oracle(spec, x, dy, arguments)))
+    for name in spec.parameters.values():
+        sums = getattr(got, name), getattr(expected, name)
+        np.testing.assert_allclose(*sums, rtol=128 * np.finfo(np.float32).eps / 2)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -85,8 +104,8 @@ def test_one_shot_is_the_forward_to_the_bit(spec, dtype, rng):
 def test_results_have_the_shapes_and_dtypes_of_what_they_belong_to(spec, dtype, rng):
     x, dy, arguments = problem(spec, (4, 3, 5), dtype, rng)
     y, grads, *_ = run(spec.kernels, x, dy, arguments)
-    pairs = [(y, x), (grads.dx, x), (grads.dweight, arguments["weight"]), (grads.dbias, arguments["bias"])]
-    for result, of in pairs:
+    pairs = [(getattr(grads, of), arguments[name]) for name, of in spec.parameters.items()]
+    for result, of in [(y, x), (grads.dx, x), *pairs]:
         assert (result.shape, result.dtype) == (of.shape, of.dtype)
 
 
@@ -113,7 +132,7 @@ def test_broadcast_input(spec, rng):
 def test_strided_and_readonly_weight_and_bias(spec, rng):
     x, dy, arguments = problem(spec, (6, 5, 33), np.float32, rng)
     strided = copy.deepcopy(arguments)
-    for name in ("weight", "bias"):
+    for name in spec.parameters:
         strided[name] = strided[name][..., ::-1].copy()[..., ::-1]
         strided[name].flags.writeable = False
     y, saved = spec.kernels.forward(x, **strided)
@@ -123,12 +142,13 @@ def test_strided_and_readonly_weight_and_bias(spec, rng):
 
 def test_inputs_may_be_readonly_and_are_not_changed(spec, rng):
     x, dy, arguments = problem(spec, (6, 5, 33), np.float32, rng)
-    before = x.copy(), dy.copy(), arguments["weight"].copy(), arguments["bias"].copy()
-    for a in (x, dy, arguments["weight"], arguments["bias"]):
+    read = (x, dy, *(arguments[name] for name in spec.parameters))
+    before = copy.deepcopy(read)
+    for a in read:
         a.flags.writeable = False
     _, saved = spec.kernels.forward(x, **arguments)
     spec.kernels.backward(dy, saved)
-    assert_same_bits((x, dy, arguments["weight"], arguments["bias"]), before)
+    assert_same_bits(read, before)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -189,7 +209,7 @@ class Subclass(np.ndarray):
 def test_foreign_arrays_are_taken_without_a_copy(spec, wrap, rng):
     x, dy, arguments = problem(spec, (64, 16, 1024), np.float32, rng)
     expected, out = run(spec.kernels, x, dy, arguments), np.empty_like(x)
-    wrapped = {k: wrap(v) if k in ("weight", "bias") else v for k, v in copy.deepcopy(arguments).items()}
+    wrapped = {k: wrap(v) if k in spec.parameters else v for k, v in copy.deepcopy(arguments).items()}
     tracemalloc.start()
     y, saved = spec.kernels.forward(wrap(x), **wrapped, out=out)
     y_bits = y.copy()
@@ -197,5 +217,5 @@ def test_foreign_arrays_are_taken_without_a_copy(spec, wrap, rng):
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert_same_bits((y_bits, grads), (expected.y, expected.grads))
-    assert type(grads.dweight) is np.ndarray
+    assert all(type(g) is np.ndarray for g in grads if g is not None)
     assert peak < 1.5 * x.nbytes  # y_bits is one

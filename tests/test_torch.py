@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pytest
 
-from helpers import assert_within, bounds, oracle, run
+from helpers import accepted, assert_within, bounds, oracle, run
 from normkernels.norms import NORMS
 
 torch = pytest.importorskip("torch")
@@ -20,20 +20,22 @@ def as_torch(arguments):
     return result
 
 
-@pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
+SHARED = [spec for spec in NORMS.values() if hasattr(torch.nn.functional, spec.name)]
+
+
+@pytest.mark.parametrize("spec", SHARED, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("affine", [True, False])
 def test_matches_pytorch(spec, dtype, training, affine, rng):
     x, dy = (rng.normal(1, 2, (8, 6, 5, 33)).astype(dtype) for _ in range(2))
     arguments = spec.arguments(x.shape, dtype, rng)
-    if "training" in arguments:
-        arguments["training"] = training
+    arguments |= accepted(spec, training=training, use_input_stats=training)
     if not affine:
-        arguments |= {"weight": None, "bias": None}
+        arguments |= accepted(spec, weight=None, bias=None)
 
     theirs = as_torch(arguments)
-    leaves = {"x": torch.tensor(x), **{k: theirs[k] for k in ("weight", "bias") if theirs[k] is not None}}
+    leaves = {"x": torch.tensor(x), **{k: theirs[k] for k in spec.parameters if theirs[k] is not None}}
     for leaf in leaves.values():
         leaf.requires_grad_()
     y = getattr(torch.nn.functional, spec.name)(leaves["x"], **theirs)
@@ -56,9 +58,7 @@ def test_takes_tensors(spec, rng):
     """On the CPU, for everything but what is updated in place."""
     x, dy = (rng.normal(size=(8, 6, 33)).astype(np.float32) for _ in range(2))
     arguments = spec.arguments(x.shape, np.float32, rng)
-    tensors = {
-        k: torch.tensor(v) if k in ("weight", "bias") else v for k, v in copy.deepcopy(arguments).items()
-    }
+    tensors = {k: torch.tensor(v) if k in spec.parameters else v for k, v in copy.deepcopy(arguments).items()}
     y, saved = spec.kernels.forward(torch.tensor(x), **tensors)
     grads = spec.kernels.backward(torch.tensor(dy), saved)
     expected = run(spec.kernels, x, dy, arguments)

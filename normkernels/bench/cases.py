@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from ..norms import NORMS
 
-DTYPES = {"float32": 4, "float64": 8}
+DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
 # Tensors up to this size are measured warm: they come from the operation before, not from memory.
 WARM_BYTES = 64 * 1024

@@ -40,8 +40,10 @@ def worst_error(case: Case, inputs: Inputs) -> float:
     else:
         _, saved = kernels.forward(inputs.x, **arguments)
         results = kernels.backward(inputs.dy, saved)._asdict()
+    if case.op == "weight_norm":  # every slice has a parameter, as every channel
+        return _error_by_channel(0, case, inputs, arguments, results)
     if NORMS[case.op].family == "channels":
-        return _error_by_channel(case, inputs, arguments, results)
+        return _error_by_channel(case.channel_axis, case, inputs, arguments, results)
     return _error_by_row(case, inputs, results)
 
 
@@ -73,13 +75,13 @@ class _Errors:
 
 
 def _error_by_channel(
-    case: Case, inputs: Inputs, after: dict[str, Any], results: dict[str, Array | None]
+    axis: int, case: Case, inputs: Inputs, after: dict[str, Any], results: dict[str, Array | None]
 ) -> float:
     """Channel by channel; `after` holds the arguments as the kernels left them, running statistics too."""
-    channels = case.shape[1]
+    channels = inputs.x.shape[axis]
     errors = _Errors()
     for piece in _pieces(channels, inputs.x.size // channels):
-        where = (slice(None),) * case.channel_axis + (piece,)
+        where = (slice(None),) * axis + (piece,)
         arguments = {
             name: a[piece].astype(np.float64) if isinstance(a, np.ndarray) else a
             for name, a in inputs.arguments.items()

@@ -1,8 +1,11 @@
 """The command line: options in, cases measured, tables and files out."""
 
+import io
 import os
+import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 import numba
@@ -11,11 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import __version__, _buffers
 from ..norms import NORMS
-from . import markdown, results, timing
+from . import files, markdown, outputs, timing
 from .check import Mismatch
 from .machine import machine
 from .presets import presets
-from .results import Results
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .selection import LAYOUTS, BadOption, Selection, select
 from .table import show
@@ -31,6 +33,9 @@ class OneLineErrors(click.Group):
         except click.ClickException as error:
             click.echo(f"normkernels: {error.format_message()}", err=True)
             raise SystemExit(error.exit_code) from None
+        except BadOption as error:
+            click.echo(f"normkernels: {error}", err=True)
+            raise SystemExit(2) from None
         except click.Abort:
             click.echo("normkernels: interrupted", err=True)
             raise SystemExit(130) from None
@@ -45,20 +50,40 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
+def _file(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    if value == "":
+        raise BadOption(f"{parameter.opts[0]} must name a file, got ''")
+    return None if value is None else Path(value)
+
+
+_file_option = partial(click.option, type=click.Path(), callback=_file, metavar="FILE")
+
+
 @cli.command()
 @click.option("--op", "ops", multiple=True, help="A norm; default all.")
 @click.option("--pass", "passes", multiple=True, help="forward or backward; default both.")
-@click.option("--preset", "names", multiple=True, help="Layers of a model, or all; see `normkernels list`.")
-@click.option("--shape", "shapes", multiple=True, help="Your own: 32x64x56x56 (NxCxHxW) or 4096x768.")
+@click.option(
+    "--preset", "names", multiple=True, help="Layers of a model: a name from `normkernels list`, or all."
+)
+@click.option(
+    "--shape",
+    "shapes",
+    multiple=True,
+    help="Your own: 32x64x56x56 (NxCxHxW) or 4096x768; without --op for every norm that takes it.",
+)
 @click.option("--batch", "batches", multiple=True, type=int, help="N, or how many times a preset's rows.")
 @click.option("--dtype", "dtypes", multiple=True, help="float32 (default) or float64.")
 @click.option("--layout", default=LAYOUTS[0], show_default=True, help="Or channels_last: NHWC in memory.")
 @click.option("--threads", type=int, help="Threads of the kernels and of the copy; default all.")
 @click.option("--baseline", default=BASELINES[0], show_default=True, help=f"{', '.join(BASELINES)}.")
 @click.option("--quick", is_flag=True, help="Few small cases, few repetitions.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the results.")
-@click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="Write a PNG.")
-@click.option("--markdown", "page", type=click.Path(path_type=Path), help="Update the results in a page.")
+@_file_option(outputs.JSON, "json_file", help="Write the results.")
+@_file_option(outputs.PLOT, "plot_file", help="Write a picture, a .png file.")
+@_file_option(
+    outputs.MARKDOWN,
+    "page",
+    help=f"Write the results into a page: all between {markdown.START} and {markdown.END} is replaced.",
+)
 def bench(
     ops: tuple[str, ...],
     passes: tuple[str, ...],
@@ -78,17 +103,18 @@ def bench(
 
     Without options: layers of real models, both passes, about two minutes. A case is checked against
     the reference before it is timed.
+
+    --op, --pass, --preset, --shape, --batch and --dtype may be given several times.
     """
-    try:
-        cases = select(Selection(ops, passes, names, shapes, batches, dtypes, layout, quick))
-    except BadOption as error:
-        raise click.UsageError(str(error)) from None
+    named = ((outputs.JSON, json_file), (outputs.PLOT, plot_file), (outputs.MARKDOWN, page))
+    paths = {option: path for option, path in named if path}
+    cases = select(Selection(ops, passes, names, shapes, batches, dtypes, layout, quick))
     used = _threads(threads)
     _check_baseline(baseline)
-    _check_files(json_file, plot_file, page)
+    outputs.check(paths)
     fit, skipped = fitting(cases)
     if not fit:
-        raise click.UsageError(f"a case must fit into the memory available, got {memory_text(skipped[0])}")
+        raise BadOption(f"a case must fit into the memory available, got {memory_text(skipped[0])}")
 
     options = {
         "op": ops,
@@ -104,7 +130,8 @@ def bench(
     }
     plan = Plan(fit, used, baseline, timing.QUICK if quick else timing.FULL)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, transient=True) as progress:
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("starting", total=len(fit))
         done = iter(range(len(fit)))
         try:
@@ -116,8 +143,25 @@ def bench(
             )
         except (Mismatch, WorkerEnded) as error:
             raise click.ClickException(str(error)) from None
-    _write(outcome, json_file, plot_file, page)
-    show(outcome, Console())
+    taken = any(files.is_stream(path, files.STDOUT) for path in paths.values())
+    stream = sys.stderr if taken else sys.stdout
+    table = io.StringIO()
+    show(outcome, Console(file=table, force_terminal=stream.isatty() or None))
+    try:
+        _say(table.getvalue(), stream)
+    finally:  # whatever becomes of the table
+        outputs.write(outcome, paths)
+
+
+def _say(text: str, stream: TextIO | None = None) -> None:
+    """Print; a reader that has enough, like `head -1`, is no error."""
+    stream = stream or sys.stdout
+    try:
+        click.echo(text, file=stream, nl=not text.endswith("\n"), color=True)
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the flush at exit would fail again
+        if not isinstance(error, BrokenPipeError):
+            raise BadOption(f"standard output must be writeable, got {error.strerror}") from None
 
 
 def _threads(threads: int | None) -> int:
@@ -125,71 +169,44 @@ def _threads(threads: int | None) -> int:
     if threads is None:
         return int(numba.get_num_threads())
     if not 1 <= threads <= most:
-        raise click.UsageError(f"--threads must be between 1 and {most}, got {threads}")
+        raise BadOption(f"--threads must be between 1 and {most}, got {threads}")
     return threads
 
 
 def _check_baseline(baseline: str) -> None:
     if baseline not in BASELINES:
-        raise click.UsageError(f"--baseline must be one of {', '.join(BASELINES)}, got {baseline}")
+        raise BadOption(f"--baseline must be one of {', '.join(BASELINES)}, got {baseline}")
     if baseline == "torch" and not available():
-        raise click.UsageError("--baseline torch needs PyTorch: pip install torch")
-
-
-def _check_files(json_file: Path | None, plot_file: Path | None, page: Path | None) -> None:
-    """Say before a long run, not after it, that its results cannot be written."""
-    for option, path in (("--json", json_file), ("--plot", plot_file)):
-        if path and (path.is_dir() or not os.access(path.parent, os.W_OK)):
-            raise click.UsageError(f"{option} must name a file in a writable folder, got {path}")
-    if plot_file:
-        from . import plot  # noqa: F401  a missing matplotlib is better found now
-    if page:
-        try:
-            markdown.page_text(page)
-        except OSError:
-            raise click.UsageError(f"--markdown must name a readable page, got {page}") from None
-        except markdown.MarkersMissing as error:
-            raise click.UsageError(f"--markdown: {error}") from None
-
-
-def _write(outcome: Results, json_file: Path | None, plot_file: Path | None, page: Path | None) -> None:
-    if json_file:
-        results.save(outcome, json_file)
-    if plot_file:
-        from .plot import plot  # matplotlib takes a second to import
-
-        plot(outcome, plot_file)
-    if page:
-        markdown.update(page, outcome)
+        raise BadOption("--baseline torch needs PyTorch: pip install torch")
 
 
 @cli.command("list")
 def list_() -> None:
     """The norms there are, and the presets with their shapes."""
-    click.echo(f"norms: {', '.join(NORMS)}")
+    _say(f"norms: {', '.join(NORMS)}")
     for preset in presets():
         batch = "" if len(preset.layers[0].sizes) == 2 else f", batch {preset.batch}"
-        click.echo(f"{preset.op}  {preset.name}{batch}")
+        _say(f"{preset.op}  {preset.name}{batch}")
         for layer in preset.layers:
             shape = "x".join(map(str, layer.shape(preset.batch)))
-            click.echo(f"  {layer.count:3} × {shape}")
+            _say(f"  {layer.count:3} × {shape}")
 
 
 @cli.command()
 def info() -> None:
     """This machine, and what the kernels run on."""
     m = machine(numba.get_num_threads())
-    click.echo(f"cpu              {m.cpu}")
-    click.echo(f"cores            {m.cores} ({m.logical_cores} logical)")
+    _say(f"cpu              {m.cpu}")
+    _say(f"cores            {m.cores} ({m.logical_cores} logical)")
     for level, size in m.caches.items():
-        click.echo(f"{level:16} {size // 1024} KB each")
-    click.echo(f"last level       {m.last_level_bytes // 1024} KB in all")
-    click.echo(f"memory           {m.memory_bytes / 2**30:.1f} GB")
-    click.echo(f"threads          {m.threads}")
-    click.echo(f"threading layer  {m.threading_layer}")
+        _say(f"{level:16} {size // 1024} KB each")
+    _say(f"last level       {m.last_level_bytes // 1024} KB in all")
+    _say(f"memory           {m.memory_bytes / 2**30:.1f} GB")
+    _say(f"threads          {m.threads}")
+    _say(f"threading layer  {m.threading_layer}")
     asked = os.environ.get(_buffers.ENVIRONMENT, "not set")
-    click.echo(f"buffer pool      {_buffers._pool.limit / 2**20:.0f} MB ({_buffers.ENVIRONMENT} {asked})")
-    click.echo(f"os               {m.os}")
-    click.echo(f"python           {m.python}")
+    _say(f"buffer pool      {_buffers._pool.limit / 2**20:.0f} MB ({_buffers.ENVIRONMENT} {asked})")
+    _say(f"os               {m.os}")
+    _say(f"python           {m.python}")
     for name, number in m.versions.items():
-        click.echo(f"{name:16} {number}")
+        _say(f"{name:16} {number}")

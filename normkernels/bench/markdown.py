@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from .results import Results, Row, replacing
+from .files import write
+from .results import Results, Row
 from .selection import LAYOUTS
 from .summary import (
     Means,
@@ -35,8 +36,7 @@ def update(path: Path, results: Results) -> None:
     """Put the results between the markers of a page."""
     text = page_text(path)
     head, tail = text[: text.index(START) + len(START)], text[text.index(END) :]
-    with replacing(path) as temporary:
-        temporary.write_text(f"{head}\n{render(results)}\n{tail}", encoding="utf-8")
+    write(path, f"{head}\n{render(results)}\n{tail}".encode())
 
 
 def render(results: Results) -> str:

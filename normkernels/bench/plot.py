@@ -1,5 +1,6 @@
 """Results as a picture: how near every case comes to the limit."""
 
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -7,7 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from .results import Results, Row, replacing
+from .files import write
+from .results import Results, Row
 from .summary import baseline_name, caption, groups, preset_title
 
 COLOURS = {"forward": "#3b75af", "backward": "#e08a3c"}
@@ -27,8 +29,9 @@ def plot(results: Results, path: Path) -> None:
     axes[-1].set_xlabel("bytes that must move per second, as a fraction of a large copy")
     figure.suptitle(f"normkernels: how near to the limit\n{caption(results)}", fontsize=10)
     figure.legend(handles=_legend(results), loc="outside lower center", ncols=3, frameon=False, fontsize=9)
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png")
+    picture = BytesIO()
+    figure.savefig(picture, dpi=150, format="png")
+    write(path, picture.getvalue())
 
 
 def _draw(ax: Axes, norm: str, lines: list[tuple[str, list[Row]]]) -> None:

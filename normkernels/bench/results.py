@@ -1,10 +1,7 @@
 """What a run of the benchmark leaves behind, as values and as a JSON file."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .cases import Case
+from .files import write
 from .machine import Machine
 
 SCHEMA = 1
@@ -105,8 +103,7 @@ class Results:
 def save(results: Results, path: Path) -> None:
     """Write the results as JSON; an interrupted write leaves the file as it was."""
     document = {"schema": SCHEMA, **as_json(results)}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write(path, (json.dumps(document, indent=1) + "\n").encode())
 
 
 def as_json(value: Any) -> dict[str, Any]:
@@ -162,19 +159,3 @@ def baseline_from(fields: dict[str, Any] | None) -> Baseline | None:
     if fields is None:
         return None
     return Baseline(fields["name"], Timing(**fields["fresh"]), CopySpeed(**fields["copy"]))
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-    os.close(handle)
-    try:
-        yield Path(name)
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -43,7 +43,10 @@ def fitting(cases: Sequence[Case]) -> tuple[list[Case], list[Case]]:
 
 def memory_text(case: Case) -> str:
     """What a case needs, for a person."""
-    return f"{case.id}, which needs {case.memory(cache_sizes()[1]) / 1e9:.1f} GB"
+    needed = case.memory(cache_sizes()[1])
+    most = 1000 * 10**12
+    text = f"{needed / 1e9:.1f} GB" if needed <= most else f"more than {most // 10**12} TB"
+    return f"{case.id}, which needs {text}"
 
 
 def run(

@@ -14,19 +14,35 @@ LAYOUTS = ("contiguous", "channels_last")
 # preset -> batches of a run without options: about two minutes on two cores.
 DEFAULT = {
     "resnet50": (32,),
-    "resnet18": (16, 1),
+    "resnet18": (1,),
     "mlp": (60,),
-    "convnext_b": (1,),
     "bert_base": (1,),
     "gpt2": (4, 1),
     "vit_s16": (1,),
     "decode": (1,),
+    "llama3_8b": (1,),
+    "diffusion": (8,),
+    "cyclegan": (1,),
+    "inception_v3": (4,),
+    "hifigan": (1,),
+    "alexnet": (32,),
 }
-QUICK = {"resnet18": (1,), "mlp": (60,), "vit_s16": (1,), "smoke": (1,)}
+QUICK = {
+    "resnet18": (1,),
+    "mlp": (60,),
+    "vit_s16": (1,),
+    "smoke": (1,),
+    "qwen2_5_7b": (1,),
+    "diffusion": (1,),
+    "cyclegan": (1,),
+    "inception_v3": (1,),
+    "hifigan": (1,),
+    "alexnet": (1,),
+}
 
 
 class BadOption(ValueError):
-    """An option with which nothing can be measured; the message is one line for the user."""
+    """An option that cannot be followed; the message is one line for the user."""
 
 
 @dataclass(frozen=True)
@@ -126,12 +142,15 @@ def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
 
 def _problem(op: str, shape: tuple[int, ...], layout: str) -> str | None:
     """Why a norm cannot be measured on a shape, or None."""
-    if NORMS[op].family != "channels":
+    spec = NORMS[op]
+    if spec.family == "rows":
         return None if layout == "contiguous" else f"--layout {layout} needs a norm over channels, not {op}"
-    if len(shape) < 2:
-        return f"--shape of {op} must be NxC or NxCx..."
+    if len(shape) < spec.min_ndim:
+        return f"--shape of {op} must be NxC{'xH' * (spec.min_ndim - 2)} or NxCxHxW..."
     if layout == "channels_last" and len(shape) < 3:
         return "--shape for channels_last must have a size beside N and C"
-    if math.prod(shape) == shape[1]:
+    if spec.family == "windows":
+        return None
+    if math.prod(shape) == shape[1] or (op == "instance_norm" and math.prod(shape[2:]) == 1):
         return f"--shape of {op} must have more than one value per channel"
     return None

@@ -27,8 +27,13 @@ def show(results: Results, console: Console) -> None:
         console.print(_table(title, rows, baseline))
     console.print(caption(results))
     console.print(
+        "× 6: a model has 6 such layers, and the mean counts them all. "
+        "p10–p90: tenth and ninetieth percentile of the time, in its unit."
+    )
+    console.print(
         "of copy: bytes that must move (2 tensors forward, 3 backward) per second, as a fraction of a large "
-        "copy; ◀ furthest from it. Tensors of 64 KB and less stay in cache and have none."
+        "copy; ◀ is the lowest of a table. Tensors of 64 KB and less stay in cache and have none. "
+        "into out: the same, into an array of the caller."
     )
     if baseline == "PyTorch":
         console.print("vs PyTorch: ratio of the fractions of copy, each library in its own process.")

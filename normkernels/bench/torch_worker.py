@@ -64,9 +64,93 @@ def batch_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
     return Contender(torch.ops.aten.native_batch_norm_backward, arguments, {})
 
 
+def rms_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """F.rms_norm; on the CPU it is several functions, and its backward what autograd makes of them."""
+    x, dy, a = tensors(case, inputs)
+    call = (list(x.shape[-1:]), a["weight"], a["eps"])
+    if case.pass_ == "forward":
+        return Contender(torch.nn.functional.rms_norm, [(t, *call) for t in _copies(x, slots)], {})
+    a["weight"].requires_grad_()
+    arguments = []
+    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
+        with torch.enable_grad():
+            y = torch.nn.functional.rms_norm(t.requires_grad_(), *call)
+        arguments.append((y, (t, a["weight"]), dt, True))
+    return Contender(torch.autograd.grad, arguments, {})
+
+
+def group_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """F.group_norm, or its backward called directly."""
+    x, dy, a = tensors(case, inputs)
+    groups, weight, bias = a["num_groups"], a["weight"], a["bias"]
+    if case.pass_ == "forward":
+        call = (groups, weight, bias, EPS)
+        return Contender(torch.nn.functional.group_norm, [(t, *call) for t in _copies(x, slots)], {})
+    n, c, inner = x.shape[0], x.shape[1], x[0, 0].numel()
+    arguments = []
+    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
+        _, mean, rstd = torch.native_group_norm(t, weight, bias, n, c, inner, groups, EPS)
+        arguments.append((dt, t, mean, rstd, weight, n, c, inner, groups, [True] * 3))
+    return Contender(torch.ops.aten.native_group_norm_backward, arguments, {})
+
+
+def instance_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """F.instance_norm, which is batch norm of a (1, N * C, ...) view; its backward is that of batch norm."""
+    x, dy, a = tensors(case, inputs)
+    if case.pass_ == "forward":
+        call = (a["running_mean"], a["running_var"], a["weight"], a["bias"], True, MOMENTUM, EPS)
+        return Contender(torch.nn.functional.instance_norm, [(t, *call) for t in _copies(x, slots)], {})
+    n = x.shape[0]
+    shape, running = (1, -1, *x.shape[2:]), (a["running_mean"].repeat(n), a["running_var"].repeat(n))
+    weight, bias = a["weight"].repeat(n), a["bias"].repeat(n)
+    arguments = []
+    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
+        flat = t.reshape(shape)
+        _, mean, rstd = torch.native_batch_norm(flat, weight, bias, *running, True, MOMENTUM, EPS)
+        arguments.append((dt.reshape(shape), flat, weight, *running, mean, rstd, True, EPS, [True] * 3))
+
+    def backward(*call: Any) -> tuple[torch.Tensor, ...]:
+        dx, *sums = torch.ops.aten.native_batch_norm_backward(*call)
+        return dx.reshape(x.shape), *(s.reshape(n, -1).sum(0) for s in sums)
+
+    return Contender(backward, arguments, {})
+
+
+def weight_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """The fused function behind torch.nn.utils.weight_norm, or its backward called directly."""
+    v, dw, a = tensors(case, inputs)
+    g = a["g"].reshape(-1, *[1] * (v.ndim - 1))
+    if case.pass_ == "forward":
+        return Contender(torch._weight_norm, [(t, g, 0) for t in _copies(v, slots)], {})
+    arguments = []
+    for t, dt in zip(_copies(v, slots), _copies(dw, slots), strict=True):
+        _, norms = torch.ops.aten._weight_norm_interface(t, g, 0)
+        arguments.append((dt, t, g, norms, 0))
+    return Contender(torch.ops.aten._weight_norm_interface_backward, arguments, {})
+
+
+def local_response_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """F.local_response_norm, or its backward as autograd puts it together."""
+    x, dy, a = tensors(case, inputs)
+    if case.pass_ == "forward":
+        function = torch.nn.functional.local_response_norm
+        return Contender(function, [(t, a["size"]) for t in _copies(x, slots)], {})
+    arguments = []
+    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
+        with torch.enable_grad():
+            y = torch.nn.functional.local_response_norm(t.requires_grad_(), a["size"])
+        arguments.append((y, (t,), dt, True))
+    return Contender(torch.autograd.grad, arguments, {})
+
+
 NORMS: dict[str, Callable[[Case, Inputs, int], Contender]] = {
     "batch_norm": batch_norm,
+    "group_norm": group_norm,
+    "instance_norm": instance_norm,
     "layer_norm": layer_norm,
+    "local_response_norm": local_response_norm,
+    "rms_norm": rms_norm,
+    "weight_norm": weight_norm,
 }
 
 

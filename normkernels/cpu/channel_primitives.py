@@ -45,30 +45,56 @@ def gradient_constants(x, mean, rstd, weight, c1, c2, training, constants, strid
 
 
 @primitive
+def correction(mean, rstd, running_mean, running_var, eps, r_max, d_max):
+    """r and d of batch renormalization, (1, 0) where they must be: y = (x_hat * r + d) * weight + bias"""
+    if r_max == 1.0 and d_max == 0.0:
+        return 1.0, 0.0
+    running_rstd = reciprocal_sd(running_var, eps)
+    r = running_rstd / rstd if rstd != 0.0 else 1.0
+    d = (mean - running_mean) * running_rstd
+    return min(max(r, 1.0 / r_max), r_max), min(max(d, -d_max), d_max)
+
+
+@primitive
 def finish_moments(
-    x, c, channels, count, weight, bias, eps, running, factor, partials, tiles, mean, rstd, constants, stride
+    x, c, channels, count, weight, bias, settings, statistics, partials, tiles, constants, stride
 ):  # fmt: skip
     """From the moments of its tiles to the statistics of channel c and the constants of its output.
 
-    running: (2, channels), mean and unbiased variance; the new ones have the weight `factor`.
+    settings: eps, the weight of this batch in the running statistics, r_max, d_max. statistics: rows of
+    mean, rstd, running mean, running (unbiased) variance, and the r and d that the two before decide.
     """
-    mean[c], m2 = merged(offset(partials, 4 * tiles * c), tiles)
-    rstd[c] = reciprocal_sd(m2 / count, eps)
-    running[c] = (1.0 - factor) * running[c] + factor * mean[c]
-    running[channels + c] = (1.0 - factor) * running[channels + c] + factor * (m2 / (count - 1))
-    forward_constants(x, mean[c], rstd[c], weight[c], bias[c], constants, stride)
+    eps, factor, r_max, d_max = settings[0], settings[1], settings[2], settings[3]
+    running_mean, running_var = offset(statistics, 2 * channels), offset(statistics, 3 * channels)
+    mean, m2 = merged(offset(partials, 4 * tiles * c), tiles)
+    rstd = reciprocal_sd(m2 / count, eps)
+    r, d = correction(mean, rstd, running_mean[c], running_var[c], eps, r_max, d_max)
+    running_mean[c] = (1.0 - factor) * running_mean[c] + factor * mean
+    running_var[c] = (1.0 - factor) * running_var[c] + factor * (m2 / (count - 1))
+    statistics[c], statistics[channels + c] = mean, rstd
+    statistics[4 * channels + c], statistics[5 * channels + c] = r, d
+    forward_constants(x, mean, rstd, weight[c] * r, bias[c] + weight[c] * d, constants, stride)
+
+
+@primitive
+def dot_constants(x, mean, rstd, constants, stride):
+    """hi and r: dy * (x - hi) * r is about dy * x_hat and stays in the range of the dtype as that does"""
+    constants[0], constants[stride] = as_element(x, mean), as_scale(x, rstd)
 
 
 @primitive
 def finish_dots(
     x, c, count, weight, mean, rstd, training, partials, tiles, dweight, dbias, constants, stride
 ):  # fmt: skip
-    """From the dots of its tiles, taken about constants[0], to the sums and the gradient of channel c."""
+    """From the dots of its tiles to the sums and the gradient of channel c.
+
+    The dots are sums of dy * (x - hi) * r, where the constants begin with hi and r.
+    """
     dot = dbias[c] = 0.0
     for k in range(2 * tiles * c, 2 * tiles * (c + 1), 2):
         dot += partials[k]
         dbias[c] += partials[k + 1]
-    dweight[c] = (dot - (mean[c] - np.float64(constants[0])) * dbias[c]) * rstd[c]
+    dweight[c] = dot + (constants[0] - mean[c]) * constants[stride] * dbias[c]
     c1, c2 = dweight[c] / count, dbias[c] / count
     gradient_constants(x, mean[c], rstd[c], weight[c], c1, c2, training, constants, stride)
 
@@ -114,27 +140,48 @@ def run_gradient(dy, x, n, constants, dx, stream):
 
 
 @primitive
-def _add_dots(dy, x, n, hi, s, q):
-    """The vectors s and q plus dy and dy * (x - hi) of a run."""
+def _weighted_gradient_part(dy, x, i, n, constants, dx, stream):
+    d = fma(load_part(dy, i, n, constants[0]), constants[4], -constants[2])
+    d = fma(load_part(x, i, n, constants[0]) - constants[0], constants[3], d)
+    put_part(dx, i, n, d * constants[1], stream)
+
+
+@primitive
+def weighted_run_gradient(dy, x, n, constants, dx, stream):
+    """dx = (dy * weight - c2 + (x - hi) * k) * rstd; constants: hi, rstd, c2, k, weight"""
+    i = streamed_head(dx, n, stream)
+    if i > 0:
+        _weighted_gradient_part(dy, x, 0, i, constants, dx, stream)
+    while i + lanes(x) <= n:
+        d = fma(load(x, i) - constants[0], constants[3], fma(load(dy, i), constants[4], -constants[2]))
+        put(dx, i, d * constants[1], stream)
+        i += lanes(x)
+    if i < n:
+        _weighted_gradient_part(dy, x, i, n - i, constants, dx, stream)
+
+
+@primitive
+def _add_dots(dy, x, n, hi, r, s, q):
+    """The vectors s and q plus dy and dy * (x - hi) * r of a run."""
     whole = n - n % lanes(x)
     for i in range(0, whole, lanes(x)):
         d = load(dy, i)
         s = s + d
-        q = fma(load(x, i) - hi, d, q)
+        q = fma((load(x, i) - hi) * r, d, q)
     if whole < n:
         d = load_part(dy, whole, n - whole, as_element(x, 0.0))
         s = s + d
-        q = fma(load_part(x, whole, n - whole, hi) - hi, d, q)
+        q = fma((load_part(x, whole, n - whole, hi) - hi) * r, d, q)
     return s, q
 
 
 @primitive
-def tile_dots(dy, x, outer, stride, n, hi):
-    """Sums of dy * (x - hi) and of dy over a tile."""
+def tile_dots(dy, x, outer, stride, n, hi, r):
+    """Sums of dy * (x - hi) * r and of dy over a tile."""
     s = zeros(x)
     q = zeros(x)
     for g in range(outer):
-        s, q = _add_dots(offset(dy, g * stride), offset(x, g * stride), n, hi, s, q)
+        s, q = _add_dots(offset(dy, g * stride), offset(x, g * stride), n, hi, r, s, q)
     return np.float64(total(q)), np.float64(total(s))
 
 
@@ -176,7 +223,7 @@ def block_moments(x, t, start, end, outer, channels, inner, scratch, constants, 
 
 @primitive
 def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, constants, partials):
-    """Sums of dy * (x - hi) and of dy of tile t of the channels start..end, as `block_moments`."""
+    """Sums of dy * (x - hi) * r and of dy of tile t of the channels start..end, as `block_moments`."""
     run, runs, first, n = tile_bounds(t, outer, inner)
     for c in range(start, end):
         s = room(scratch, c)
@@ -186,7 +233,9 @@ def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, constants,
         for c in range(start, end):
             s, k = room(scratch, c), (g * channels + c) * inner + first
             dy_run, x_run = offset(dy, k), offset(x, k)
-            v, w = _add_dots(dy_run, x_run, n, constants[c, 0], load(s, 0), load(s, lanes(x)))
+            v, w = _add_dots(
+                dy_run, x_run, n, constants[c, 0], constants[c, 1], load(s, 0), load(s, lanes(x))
+            )
             store(s, 0, v)
             store(s, lanes(x), w)
     for c in range(start, end):

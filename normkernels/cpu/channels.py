@@ -6,7 +6,7 @@ no bits. Where there are too few channels to share out, `forward_tiles` and `bac
 out the tiles of all channels, and read the array twice.
 
 In all of them constants: (channels, 4) in the dtype of x; partials: (channels, tiles, 4 or 2) in
-float64; scratch: (channels, 2 vectors) in the dtype of x; running: (2, channels) in float64.
+float64; scratch: (channels, 2 vectors) in the dtype of x; settings, statistics: as for `finish_moments`.
 """
 
 from numba import prange
@@ -14,6 +14,7 @@ from numba import prange
 from .channel_primitives import (
     block_dots,
     block_moments,
+    dot_constants,
     finish_dots,
     finish_moments,
     forward_constants,
@@ -41,7 +42,7 @@ def _tile(k, outer, channels, inner):
 @primitive
 def _moments_piece(x, k, outer, channels, inner, partials):
     c, t, start, runs, n = _tile(k, outer, channels, inner)
-    moments = tile_moments(offset(pointer(x), start), runs, channels * inner, n)
+    moments = tile_moments(offset(pointer(x), start), runs, channels * inner, n, True)
     for j in range(4):
         partials[c, t, j] = moments[j]
 
@@ -81,8 +82,8 @@ def normalize(x, outer, channels, inner, mean, rstd, weight, bias, constants, y,
 
 @kernel
 def forward(
-    x, outer, channels, inner, block, weight, bias, eps, running, factor, scratch, constants, partials,
-    y, mean, rstd, stream,
+    x, outer, channels, inner, block, weight, bias, settings, statistics, scratch, constants, partials,
+    y, stream,
 ):  # fmt: skip
     """y = (x - mean) * rstd * weight + bias with the statistics of x; a block is one piece of work."""
     for b in prange(-(-channels // block)):
@@ -92,8 +93,8 @@ def forward(
         for c in range(start, end):
             a = offset(pointer(constants), 4 * c)
             finish_moments(
-                pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), eps, pointer(running),
-                factor, pointer(partials), partials.shape[1], pointer(mean), pointer(rstd), a, 1,
+                pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+                pointer(statistics), pointer(partials), partials.shape[1], a, 1,
             )  # fmt: skip
         for n in range(outer):
             for c in range(start, end):
@@ -105,16 +106,16 @@ def forward(
 
 @kernel
 def forward_tiles(
-    x, outer, channels, inner, weight, bias, eps, running, factor, constants, partials, y, mean, rstd, stream
-):
+    x, outer, channels, inner, weight, bias, settings, statistics, constants, partials, y, stream,
+):  # fmt: skip
     """As `forward`; a tile is one piece of work."""
     for k in prange(channels * tile_count(outer, inner)):
         _moments_piece(x, k, outer, channels, inner, partials)
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         finish_moments(
-            pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), eps, pointer(running),
-            factor, pointer(partials), partials.shape[1], pointer(mean), pointer(rstd), a, 1,
+            pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+            pointer(statistics), pointer(partials), partials.shape[1], a, 1,
         )  # fmt: skip
     for p in prange(-(-outer * channels * inner // PIECE)):
         _normalize_piece(x, p, outer, channels, inner, constants, y, stream)
@@ -122,14 +123,14 @@ def forward_tiles(
 
 @kernel
 def backward(
-    dy, x, outer, channels, inner, block, weight, mean, rstd, training, scratch, constants, partials,
-    dx, dweight, dbias, stream,
+    dy, x, outer, channels, inner, block, weight, mean, rstd, training, scratch, constants, partials, dx,
+    dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
         for c in range(start, end):
-            constants[c, 0] = mean[c]
+            dot_constants(pointer(x), mean[c], rstd[c], offset(pointer(constants), 4 * c), 1)
         for t in range(tile_count(outer, inner)):
             block_dots(
                 pointer(dy), pointer(x), t, start, end, outer, channels, inner, scratch, constants, partials
@@ -154,30 +155,17 @@ def backward(
 
 @kernel
 def backward_tiles(
-    dy,
-    x,
-    outer,
-    channels,
-    inner,
-    weight,
-    mean,
-    rstd,
-    training,
-    constants,
-    partials,
-    dx,
-    dweight,
-    dbias,
+    dy, x, outer, channels, inner, weight, mean, rstd, training, constants, partials, dx, dweight, dbias,
     stream,
-):
+):  # fmt: skip
     """As `backward`; a tile is one piece of work."""
     for c in range(channels):
-        constants[c, 0] = mean[c]
+        dot_constants(pointer(x), mean[c], rstd[c], offset(pointer(constants), 4 * c), 1)
     for k in prange(channels * tile_count(outer, inner)):
         c, t, start, runs, n = _tile(k, outer, channels, inner)
         dy_tile, x_tile = offset(pointer(dy), start), offset(pointer(x), start)
         partials[c, t, 0], partials[c, t, 1] = tile_dots(
-            dy_tile, x_tile, runs, channels * inner, n, constants[c, 0]
+            dy_tile, x_tile, runs, channels * inner, n, constants[c, 0], constants[c, 1]
         )
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)

@@ -44,16 +44,16 @@ def column_spread(x, rows, stride, count, sums):
 
 
 @primitive
-def column_dots(dy, x, rows, stride, count, mean, sums):
-    """Sums of dy * (x - mean) and of dy for `count` columns; sums: two rows, `stride` apart."""
+def column_dots(dy, x, rows, stride, count, constants, sums):
+    """Sums of dy * (x - hi) * r and of dy for `count` columns; constants, sums: two rows, `stride` apart."""
     zero = as_element(x, 0.0)
-    hi = load_part(mean, 0, count, zero)
+    hi, r = load_part(constants, 0, count, zero), load_part(constants, stride, count, zero)
     s = zeros(x)
     q = zeros(x)
     for i in range(rows):
         d = load_part(dy, i * stride, count, zero)
         s = s + d
-        q = fma(load_part(x, i * stride, count, zero) - hi, d, q)
+        q = fma((load_part(x, i * stride, count, zero) - hi) * r, d, q)
     store_part(sums, 0, count, q)
     store_part(sums, stride, count, s)
 
@@ -67,65 +67,61 @@ def add_column_moments(x, rows, n, stride, sums):
     i = 0
     while i + lanes(x) <= n:
         pivot, s, q = load(sums, i), load(sums, i + 2 * stride), load(sums, i + 3 * stride)
-        for r in range(rows):
-            d = load(x, i + r * stride) - pivot
+        for k in range(i, i + rows * stride, stride):
+            d = load(x, k) - pivot
             s = s + d
             q = fma(d, d, q)
         store(sums, i + 2 * stride, s)
         store(sums, i + 3 * stride, q)
         i += lanes(x)
     if i < n:
+        zero = as_element(x, 0.0)
         n -= i
-        sums = offset(sums, i)
-        pivot, s, q = (
-            load_part(sums, 0, n, x[i]),
-            load_part(sums, 2 * stride, n, x[i]),
-            load_part(sums, 3 * stride, n, x[i]),
-        )
-        for r in range(rows):
-            d = load_part(x, i + r * stride, n, x[i]) - pivot
+        pivot, s = load_part(sums, i, n, zero), load_part(sums, i + 2 * stride, n, zero)
+        q = load_part(sums, i + 3 * stride, n, zero)
+        for k in range(i, i + rows * stride, stride):
+            d = load_part(x, k, n, zero) - pivot
             s = s + d
             q = fma(d, d, q)
-        store_part(sums, 2 * stride, n, s)
-        store_part(sums, 3 * stride, n, q)
+        store_part(sums, i + 2 * stride, n, s)
+        store_part(sums, i + 3 * stride, n, q)
 
 
 @primitive
 def add_column_dots(dy, x, rows, n, stride, sums):
-    """Sums of dy and dy * (x - hi) of n columns plus those of a few rows; as `add_column_moments`."""
+    """Sums of dy and dy * (x - hi) * r of n columns plus those of a few rows.
+
+    sums: rows of hi, r, and the two sums. All rows lie `stride` apart.
+    """
     i = 0
     while i + lanes(x) <= n:
-        hi, s, q = load(sums, i), load(sums, i + 2 * stride), load(sums, i + 3 * stride)
-        for r in range(rows):
-            k = i + r * stride
+        hi, r = load(sums, i), load(sums, i + stride)
+        s, q = load(sums, i + 2 * stride), load(sums, i + 3 * stride)
+        for k in range(i, i + rows * stride, stride):
             d = load(dy, k)
             s = s + d
-            q = fma(load(x, k) - hi, d, q)
+            q = fma((load(x, k) - hi) * r, d, q)
         store(sums, i + 2 * stride, s)
         store(sums, i + 3 * stride, q)
         i += lanes(x)
     if i < n:
+        zero = as_element(x, 0.0)
         n -= i
-        sums = offset(sums, i)
-        hi, s, q = (
-            load_part(sums, 0, n, x[i]),
-            load_part(sums, 2 * stride, n, x[i]),
-            load_part(sums, 3 * stride, n, x[i]),
-        )
-        for r in range(rows):
-            k = i + r * stride
-            d = load_part(dy, k, n, x[i])
+        hi, r = load_part(sums, i, n, zero), load_part(sums, i + stride, n, zero)
+        s, q = load_part(sums, i + 2 * stride, n, zero), load_part(sums, i + 3 * stride, n, zero)
+        for k in range(i, i + rows * stride, stride):
+            d = load_part(dy, k, n, zero)
             s = s + d
-            q = fma(load_part(x, k, n, x[i]) - hi, d, q)
-        store_part(sums, 2 * stride, n, s)
-        store_part(sums, 3 * stride, n, q)
+            q = fma((load_part(x, k, n, zero) - hi) * r, d, q)
+        store_part(sums, i + 2 * stride, n, s)
+        store_part(sums, i + 3 * stride, n, q)
 
 
 @primitive
 def _normalize_part(x, i, n, stride, constants, y, stream):
-    c = offset(constants, i)
-    d = load_part(x, i, n, x[i]) - load_part(c, 0, n, x[i])
-    put_part(y, i, n, fma(d, load_part(c, stride, n, x[i]), load_part(c, 2 * stride, n, x[i])), stream)
+    c, zero = offset(constants, i), as_element(x, 0.0)
+    d = load_part(x, i, n, zero) - load_part(c, 0, n, zero)
+    put_part(y, i, n, fma(d, load_part(c, stride, n, zero), load_part(c, 2 * stride, n, zero)), stream)
 
 
 @primitive
@@ -144,10 +140,11 @@ def columns_normalize(x, n, stride, constants, y, stream):
 
 @primitive
 def _gradient_part(dy, x, i, n, stride, constants, dx, stream):
-    c = offset(constants, i)
-    hi, scale = load_part(c, 0, n, x[i]), load_part(c, stride, n, x[i])
-    c2, k = load_part(c, 2 * stride, n, x[i]), load_part(c, 3 * stride, n, x[i])
-    put_part(dx, i, n, fma(load_part(x, i, n, x[i]) - hi, k, load_part(dy, i, n, x[i]) - c2) * scale, stream)
+    c, zero = offset(constants, i), as_element(x, 0.0)
+    hi, scale = load_part(c, 0, n, zero), load_part(c, stride, n, zero)
+    c2, k = load_part(c, 2 * stride, n, zero), load_part(c, 3 * stride, n, zero)
+    d = fma(load_part(x, i, n, zero) - hi, k, load_part(dy, i, n, zero) - c2)
+    put_part(dx, i, n, d * scale, stream)
 
 
 @primitive

@@ -9,7 +9,7 @@ with other channels, so no channel is ever in the cache alone.
 import numpy as np
 from numba import prange
 
-from .channel_primitives import finish_dots, finish_moments, forward_constants
+from .channel_primitives import dot_constants, finish_dots, finish_moments, forward_constants
 from .column_primitives import (
     ROWS,
     column_dots,
@@ -47,7 +47,7 @@ def _moments_piece(x, k, rows, cols, scratch, partials):
                 s = np.float64(sums[cols + c])
                 moments = np.float64(n), np.float64(sums[c]), s / n, np.float64(q[c]) - s * s / n
             else:
-                moments = tile_moments(offset(tile, c), n, cols, 1)
+                moments = tile_moments(offset(tile, c), n, cols, 1, True)
             for j in range(4):
                 partials[c, t, j] = moments[j]
 
@@ -93,20 +93,18 @@ def moments(x, rows, cols, scratch, partials, mean, m2):
 
 
 @kernel
-def forward(
-    x, rows, cols, weight, bias, eps, running, factor, scratch, partials, constants, y, mean, rstd, stream
-):
+def forward(x, rows, cols, weight, bias, settings, statistics, scratch, partials, constants, y, stream):
     """y = (x - mean) * rstd * weight + bias with the statistics of x.
 
-    scratch, partials: as for `moments`. constants: (3, cols) of hi, scale, shift in the dtype of x.
+    scratch, partials: as for `moments`. constants: (4, cols) in the dtype of x: hi, scale, shift, nothing.
     """
     for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
         _moments_piece(x, k, rows, cols, scratch, partials)
     for c in prange(cols):
         a = offset(pointer(constants), c)
         finish_moments(
-            pointer(x), c, cols, rows, pointer(weight), pointer(bias), eps, pointer(running), factor,
-            pointer(partials), partials.shape[1], pointer(mean), pointer(rstd), a, cols,
+            pointer(x), c, cols, rows, pointer(weight), pointer(bias), pointer(settings),
+            pointer(statistics), pointer(partials), partials.shape[1], a, cols,
         )  # fmt: skip
     block = 1 + PIECE // cols
     for b in prange(-(-rows // block)):
@@ -132,15 +130,16 @@ def normalize(x, rows, cols, mean, rstd, weight, bias, constants, y, stream):
 
 @kernel
 def backward(
-    dy, x, rows, cols, weight, mean, rstd, training, scratch, partials, constants, dx, dweight, dbias, stream
-):
+    dy, x, rows, cols, weight, mean, rstd, training, scratch, partials, constants, dx, dweight, dbias,
+    stream,
+):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
 
     scratch: (tiles, 2, cols), constants: (4, cols) of hi, scale, c2, k, both in the dtype of x.
     partials: (cols, tiles, 2) in float64.
     """
     for c in range(cols):
-        constants[0, c] = mean[c]
+        dot_constants(pointer(x), mean[c], rstd[c], offset(pointer(constants), c), cols)
     for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
         _dots_piece(dy, x, k, rows, cols, constants, scratch, partials)
     for c in prange(cols):

@@ -10,6 +10,7 @@ from .. import _formulas
 from .jit import primitive
 from .vectors import (
     as_element,
+    element,
     elements_to_cache_line,
     fma,
     lanes,
@@ -67,12 +68,12 @@ def _centred_sums(x, outer, stride, n, pivot, scale):
 
 @primitive
 def pivot_of(x, n):
-    """About the mean of the first elements; exactly x[0] where they are all equal."""
-    first = x[0]
+    """About the mean of the first elements; exactly the first where they are all equal."""
+    first = element(x, 0)
     quarter = as_element(x, 0.25)
     pivot = first
     for i in range(1, 4):
-        pivot += (x[min(i, n - 1)] - first) * quarter
+        pivot += (element(x, min(i, n - 1)) - first) * quarter
     return pivot
 
 
@@ -122,8 +123,24 @@ def tile_bounds(t, outer, n):
 
 
 @primitive
-def tile_moments(x, outer, stride, n):
-    """count, pivot, mean - pivot and m2 of a tile: one pass about a mean of its first elements."""
+def _squares(x, outer, stride, n):
+    """The sum of squares of a tile; again in a better unit where one left the range of the dtype."""
+    zero, unit = as_element(x, 0.0), 1.0
+    q = _centred_sums(x, outer, stride, n, zero, as_element(x, unit))[1]
+    if not SMALL < q < LARGE:
+        unit = RESCALE if not q < LARGE else 1.0 / RESCALE
+        q = _centred_sums(x, outer, stride, n, zero, as_element(x, 1.0 / unit))[1]
+    return q * unit * unit
+
+
+@primitive
+def tile_moments(x, outer, stride, n, centred):
+    """count, pivot, mean - pivot and m2 of a tile: one pass about a mean of its first elements.
+
+    Not centred: mean 0, and m2 is the sum of squares.
+    """
+    if not centred:
+        return np.float64(outer * n), 0.0, 0.0, _squares(x, outer, stride, n)
     pivot = pivot_of(x, n)
     s, q = _centred_sums(x, outer, stride, n, pivot, as_element(x, 1.0))
     return corrected(x, outer, stride, n, pivot, s, q)
@@ -145,11 +162,11 @@ def merged(tiles, count):
 
 
 @primitive
-def row_moments(x, n):
-    """mean and m2 of one run: its tiles merged in their order."""
-    count, origin, mean, m2 = tile_moments(x, 1, 0, min(n, TILE))
+def row_moments(x, n, centred):
+    """mean and m2 of one run: its tiles merged in their order; as `tile_moments` where not centred."""
+    count, origin, mean, m2 = tile_moments(x, 1, 0, min(n, TILE), centred)
     for t in range(TILE, n, TILE):
-        count_t, pivot, mean_t, m2_t = tile_moments(offset(x, t), 1, 0, min(TILE, n - t))
+        count_t, pivot, mean_t, m2_t = tile_moments(offset(x, t), 1, 0, min(TILE, n - t), centred)
         mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
         count += count_t
     return origin + mean, m2

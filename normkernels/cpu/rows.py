@@ -1,4 +1,7 @@
-"""Kernels over an array seen as (rows, cols): statistics per row, weight and bias per column.
+"""Kernels over an array seen as (rows, cols): statistics per row, weight and bias per element.
+
+weight and bias have `period` rows: row i takes the row i % period of them. Not centred: the mean is
+taken to be 0, which makes layer norm RMS norm.
 
 `forward` and `backward` share out blocks of rows. A few very long rows are shared out in tiles, by
 `forward_tiles` and `backward_tiles`, and read twice; a row has the same bits either way.
@@ -26,7 +29,7 @@ SINGLE = 256, 1024
 
 
 @kernel
-def forward(x, rows, cols, block, weight, bias, eps, y, mean, rstd, stream):
+def forward(x, rows, cols, block, weight, bias, period, centred, eps, y, mean, rstd, stream):
     """y = (x - mean) * rstd * weight + bias; `block` rows are one piece of work."""
     batch = max(1, BATCH // cols)
     for b in prange((rows + block - 1) // block):
@@ -34,88 +37,95 @@ def forward(x, rows, cols, block, weight, bias, eps, y, mean, rstd, stream):
         for first in range(b * block, end, batch):
             last = min(first + batch, end)
             for i in range(first, last):
-                mean[i], rstd[i] = row_moments(offset(pointer(x), i * cols), cols)
+                mean[i], rstd[i] = row_moments(offset(pointer(x), i * cols), cols, centred)
             for i in range(first, last):
                 rstd[i] = reciprocal_sd(rstd[i] / cols, eps)
             for i in range(first, last):
                 row, y_row = offset(pointer(x), i * cols), offset(pointer(y), i * cols)
-                normalize_row(row, cols, mean[i], rstd[i], pointer(weight), pointer(bias), y_row, stream)
+                k = i % period * cols
+                w, b = offset(pointer(weight), k), offset(pointer(bias), k)
+                normalize_row(row, cols, mean[i], rstd[i], w, b, y_row, stream)
         if stream:
             fence()
 
 
 @kernel
-def forward_tiles(x, rows, cols, weight, bias, eps, partials, y, mean, rstd, stream):
+def forward_tiles(x, rows, cols, weight, bias, period, centred, eps, partials, y, mean, rstd, stream):
     """As `forward`; partials: (rows, tiles, 4) in float64."""
     tiles = -(-cols // TILE)
     for k in prange(rows * tiles):
         i, t = k // tiles, k % tiles
-        moments = tile_moments(offset(pointer(x), i * cols + t * TILE), 1, 0, min(TILE, cols - t * TILE))
+        tile = offset(pointer(x), i * cols + t * TILE)
+        moments = tile_moments(tile, 1, 0, min(TILE, cols - t * TILE), centred)
         for j in range(4):
             partials[i, t, j] = moments[j]
     for i in range(rows):
         mean[i], m2 = merged(offset(pointer(partials), 4 * tiles * i), tiles)
         rstd[i] = reciprocal_sd(m2 / cols, eps)
-    for k in prange(rows * tiles):
-        i, c = k // tiles, k % tiles * TILE
-        part, y_part, n = (
-            offset(pointer(x), i * cols + c),
-            offset(pointer(y), i * cols + c),
-            min(TILE, cols - c),
-        )
-        w, b = offset(pointer(weight), c), offset(pointer(bias), c)
+    for p in prange(rows * tiles):
+        i, c = p // tiles, p % tiles * TILE
+        part, y_part = offset(pointer(x), i * cols + c), offset(pointer(y), i * cols + c)
+        k, n = i % period * cols + c, min(TILE, cols - c)
+        w, b = offset(pointer(weight), k), offset(pointer(bias), k)
         normalize_row(part, n, mean[i], rstd[i], w, b, y_part, stream)
         if stream:
             fence()
 
 
 @kernel
-def backward(dy, x, rows, cols, block, weight, mean, rstd, dx, scalars, sums, partials, stream):
+def backward(
+    dy, x, rows, cols, block, weight, period, centred, mean, rstd, dx, scalars, sums, partials, stream
+):
     """dx, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    scalars: (rows, 5) for hi, lo, rstd, c1, c2. sums: (blocks, 2, cols), of at most FLUSH rows at a
-    time, both in the dtype of x. partials: (blocks, 2, cols) in float64; the first receives the result.
+    scalars: (rows, 5) for hi, lo, rstd, c1, c2. sums: (blocks, 2, period, cols), of at most FLUSH rows at a
+    time, both in the dtype of x. partials: as sums, in float64; the first receives the result.
     """
-    step = 1 if SINGLE[0] < cols <= SINGLE[1] else 2
+    step = 1 if SINGLE[0] < cols <= SINGLE[1] or period > 1 else 2
+    width = period * cols
     batch = max(step, BATCH // cols)
     for b in prange((rows + block - 1) // block):
         start, end = b * block, min((b + 1) * block, rows)
-        dweight, partial = offset(pointer(sums), 2 * b * cols), offset(pointer(partials), 2 * b * cols)
-        clear(dweight, partial, 2 * cols)
+        dweight, partial = offset(pointer(sums), 2 * b * width), offset(pointer(partials), 2 * b * width)
+        clear(dweight, partial, 2 * width)
         for chunk in range(start, end, FLUSH):
             stop = min(chunk + FLUSH, end)
             for first in range(chunk, stop, batch):
                 last = min(first + batch, stop)
                 for i in range(first, last):
                     # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-                    r = rstd[i] if cols > 1 else 0.0
+                    r = rstd[i] if cols > 1 or not centred else 0.0
                     row = offset(pointer(x), i * cols)
                     scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(row, mean[i], r)
                 for i in range(first, last, step):
-                    second = step == 2 and i + 1 < last
+                    second, k = step == 2 and i + 1 < last, i % period * cols
                     c1, c2, c1_b, c2_b = rows_sums(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
-                        offset(pointer(scalars), 5 * i), pointer(weight), dweight, offset(dweight, cols),
+                        offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
+                        offset(dweight, k), offset(dweight, width + k),
                     )  # fmt: skip
-                    scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols
+                    scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
                     if second:
-                        scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols
+                        scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols if centred else 0.0
                 for i in range(first, last):
                     row_gradient(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols,
-                        offset(pointer(scalars), 5 * i), pointer(weight),
+                        offset(pointer(scalars), 5 * i), offset(pointer(weight), i % period * cols),
                         offset(pointer(dx), i * cols), stream,
                     )  # fmt: skip
-            flush(dweight, partial, 2 * cols)
+            flush(dweight, partial, 2 * width)
         if stream:
             fence()
     for b in range(1, len(partials)):
-        add(pointer(partials), offset(pointer(partials), 2 * b * cols), 2 * cols)
+        add(pointer(partials), offset(pointer(partials), 2 * b * width), 2 * width)
 
 
 @kernel
-def backward_tiles(dy, x, rows, cols, weight, mean, rstd, dx, scalars, sums, partials, stream):
-    """As `backward`; sums: (2, cols) in the dtype of x, the result. partials: (tiles, rows, 2) in float64."""
+def backward_tiles(dy, x, rows, cols, weight, centred, mean, rstd, dx, scalars, sums, partials, stream):
+    """As `backward` with a period of 1; sums: (2, cols) in the dtype of x, the result.
+
+    partials: (tiles, rows, 2) in float64.
+    """
     for i in range(rows):
         scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(pointer(x), mean[i], rstd[i])
     tiles = -(-cols // TILE)
@@ -134,7 +144,7 @@ def backward_tiles(dy, x, rows, cols, weight, mean, rstd, dx, scalars, sums, par
         for t in range(tiles):
             c1 += partials[t, i, 0]
             c2 += partials[t, i, 1]
-        scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols
+        scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
     for t in prange(tiles):
         c, n = t * TILE, min(TILE, cols - t * TILE)
         for i in range(rows):

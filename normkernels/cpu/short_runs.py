@@ -4,14 +4,14 @@ A run of 49 elements is two vectors, one of them mostly masked. Here the runs of
 neighbouring channels make one long row, every element of which has its own constants and sums, as
 the columns of a table have; the sums of a channel's elements are added up at the end of each tile.
 
-scratch: (4, channels * inner) in the dtype of x, first for pivot or hi, nothing, and two sums, then for
-the constants. partials: (channels, tiles, 4 or 2) in float64. running: (2, channels) in float64.
+scratch: (4, channels * inner) in the dtype of x, first for pivot (hi and r), and two sums, then for the
+constants. partials: (channels, tiles, 4 or 2) in float64. settings, statistics: as for `finish_moments`.
 """
 
 import numpy as np
 from numba import prange
 
-from .channel_primitives import finish_dots, finish_moments
+from .channel_primitives import dot_constants, finish_dots, finish_moments
 from .column_primitives import ROWS, add_column_dots, add_column_moments, columns_gradient, columns_normalize
 from .jit import kernel, primitive
 from .primitives import corrected, pivot_of
@@ -45,8 +45,7 @@ def _added(row, c, inner):
 
 @kernel
 def forward(
-    x, outer, channels, inner, block, weight, bias, eps, running, factor, scratch, partials,
-    y, mean, rstd, stream,
+    x, outer, channels, inner, block, weight, bias, settings, statistics, scratch, partials, y, stream,
 ):  # fmt: skip
     """y = (x - mean) * rstd * weight + bias with the statistics of x; a block is one piece of work."""
     width = channels * inner
@@ -71,9 +70,8 @@ def forward(
                     partials[c, t, j] = moments[j]
         for c in range(start, end):
             finish_moments(
-                pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), eps, pointer(running),
-                factor, pointer(partials), partials.shape[1], pointer(mean), pointer(rstd),
-                offset(hi, c * inner), width,
+                pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+                pointer(statistics), pointer(partials), partials.shape[1], offset(hi, c * inner), width,
             )  # fmt: skip
             for j in range(3):
                 _spread(offset(hi, j * width), c, inner)
@@ -86,8 +84,8 @@ def forward(
 
 @kernel
 def backward(
-    dy, x, outer, channels, inner, block, weight, mean, rstd, training, scratch, partials,
-    dx, dweight, dbias, stream,
+    dy, x, outer, channels, inner, block, weight, mean, rstd, training, scratch, partials, dx, dweight,
+    dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     width = channels * inner
@@ -97,8 +95,9 @@ def backward(
         hi, own = pointer(scratch), offset(pointer(scratch), first)
         s, q = offset(hi, 2 * width), offset(hi, 3 * width)
         for c in range(start, end):
-            hi[c * inner] = mean[c]
+            dot_constants(pointer(x), mean[c], rstd[c], offset(hi, c * inner), width)
             _spread(hi, c, inner)
+            _spread(offset(hi, width), c, inner)
         for t in range(-(-outer // ROWS)):
             _clear(s, first, first + n)
             _clear(q, first, first + n)

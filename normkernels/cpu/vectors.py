@@ -1,5 +1,9 @@
 """Vectors of fixed width as a numba type, and pointers to load them from.
 
+float16 lies in memory that kernels see as uint16, bfloat16 as int16: a load converts to float32, a store
+back, rounding to nearest even, so that everything between is arithmetic in float32. "The dtype of
+the arithmetic" of a pointer is float32 for these two and its own otherwise.
+
 LLVM's own vectorizer chooses widths, unrolling and tails by context, so the same loop inlined into
 two kernels may add in two orders. Here a vector is always `VECTOR_BYTES` long (LLVM splits it into
 registers of the machine), a sum always runs over the same lanes, and the bits never depend on who
@@ -20,8 +24,15 @@ from numba.extending import intrinsic, lower_builtin, models, register_model
 VECTOR_BYTES = 128
 CACHE_LINE = 64
 
+_I16 = ir.IntType(16)
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
+_HALF = {types.uint16: "float16", types.int16: "bfloat16"}
+
+
+def arithmetic(dtype: types.Type) -> types.Float:
+    """What a number of this dtype in memory becomes in a register."""
+    return types.float32 if dtype in _HALF else dtype
 
 
 class Vector(types.Type):
@@ -89,7 +100,8 @@ def _call(builder: Any, name: str, result: ir.Type, args: list[ir.Value]) -> ir.
 
 
 def _suffix(vector: ir.VectorType) -> str:
-    return f"v{vector.count}f{32 if vector.element == ir.FloatType() else 64}"
+    names = {ir.FloatType(): "f32", ir.DoubleType(): "f64", _I16: "i16"}
+    return f"v{vector.count}{names[vector.element]}"
 
 
 def _vector_pointer(builder: Any, pointer: ir.Value, index: ir.Value, vector: ir.VectorType) -> ir.Value:
@@ -101,6 +113,42 @@ def _first_lanes(builder: Any, vector: ir.VectorType, count: ir.Value) -> ir.Val
     lane = ir.VectorType(_I32, vector.count)
     limit = _splat(builder, lane, builder.trunc(count, _I32))
     return builder.icmp_unsigned("<", lane(list(range(vector.count))), limit)
+
+
+def _retyped(type_: ir.Type, element: ir.Type) -> ir.Type:
+    """The same number of lanes of another element; a scalar gives a scalar."""
+    return ir.VectorType(element, type_.count) if isinstance(type_, ir.VectorType) else element
+
+
+def _constant(type_: ir.Type, value: int) -> ir.Value:
+    return ir.Constant(type_, [value] * type_.count if isinstance(type_, ir.VectorType) else value)
+
+
+def _widened(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
+    """What has been loaded, a vector or a number, in the dtype of the arithmetic."""
+    if dtype not in _HALF:
+        return value
+    single = _retyped(value.type, ir.FloatType())
+    if dtype == types.uint16:
+        return builder.fpext(builder.bitcast(value, _retyped(value.type, ir.HalfType())), single)
+    wide = _retyped(value.type, _I32)
+    return builder.bitcast(builder.shl(builder.zext(value, wide), _constant(wide, 16)), single)
+
+
+def _narrowed(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
+    """A vector of the arithmetic as it is to be stored."""
+    if dtype not in _HALF:
+        return value
+    short = _retyped(value.type, _I16)
+    if dtype == types.uint16:
+        return builder.bitcast(builder.fptrunc(value, _retyped(value.type, ir.HalfType())), short)
+    wide = _retyped(value.type, _I32)
+    bits = builder.bitcast(value, wide)
+    kept = builder.lshr(bits, _constant(wide, 16))
+    odd = builder.and_(kept, _constant(wide, 1))
+    rounded = builder.lshr(builder.add(bits, builder.add(odd, _constant(wide, 0x7FFF))), _constant(wide, 16))
+    nan = builder.or_(kept, _constant(wide, 0x40))  # rounding could turn it into infinity
+    return builder.trunc(builder.select(builder.fcmp_unordered("uno", value, value), nan, rounded), short)
 
 
 @intrinsic
@@ -126,7 +174,7 @@ def offset(typingctx: Any, pointer: Any, index: Any) -> Any:
 @intrinsic
 def lanes(typingctx: Any, pointer: Any) -> Any:
     """How many elements a vector of the pointer's dtype holds."""
-    count = Vector(pointer.dtype).lanes
+    count = Vector(arithmetic(pointer.dtype)).lanes
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         return _I64(count)
@@ -136,18 +184,28 @@ def lanes(typingctx: Any, pointer: Any) -> Any:
 
 @intrinsic
 def as_element(typingctx: Any, pointer: Any, value: Any) -> Any:
-    """`value`, a Python-side scalar, rounded to the pointer's dtype."""
+    """`value`, a scalar, rounded to the dtype of the pointer's arithmetic."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         return context.cast(builder, args[1], sig.args[1], sig.return_type)
 
-    return pointer.dtype(pointer, value), codegen
+    return arithmetic(pointer.dtype)(pointer, value), codegen
+
+
+@intrinsic
+def element(typingctx: Any, pointer: Any, index: Any) -> Any:
+    """pointer[index] in the dtype of the pointer's arithmetic."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return _widened(builder, builder.load(builder.gep(args[0], [args[1]])), pointer.dtype)
+
+    return arithmetic(pointer.dtype)(pointer, types.intp), codegen
 
 
 @intrinsic
 def largest(typingctx: Any, pointer: Any) -> Any:
-    """The largest finite number of the pointer's dtype, as float64."""
-    value = float(np.finfo(f"f{pointer.dtype.bitwidth // 8}").max)
+    """The largest finite number of the pointer's arithmetic, as float64."""
+    value = float(np.finfo(f"f{arithmetic(pointer.dtype).bitwidth // 8}").max)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         return ir.DoubleType()(value)
@@ -170,7 +228,7 @@ def elements_to_cache_line(typingctx: Any, pointer: Any) -> Any:
 @intrinsic
 def zeros(typingctx: Any, pointer: Any) -> Any:
     """The vector of zeros of the pointer's dtype."""
-    vector = Vector(pointer.dtype)
+    vector = Vector(arithmetic(pointer.dtype))
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         return ir.Constant(context.get_value_type(vector), None)
@@ -178,32 +236,37 @@ def zeros(typingctx: Any, pointer: Any) -> Any:
     return vector(pointer), codegen
 
 
+def _stored(context: Any, pointer: Any) -> ir.VectorType:
+    """The type of a vector in memory."""
+    return ir.VectorType(context.get_value_type(pointer.dtype), Vector(arithmetic(pointer.dtype)).lanes)
+
+
 @intrinsic
 def load(typingctx: Any, pointer: Any, index: Any) -> Any:
     """pointer[index : index + lanes]"""
-    vector = Vector(pointer.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        source = _vector_pointer(builder, args[0], args[1], context.get_value_type(vector))
-        return builder.load(source, align=vector.dtype.bitwidth // 8)
+        source = _vector_pointer(builder, args[0], args[1], _stored(context, pointer))
+        return _widened(builder, builder.load(source, align=pointer.dtype.bitwidth // 8), pointer.dtype)
 
-    return vector(pointer, types.intp), codegen
+    return Vector(arithmetic(pointer.dtype))(pointer, types.intp), codegen
 
 
 @intrinsic
 def load_part(typingctx: Any, pointer: Any, index: Any, count: Any, fill: Any) -> Any:
     """pointer[index : index + count] in the first lanes, `fill` in the others; count <= lanes."""
-    vector = Vector(pointer.dtype)
+    dtype = arithmetic(pointer.dtype)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         base, index, count, fill = args
-        type_ = context.get_value_type(vector)
-        source = _vector_pointer(builder, base, index, type_)
-        mask = _first_lanes(builder, type_, count)
-        arguments = [source, _I32(vector.dtype.bitwidth // 8), mask, _splat(builder, type_, fill)]
-        return _call(builder, f"llvm.masked.load.{_suffix(type_)}.p0", type_, arguments)
+        type_ = _stored(context, pointer)
+        source, mask = _vector_pointer(builder, base, index, type_), _first_lanes(builder, type_, count)
+        arguments = [source, _I32(pointer.dtype.bitwidth // 8), mask, ir.Constant(type_, None)]
+        loaded = _call(builder, f"llvm.masked.load.{_suffix(type_)}.p0", type_, arguments)
+        value = _widened(builder, loaded, pointer.dtype)
+        return builder.select(mask, value, _splat(builder, value.type, fill))
 
-    return vector(pointer, types.intp, types.intp, pointer.dtype), codegen
+    return Vector(dtype)(pointer, types.intp, types.intp, dtype), codegen
 
 
 @intrinsic
@@ -211,8 +274,9 @@ def store(typingctx: Any, pointer: Any, index: Any, value: Any) -> Any:
     """pointer[index : index + lanes] = value"""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        target = _vector_pointer(builder, args[0], args[1], args[2].type)
-        builder.store(args[2], target, align=value.dtype.bitwidth // 8)
+        vector = _narrowed(builder, args[2], pointer.dtype)
+        target = _vector_pointer(builder, args[0], args[1], vector.type)
+        builder.store(vector, target, align=pointer.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(pointer, types.intp, value), codegen
@@ -223,8 +287,9 @@ def store_streaming(typingctx: Any, pointer: Any, index: Any, value: Any) -> Any
     """As `store`, past the caches; pointer[index] must begin a cache line."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        target = _vector_pointer(builder, args[0], args[1], args[2].type)
-        instruction = builder.store(args[2], target, align=CACHE_LINE)
+        vector = _narrowed(builder, args[2], pointer.dtype)
+        target = _vector_pointer(builder, args[0], args[1], vector.type)
+        instruction = builder.store(vector, target, align=CACHE_LINE)
         instruction.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
         return context.get_dummy_value()
 
@@ -237,9 +302,10 @@ def store_part(typingctx: Any, pointer: Any, index: Any, count: Any, value: Any)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         base, index, count, vector = args
+        vector = _narrowed(builder, vector, pointer.dtype)
         target = _vector_pointer(builder, base, index, vector.type)
         mask = _first_lanes(builder, vector.type, count)
-        arguments = [vector, target, _I32(value.dtype.bitwidth // 8), mask]
+        arguments = [vector, target, _I32(pointer.dtype.bitwidth // 8), mask]
         _call(builder, f"llvm.masked.store.{_suffix(vector.type)}.p0", ir.VoidType(), arguments)
         return context.get_dummy_value()
 
@@ -249,10 +315,11 @@ def store_part(typingctx: Any, pointer: Any, index: Any, count: Any, value: Any)
 @intrinsic
 def store_part_streaming(typingctx: Any, pointer: Any, index: Any, count: Any, value: Any) -> Any:
     """As `store_part`, element by element past the caches: the processor joins neighbours to lines."""
-    bits = value.dtype.bitwidth
+    bits = pointer.dtype.bitwidth
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         base, index, count, vector = args
+        vector = _narrowed(builder, vector, pointer.dtype)
         integer = ir.IntType(bits)
         lanes_in_memory = cgutils.alloca_once_value(builder, vector)
         source = builder.bitcast(lanes_in_memory, integer.as_pointer())

@@ -1,14 +1,12 @@
 """Batch normalization (Ioffe & Szegedy 2015, algorithms 1 and 2): statistics per channel."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..results import Grads
 from .moments import Array, affine, reciprocal_sd, standardize
-
-Counter = int | NDArray[np.integer[Any]]
+from .running import Counter, averaging_factor, move
 
 
 class Saved(NamedTuple):
@@ -62,10 +60,10 @@ def batch_norm_forward(
 
     if training:
         x_hat, mean, var, rstd = standardize(x, axes, eps)
-        factor = _factor(momentum, num_batches_tracked)
+        factor = averaging_factor(momentum, num_batches_tracked)
         m = x.size // mean.size
-        _move(running_mean, mean, factor)
-        _move(running_var, var * (m / (m - 1)), factor)
+        move(running_mean, mean, factor)
+        move(running_var, var * (m / (m - 1)), factor)
     else:
         assert running_mean is not None and running_var is not None
         rstd = reciprocal_sd(per_channel(running_var.astype(x.dtype)), eps)
@@ -74,23 +72,6 @@ def batch_norm_forward(
 
     w, b = (None if a is None else per_channel(a) for a in (weight, bias))
     return affine(x_hat, w, b), Saved(x_hat, rstd, w, b, axes, training)
-
-
-def _factor(momentum: float | None, num_batches_tracked: Counter | None) -> float:
-    """The weight of this batch in the running statistics; without a momentum all batches count the same."""
-    if momentum is not None:
-        return momentum
-    assert num_batches_tracked is not None
-    seen = int(np.asarray(num_batches_tracked).item())
-    if isinstance(num_batches_tracked, np.ndarray):
-        num_batches_tracked += 1
-    return 1 / (seen + 1)
-
-
-def _move(running: Array | None, batch: Array, factor: float) -> None:
-    """running = (1 - factor) * running + factor * batch"""
-    if running is not None:
-        running[:] = (1 - factor) * running + factor * batch.reshape(-1)
 
 
 def batch_norm_backward(dy: Array, saved: Saved) -> Grads:

@@ -17,7 +17,9 @@ def moments(x: Array, axis: int | tuple[int, ...] | None = None) -> Moments:
     return Moments(x.size // var.size, mean.reshape(var.shape), var)
 
 
-def standardize(x: Array, axes: tuple[int, ...], eps: float) -> tuple[Array, Array, Array, Array]:
+def standardize(
+    x: Array, axes: int | tuple[int, ...] | None, eps: float
+) -> tuple[Array, Array, Array, Array]:
     """x_hat = (x - mean) * rstd with the statistics over `axes`; also mean, var and rstd, axes kept"""
     mean = x.mean(axis=axes, keepdims=True)
     x_hat = x - mean

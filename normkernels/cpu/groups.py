@@ -1,0 +1,77 @@
+"""Kernels over an array seen as (rows, channels of a group, inner): statistics per row, parameters per run.
+
+Row i is group i % groups of a sample; its channels are runs of `inner` elements, each with a weight
+and a bias of its own. Group norm; with one channel per group instance norm; not centred and with a
+divisor of 1 weight norm.
+
+constants: (rows, 5) in the dtype of x, of the run at hand.
+"""
+
+from numba import prange
+
+from .channel_primitives import forward_constants, normalize_run, tile_dots, weighted_run_gradient
+from .jit import kernel
+from .primitives import TILE, as_scale, centring, reciprocal_sd, row_moments
+from .vectors import as_element, fence, offset, pointer
+
+
+@kernel
+def forward(
+    x, rows, groups, channels, inner, block, divisor, weight, bias, centred, eps, constants,
+    y, mean, rstd, stream,
+):  # fmt: skip
+    """y = (x - mean) * rstd * weight + bias, var = m2 / divisor; `block` rows are one piece of work."""
+    cols = channels * inner
+    for b in prange(-(-rows // block)):
+        for i in range(b * block, min((b + 1) * block, rows)):
+            a = offset(pointer(constants), 5 * i)
+            mean[i], m2 = row_moments(offset(pointer(x), i * cols), cols, centred)
+            rstd[i] = reciprocal_sd(m2 / divisor, eps)
+            for j in range(channels):
+                c, k = i % groups * channels + j, i * cols + j * inner
+                forward_constants(pointer(x), mean[i], rstd[i], weight[c], bias[c], a, 1)
+                normalize_run(offset(pointer(x), k), inner, a, offset(pointer(y), k), stream)
+        if stream:
+            fence()
+
+
+@kernel
+def backward(
+    dy, x, rows, groups, channels, inner, block, divisor, weight, centred, mean, rstd, constants,
+    dx, dweight, dbias, stream,
+):  # fmt: skip
+    """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
+
+    The sums of a run give dweight and dbias, and weighted by weight c1 and c2: one pass for all four.
+    """
+    cols = channels * inner
+    for b in prange(-(-rows // block)):
+        for i in range(b * block, min((b + 1) * block, rows)):
+            a = offset(pointer(constants), 5 * i)
+            # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
+            r = rstd[i] if cols > 1 or not centred else 0.0
+            a[0], a[1] = as_element(pointer(x), mean[i]), as_scale(pointer(x), r)
+            c1 = c2 = 0.0
+            for j in range(channels):
+                dot = s = 0.0
+                for t in range(0, inner, TILE):
+                    k = i * cols + j * inner + t
+                    dy_tile, x_tile = offset(pointer(dy), k), offset(pointer(x), k)
+                    dots = tile_dots(dy_tile, x_tile, 1, 0, min(TILE, inner - t), a[0], a[1])
+                    dot += dots[0]
+                    s += dots[1]
+                c = i % groups * channels + j
+                dweight[i, j], dbias[i, j] = dot + (a[0] - mean[i]) * a[1] * s, s
+                c1 += weight[c] * dweight[i, j]
+                c2 += weight[c] * s
+            c2 = c2 / divisor if centred else 0.0
+            _, lo, a[3] = centring(pointer(x), mean[i], -rstd[i] * (c1 / divisor))
+            a[2] = as_element(pointer(x), c2 - lo)
+            for j in range(channels):
+                k = i * cols + j * inner
+                a[4] = weight[i % groups * channels + j]
+                weighted_run_gradient(
+                    offset(pointer(dy), k), offset(pointer(x), k), inner, a, offset(pointer(dx), k), stream
+                )
+        if stream:
+            fence()

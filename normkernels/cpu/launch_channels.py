@@ -1,0 +1,214 @@
+"""Plans of channels and flat arrays to kernel calls."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .._layout import ChannelPlan
+from ..results import Array
+from . import channels, columns, short_runs
+from .column_primitives import ROWS
+from .primitives import TILE, tile_count
+from .run import FEW, parameter, run, streams
+from .vectors import VECTOR_BYTES
+
+# What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
+# leave the cache before they are read again.
+BLOCK_BYTES = 2 * 1024 * 1024
+# Into how many pieces the channels are divided at least.
+PARTS = 16
+# Elements of a run below which neighbouring runs are taken as one row, and of such a row: its
+# constants and sums are to stay in the cache.
+SHORT_RUN = 128
+SEGMENT = 2048
+
+
+def _tiled(plan: ChannelPlan) -> bool:
+    """Whether there are so few channels that their tiles are shared out."""
+    return plan.channels < FEW and plan.count > TILE
+
+
+def _short(plan: ChannelPlan) -> bool:
+    """Whether runs are so short that those of neighbouring channels are better taken as one."""
+    return plan.inner < SHORT_RUN and not _tiled(plan)
+
+
+def _block(plan: ChannelPlan, tensors: int) -> int:
+    """How many neighbouring channels to take together."""
+    fit = BLOCK_BYTES // (tensors * plan.count * plan.layout.arithmetic.itemsize)
+    if _short(plan):
+        fit = min(fit, SEGMENT // plan.inner)
+    return max(1, min(fit, -(-plan.channels // PARTS)))
+
+
+def _partials(plan: ChannelPlan, numbers: int) -> Array:
+    """Room for some numbers of every tile of every channel."""
+    if plan.inner == 1 or _short(plan):
+        tiles = -(-plan.outer // ROWS)
+    else:
+        tiles = tile_count.py_func(plan.outer, plan.inner)
+    return np.empty((plan.channels, tiles, numbers))
+
+
+def _scratch(plan: ChannelPlan, numbers: int) -> Array:
+    """Room for the sums, in the dtype of x: of every element of a sample, every column, or every channel."""
+    if plan.inner == 1:
+        shape: tuple[int, ...] = (-(-plan.outer // ROWS), numbers, plan.channels)
+    elif _short(plan):
+        shape = (4, plan.channels * plan.inner)
+    else:
+        shape = (plan.channels, 2 * VECTOR_BYTES // plan.layout.arithmetic.itemsize)
+    return np.empty(shape, plan.layout.arithmetic)
+
+
+def _constants(plan: ChannelPlan) -> Array:
+    """Room for the constants of every channel; side by side, or as rows over the columns."""
+    shape = (4, plan.channels) if plan.inner == 1 else (plan.channels, 4)
+    return np.empty(shape, plan.layout.arithmetic)
+
+
+def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
+    """mean and population variance of every channel."""
+    c = plan.channels
+    mean, m2 = np.empty(c), np.empty(c)
+    if plan.inner == 1:
+        run(
+            columns.moments, plan.nbytes, threads,
+            x, plan.outer, c, _scratch(plan, 4), _partials(plan, 4), mean, m2,
+        )  # fmt: skip
+    else:
+        tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
+        run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, tiles, mean, m2)
+    return mean, m2 / plan.count
+
+
+def channel_forward(
+    plan: ChannelPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    settings: Array,
+    running: Sequence[Array],
+    y: Array,
+    threads: int | None,
+) -> Array:
+    """Write y; mean, rstd, the new running mean and variance, r and d of every channel.
+
+    settings: eps, the weight of this batch in the running statistics, r_max, d_max of batch
+    renormalization (1 and 0 for none).
+    """
+    c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
+    statistics = np.zeros((6, c))
+    if running:
+        statistics[2], statistics[3] = running
+    weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
+    if n == 1:
+        run(
+            columns.forward, plan.nbytes, threads,
+            x, plan.outer, c, weight, bias, settings, statistics, _scratch(plan, 4), _partials(plan, 4),
+            _constants(plan), y, streams(y, c),
+        )  # fmt: skip
+    elif _short(plan):
+        block = _block(plan, 1)
+        run(
+            short_runs.forward, plan.nbytes, threads,
+            x, plan.outer, c, n, block, weight, bias, settings, statistics,
+            _scratch(plan, 4), _partials(plan, 4), y, streams(y, block * n),
+        )  # fmt: skip
+    elif _tiled(plan):
+        run(
+            channels.forward_tiles, plan.nbytes, threads,
+            x, plan.outer, c, n, weight, bias, settings, statistics, _constants(plan), _partials(plan, 4),
+            y, streams(y, n),
+        )  # fmt: skip
+    else:
+        run(
+            channels.forward, plan.nbytes, threads,
+            x, plan.outer, c, n, _block(plan, 1), weight, bias, settings, statistics,
+            _scratch(plan, 4), _constants(plan), _partials(plan, 4), y, streams(y, n),
+        )  # fmt: skip
+    return statistics
+
+
+def reciprocal_sd(var: Array, eps: float) -> Array:
+    """1/sqrt(var + eps), 0 where both vanish; var: flat, in float64."""
+    rstd = np.empty_like(var)
+    columns.reciprocal.serial(var, eps, rstd)
+    return rstd
+
+
+def channel_normalize(
+    plan: ChannelPlan,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    bias: Array | None,
+    y: Array,
+    threads: int | None,
+) -> None:
+    """Write y with given statistics."""
+    c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
+    per_channel: tuple[Array, ...] = (
+        mean,
+        rstd,
+        parameter(weight, c, 1.0, dtype),
+        parameter(bias, c, 0.0, dtype),
+    )
+    if n < SHORT_RUN:  # every element of a sample is a column
+        c *= n
+        if n > 1:
+            per_channel = tuple(p.repeat(n) for p in per_channel)
+        constants = np.empty((4, c), dtype)
+        run(
+            columns.normalize, plan.nbytes, threads,
+            x, plan.outer, c, *per_channel, constants, y, streams(y, c),
+        )  # fmt: skip
+    else:
+        run(
+            channels.normalize, plan.nbytes, threads,
+            x, plan.outer, c, n, *per_channel, _constants(plan), y, streams(y, n),
+        )  # fmt: skip
+
+
+def channel_backward(
+    plan: ChannelPlan,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    training: bool,
+    dx: Array,
+    threads: int | None,
+) -> tuple[Array, Array]:
+    """Write dx; dweight and dbias in float64. In evaluation the statistics are constants."""
+    c, n = plan.channels, plan.inner
+    dweight, dbias = np.empty(c), np.empty(c)
+    weight = parameter(weight, c, 1.0, plan.layout.arithmetic)
+    if n == 1:
+        run(
+            columns.backward, plan.nbytes, threads,
+            dy, x, plan.outer, c, weight, mean, rstd, training, _scratch(plan, 2), _partials(plan, 2),
+            _constants(plan), dx, dweight, dbias, streams(dx, c),
+        )  # fmt: skip
+    elif _short(plan):
+        block = _block(plan, 2)
+        run(
+            short_runs.backward, plan.nbytes, threads,
+            dy, x, plan.outer, c, n, block, weight, mean, rstd, training, _scratch(plan, 2),
+            _partials(plan, 2), dx, dweight, dbias, streams(dx, block * n),
+        )  # fmt: skip
+    elif _tiled(plan):
+        run(
+            channels.backward_tiles, plan.nbytes, threads,
+            dy, x, plan.outer, c, n, weight, mean, rstd, training, _constants(plan), _partials(plan, 2),
+            dx, dweight, dbias, streams(dx, n),
+        )  # fmt: skip
+    else:
+        run(
+            channels.backward, plan.nbytes, threads,
+            dy, x, plan.outer, c, n, _block(plan, 2), weight, mean, rstd, training, _scratch(plan, 2),
+            _constants(plan), _partials(plan, 2), dx, dweight, dbias, streams(dx, n),
+        )  # fmt: skip
+    return dweight, dbias

@@ -1,0 +1,140 @@
+"""Plans of rows and of groups, and flat arrays, to kernel calls."""
+
+import numba
+import numpy as np
+
+from .. import _buffers
+from .._layout import GroupPlan, RowPlan
+from ..results import Array
+from . import groups, rows
+from .primitives import TILE
+from .run import FEW, PIECE, parameter, run, streams
+
+# Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
+PARTIALS = 32
+# Elements of a run below which every element of a sample gets a weight of its own.
+SHORT_RUN = 32
+
+
+def row_forward(
+    plan: RowPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    threads: int | None,
+) -> tuple[Array, Array]:
+    """Write y; mean and rstd."""
+    n, dtype = plan.cols, plan.layout.arithmetic
+    mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
+    width = plan.period * n
+    weight, bias = parameter(weight, width, 1.0, dtype), parameter(bias, width, 0.0, dtype)
+    if n > PIECE and plan.rows < (threads or numba.get_num_threads()):  # the same bits as below
+        run(
+            rows.forward_tiles, plan.nbytes, threads,
+            x, plan.rows, n, weight, bias, plan.period, plan.centred, eps,
+            np.empty((plan.rows, -(-n // TILE), 4)), y, mean, rstd, streams(y, n),
+        )  # fmt: skip
+        return mean, rstd
+    run(
+        rows.forward, plan.nbytes, threads,
+        x, plan.rows, n, 1 + PIECE // n, weight, bias, plan.period, plan.centred, eps,
+        y, mean, rstd, streams(y, n),
+    )  # fmt: skip
+    return mean, rstd
+
+
+def row_backward(
+    plan: RowPlan,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    dx: Array,
+    threads: int | None,
+) -> tuple[Array, Array]:
+    """Write dx; dweight and dbias in float64, or in the dtype of x."""
+    n, width, dtype = plan.cols, plan.period * plan.cols, plan.layout.arithmetic
+    weight, scalars = parameter(weight, width, 1.0, dtype), np.empty((plan.rows + 1, 5), dtype)
+    if n > PIECE and plan.rows < FEW and plan.period == 1:
+        results = _buffers.empty(2 * n, dtype).reshape(2, n)
+        run(
+            rows.backward_tiles, plan.nbytes, threads,
+            dy, x, plan.rows, n, weight, plan.centred, mean, rstd, dx, scalars, results,
+            np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
+        )  # fmt: skip
+        return results[0], results[1]
+    block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)), plan.period)
+    blocks = -(-plan.rows // block)
+    sums = _buffers.empty(2 * blocks * width, dtype).reshape(blocks, 2, width)
+    partials = _buffers.empty(2 * blocks * width, np.dtype(np.float64)).reshape(blocks, 2, width)
+    run(
+        rows.backward, plan.nbytes, threads,
+        dy, x, plan.rows, n, block, weight, plan.period, plan.centred, mean, rstd, dx,
+        scalars, sums, partials, streams(dx, n),
+    )  # fmt: skip
+    return partials[0, 0], partials[0, 1]
+
+
+def _as_rows(plan: GroupPlan) -> RowPlan:
+    """The same with a weight for every element of a sample."""
+    shape = (plan.parameters * plan.inner,)
+    return RowPlan(plan.layout, plan.rows, plan.cols, shape, plan.nbytes, plan.centred, plan.groups)
+
+
+def _for_each(value: Array | None, plan: GroupPlan) -> Array | None:
+    """A parameter of channels for every element of a sample."""
+    return value if value is None or plan.inner == 1 else value.repeat(plan.inner)
+
+
+def group_forward(
+    plan: GroupPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    threads: int | None,
+) -> tuple[Array, Array]:
+    """Write y; mean and rstd of every row."""
+    n, dtype = plan.inner, plan.layout.arithmetic
+    if n < SHORT_RUN and plan.centred:
+        weight, bias = _for_each(weight, plan), _for_each(bias, plan)
+        return row_forward(_as_rows(plan), x, weight, bias, eps, y, threads)
+    mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
+    weight = parameter(weight, plan.parameters, 1.0, dtype)
+    bias = parameter(bias, plan.parameters, 0.0, dtype)
+    run(
+        groups.forward, plan.nbytes, threads,
+        x, plan.rows, plan.groups, plan.channels, n, 1 + PIECE // plan.cols, plan.divisor, weight, bias,
+        plan.centred, eps, np.empty((plan.rows, 5), dtype), y, mean, rstd, streams(y, n),
+    )  # fmt: skip
+    return mean, rstd
+
+
+def group_backward(
+    plan: GroupPlan,
+    dy: Array,
+    x: Array,
+    mean: Array,
+    rstd: Array,
+    weight: Array | None,
+    dx: Array,
+    threads: int | None,
+) -> tuple[Array, Array]:
+    """Write dx; dweight and dbias of every channel in float64."""
+    n, dtype = plan.inner, plan.layout.arithmetic
+    if n < SHORT_RUN and plan.centred:
+        sums = row_backward(_as_rows(plan), dy, x, mean, rstd, _for_each(weight, plan), dx, threads)
+        return sums[0].reshape(-1, n).sum(1), sums[1].reshape(-1, n).sum(1)
+    dweight, dbias = np.empty((2, plan.samples, plan.parameters))
+    run(
+        groups.backward, plan.nbytes, threads,
+        dy, x, plan.rows, plan.groups, plan.channels, n, 1 + PIECE // plan.cols, plan.divisor,
+        parameter(weight, plan.parameters, 1.0, dtype), plan.centred, mean, rstd,
+        np.empty((plan.rows, 5), dtype), dx, dweight.reshape(plan.rows, -1), dbias.reshape(plan.rows, -1),
+        streams(dx, n),
+    )  # fmt: skip
+    return dweight.sum(0), dbias.sum(0)

@@ -1,0 +1,171 @@
+"""Kernels of local response normalization, over an array seen as (outer, channels, inner).
+
+A sample is `size` = channels * inner contiguous elements. The same element of the next channel lies a
+`stride` further on, so a window is a sum of shifted elements, and the zeros around a sample are
+what that sum leaves out. Every element is summed by itself, in the order of the channels: its bits
+depend on no neighbour, no piece and no layout.
+Settings and scratch memory are in the dtype of the arithmetic.
+"""
+
+import math
+
+import numpy as np
+from numba import prange
+
+from .jit import kernel, primitive
+from .primitives import put, put_part, streamed_head
+from .vectors import as_element, element, fence, lanes, load, load_part, offset, pointer
+
+# Elements taken through all steps together: three arrays of them stay in L1.
+TILE = 1024
+
+
+@primitive
+def _clear(sums, n):
+    for i in range(n):
+        sums[i] = as_element(sums, 0.0)
+
+
+@primitive
+def _reciprocals(x, start, n, size, stride, before, after, settings, r):
+    """r = 1 / (k + scale * (sum of x² over the window)), of the n elements from `start` of a sample"""
+    one = as_element(r, 1.0)
+    _clear(r, n)
+    for channel in range(-before, after + 1):
+        first = start + channel * stride
+        for i in range(max(0, -first), min(n, size - first)):
+            value = element(x, first + i)
+            r[i] += value * value
+    for i in range(n):
+        r[i] = one / (settings[1] + settings[0] * r[i])
+
+
+@primitive
+def _window_sums(t, start, n, size, stride, before, after, sums):
+    """Sums of t over the window, of the n elements from `start` of a sample"""
+    _clear(sums, n)
+    for channel in range(-before, after + 1):
+        first = start + channel * stride
+        for i in range(max(0, -first), min(n, size - first)):
+            sums[i] += t[first + i]
+
+
+@primitive
+def _power(r, n, beta, p):
+    """p = r ** beta; square roots, which are vectorized if p is not r, for the powers in use"""
+    if beta == 0.75:
+        for i in range(n):
+            root = math.sqrt(r[i])
+            p[i] = root * math.sqrt(root)
+    elif beta == 0.5:
+        for i in range(n):
+            p[i] = math.sqrt(r[i])
+    elif beta == 1.0:
+        for i in range(n):
+            p[i] = r[i]
+    else:
+        for i in range(n):
+            p[i] = r[i] ** beta
+
+
+@primitive
+def _deliver(values, n, y, stream):
+    """y = values"""
+    zero = as_element(y, 0.0)
+    i = streamed_head(y, n, stream)
+    if i > 0:
+        put_part(y, 0, i, load_part(values, 0, i, zero), stream)
+    while i + lanes(y) <= n:
+        put(y, i, load(values, i), stream)
+        i += lanes(y)
+    if i < n:
+        put_part(y, i, n - i, load_part(values, i, n - i, zero), stream)
+
+
+@primitive
+def _forward_tile(x, start, n, size, stride, before, after, settings, r, p, y, stream):
+    """y = x * r ** beta"""
+    _reciprocals(x, start, n, size, stride, before, after, settings, r)
+    _power(r, n, settings[2], p)
+    for i in range(n):
+        p[i] = element(x, start + i) * p[i]
+    _deliver(p, n, offset(y, start), stream)
+
+
+@kernel
+def forward(x, outer, size, stride, block, before, after, settings, y, stream):
+    """y = x / (k + scale * (sum of x² over the window)) ** beta; settings: scale, k, beta, slope."""
+    tiles = -(-size // TILE)
+    for b in prange(-(-outer * tiles // block)):
+        r, p = np.empty(TILE, settings.dtype), np.empty(TILE, settings.dtype)
+        for j in range(b * block, min((b + 1) * block, outer * tiles)):
+            sample, start = j // tiles * size, j % tiles * TILE
+            _forward_tile(
+                offset(pointer(x), sample), start, min(TILE, size - start), size, stride, before, after,
+                pointer(settings), pointer(r), pointer(p), offset(pointer(y), sample), stream,
+            )  # fmt: skip
+        if stream:
+            fence()
+
+
+@primitive
+def _terms(dy, x, n, beta, r, g, t):
+    """g = dy * r ** beta, t = g * x * r"""
+    _power(r, n, beta, g)
+    for i in range(n):
+        g[i] = element(dy, i) * g[i]
+    for i in range(n):
+        t[i] = g[i] * element(x, i) * r[i]
+
+
+@primitive
+def _gradient_tile(x, t, start, n, size, stride, before, after, slope, sums, g, dx, stream):
+    """dx = g - slope * x * (sum of t over the window)"""
+    _window_sums(t, start, n, size, stride, before, after, sums)
+    for i in range(n):
+        sums[i] = g[i] - slope * element(x, i) * sums[i]
+    _deliver(sums, n, dx, stream)
+
+
+@primitive
+def _backward_columns(
+    dy, x, channels, stride, first, width, before, after, settings, r, g, t, dx, stream
+):  # fmt: skip
+    """dx of the `width` elements from `first` of every channel of a sample.
+
+    g and t hold them one channel after the other. Where that is how they lie in x too, a tile may
+    go over several channels.
+    """
+    size, own = channels * stride, channels * width
+    step = TILE if width == stride else width
+    for start in range(0, own, step):
+        i, n = start // width * stride + first + start % width, min(step, own - start)
+        _reciprocals(x, i, n, size, stride, before, after, settings, r)
+        _terms(offset(dy, i), offset(x, i), n, settings[2], r, offset(g, start), offset(t, start))
+    for start in range(0, own, step):  # an element of x comes in the windows the other way round
+        i, n = start // width * stride + first + start % width, min(step, own - start)
+        _gradient_tile(
+            offset(x, i), t, start, n, own, width, after, before, settings[3], r, offset(g, start),
+            offset(dx, i), stream,
+        )  # fmt: skip
+
+
+@kernel
+def backward(dy, x, outer, channels, stride, width, block, before, after, settings, dx, stream):
+    """dx = dy / d**beta - slope * x * (sum of dy * x / d**(beta + 1) over the windows x is in).
+
+    settings: scale, k, beta, slope. A width below the stride must not be above TILE.
+    """
+    parts, size = -(-stride // width), channels * stride
+    for b in prange(-(-outer * parts // block)):
+        r = np.empty(TILE, settings.dtype)
+        terms = np.empty(2 * channels * width, settings.dtype)
+        for j in range(b * block, min((b + 1) * block, outer * parts)):
+            sample, first = j // parts * size, j % parts * width
+            _backward_columns(
+                offset(pointer(dy), sample), offset(pointer(x), sample), channels, stride, first,
+                min(width, stride - first), before, after, pointer(settings), pointer(r), pointer(terms),
+                offset(pointer(terms), channels * width), offset(pointer(dx), sample), stream,
+            )  # fmt: skip
+        if stream:
+            fence()

@@ -1,0 +1,92 @@
+"""How a kernel is run: serial or parallel, on how many threads, how it stores; parameters as it sees them."""
+
+import os
+import threading
+from functools import lru_cache
+from typing import Any
+
+import numba
+import numpy as np
+
+from .. import _buffers
+from ..results import Array
+from .jit import Kernel
+from .vectors import CACHE_LINE
+
+# Below this many bytes of one tensor a parallel region costs more than it saves.
+PARALLEL_BYTES = 512 * 1024
+# Elements of rows that make one piece of work.
+PIECE = 32768
+# With fewer rows or channels than this, their tiles are shared out instead.
+FEW = 8
+# Shorter runs that do not meet cache lines alike are written faster through the caches.
+STREAM_RUN_BYTES = 512
+
+_one_at_a_time = threading.RLock()
+
+
+def _last_level_cache() -> int:
+    try:
+        size = os.sysconf("SC_LEVEL3_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        size = 0
+    return size if size > 0 else 32 << 20
+
+
+# From this size on an output goes past the caches (decision 0002).
+STREAM_BYTES = _last_level_cache() // 16
+
+
+def run(kernel: Kernel, nbytes: int, threads: int | None, *args: Any) -> None:
+    if nbytes < PARALLEL_BYTES or threads == 1:
+        kernel.serial(*args)
+        return
+    before = numba.get_num_threads()
+    if threads is None or threads == before:
+        _run_parallel(kernel, args)
+        return
+    numba.set_num_threads(threads)
+    try:
+        _run_parallel(kernel, args)
+    finally:
+        numba.set_num_threads(before)
+
+
+def _run_parallel(kernel: Kernel, args: tuple[Any, ...]) -> None:
+    if _needs_turns():
+        with _one_at_a_time:
+            kernel.parallel(*args)
+    else:
+        kernel.parallel(*args)
+
+
+def _needs_turns() -> bool:
+    """numba's own pool ("workqueue") ends the process when two threads enter it at once."""
+    try:
+        return bool(numba.threading_layer() == "workqueue")
+    except ValueError:  # not started yet: nobody knows which one it will be
+        return True
+
+
+def streams(y: Array, run: int) -> bool:
+    """Whether to write y, in runs of `run` elements, past the caches."""
+    nbytes = run * y.itemsize
+    return y.nbytes >= STREAM_BYTES and (nbytes % CACHE_LINE == 0 or nbytes >= STREAM_RUN_BYTES)
+
+
+@lru_cache(maxsize=64)
+def _small_constant(size: int, value: float, dtype: np.dtype[Any]) -> Array:
+    return np.full(size, value, dtype)
+
+
+def _constant(size: int, value: float, dtype: np.dtype[Any]) -> Array:
+    return _small_constant(size, value, dtype) if size <= PIECE else np.full(size, value, dtype)
+
+
+def parameter(value: Array | None, size: int, default: float, dtype: np.dtype[Any]) -> Array:
+    """A parameter as kernels see it; an absent weight is ones, an absent bias zeros."""
+    if value is None:
+        return _constant(size, default, dtype)
+    if value.dtype != dtype:
+        value = value.astype(dtype)
+    return _buffers.flat(value)

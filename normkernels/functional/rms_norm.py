@@ -1,0 +1,126 @@
+"""RMS normalization."""
+
+from collections.abc import Sequence
+
+from .. import _passes
+from ..results import Array, Grads, Saved
+from ._types import ArrayLike
+
+
+def rms_norm(
+    x: ArrayLike,
+    normalized_shape: int | Sequence[int],
+    weight: ArrayLike | None = None,
+    eps: float | None = None,
+    *,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> Array:
+    """Root-mean-square normalization: every row to mean square 1, then weight.
+
+    ``y = x * rstd * weight`` with ``rstd = 1/sqrt(mean(x²) + eps)`` over the last
+    ``len(normalized_shape)`` dimensions: layer norm that takes the mean to be 0.
+
+    Parameters
+    ----------
+    x : array, shape (..., *normalized_shape), float32, float64, float16 or bfloat16
+        Taken as it lies where the rows are contiguous and fill memory, in any order of the leading
+        axes; other strides are copied, once in each pass.
+    normalized_shape : int or sequence of int
+        The last dimensions of x.
+    weight : array, shape normalized_shape, dtype of x (or float32 beside a half type), optional
+        Absent: ones.
+    eps : float, optional
+        Added to the mean square, in the square of the unit of x. None is the machine epsilon of the
+        arithmetic: 1.2e-7 in float32, 2.2e-16 in float64.
+    out : array, optional
+        Receives y; it may be x itself, but no part of it.
+    threads : int, optional
+        How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
+
+    Returns
+    -------
+    array
+        y, of the shape and dtype of x, and of its memory layout; in C order where x was copied. With
+        ``eps=0`` a row of zeros gives zeros.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another dtype, or not an array.
+    ValueError
+        If a shape, eps, threads or out breaks its rule. Nothing has been written then.
+
+    Notes
+    -----
+    Zhang & Sennrich (2019), "Root Mean Square Layer Normalization", equation 4.
+    """
+    return _passes.row_norm("rms_norm", x, normalized_shape, weight, None, eps, out, threads, keep=False)[0]
+
+
+def rms_norm_forward(
+    x: ArrayLike,
+    normalized_shape: int | Sequence[int],
+    weight: ArrayLike | None = None,
+    eps: float | None = None,
+    *,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> tuple[Array, Saved]:
+    """Forward pass of `rms_norm` for training.
+
+    Parameters
+    ----------
+    x, normalized_shape, weight, eps, out, threads
+        As for `rms_norm`, but `out` must not be x: the backward needs x.
+
+    Returns
+    -------
+    y : array
+    saved : Saved
+        What `rms_norm_backward` takes. It holds x itself: do not change x in between.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `rms_norm`.
+    """
+    return _passes.row_norm("rms_norm", x, normalized_shape, weight, None, eps, out, threads, keep=True)
+
+
+def rms_norm_backward(
+    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
+) -> Grads:
+    """Backward pass of `rms_norm`: dx and dweight in one sweep.
+
+    With ``x_hat = x * rstd`` and ``wdy = weight * dy``, per row::
+
+        dx = (wdy - x_hat * mean(x_hat * wdy)) * rstd
+        dweight = sum(dy * x_hat)        over the rows
+
+    Parameters
+    ----------
+    dy : array, shape and dtype of y
+        Copied once if its strides are not those of x.
+    saved : Saved
+        From `rms_norm_forward`.
+    out : array, optional
+        Receives dx; it may be dy or x itself, but no part of them.
+    threads : int, optional
+        How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
+
+    Returns
+    -------
+    Grads
+        dx and dweight; dweight is None without a weight, dbias always.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dy or out breaks its rule.
+
+    Notes
+    -----
+    Derived step by step in docs/norms.md.
+    """
+    return _passes.row_norm_backward("rms_norm", dy, saved, out, threads)

@@ -1,0 +1,117 @@
+"""Weight normalization."""
+
+from .. import _passes
+from ..results import Array, Grads, Saved
+from ._types import ArrayLike
+
+
+def weight_norm(
+    v: ArrayLike,
+    g: ArrayLike,
+    dim: int | None = 0,
+    *,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> Array:
+    """Weight normalization: direction and length of weight vectors apart.
+
+    ``w = g * v / ||v||`` with the Euclidean norm of every slice along `dim`.
+
+    Parameters
+    ----------
+    v : array of any shape, float32, float64, float16 or bfloat16
+        Taken as it lies in C order with ``dim=0`` or None; copied once in each pass otherwise.
+    g : array, shape (v.shape[dim],), or that of v with ones for all other axes
+        The lengths; one element with ``dim=None``. Of the dtype of v, or float32 beside a half type.
+    dim : int or None
+        The axis along which the slices lie, of the outputs in a layer's weight; None is one norm of
+        all of v (PyTorch's functional form writes -1 for that, which is the last axis here).
+    out : array, optional
+        Receives w; it may be v itself, but no part of it.
+    threads : int, optional
+        How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
+
+    Returns
+    -------
+    array
+        w, of the shape and dtype of v; in memory `dim` comes first where v was copied. A slice of
+        zeros, which has no direction, gives zeros.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of another dtype, or not an array.
+    ValueError
+        If a shape, dim, threads or out breaks its rule. Nothing has been written then.
+
+    Notes
+    -----
+    Salimans & Kingma (2016), "Weight Normalization", equation 2.
+    """
+    return _passes.weight_norm(v, g, dim, out, threads, keep=False)[0]
+
+
+def weight_norm_forward(
+    v: ArrayLike,
+    g: ArrayLike,
+    dim: int | None = 0,
+    *,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> tuple[Array, Saved]:
+    """Forward pass of `weight_norm` for training.
+
+    Parameters
+    ----------
+    v, g, dim, out, threads
+        As for `weight_norm`, but `out` must not be v: the backward needs v.
+
+    Returns
+    -------
+    w : array
+    saved : Saved
+        What `weight_norm_backward` takes. It holds v itself: do not change v in between.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `weight_norm`.
+    """
+    return _passes.weight_norm(v, g, dim, out, threads, keep=True)
+
+
+def weight_norm_backward(
+    dw: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
+) -> Grads:
+    """Backward pass of `weight_norm`: the gradients of v and g in one sweep.
+
+    With ``v_hat = v / ||v||``, per slice::
+
+        dg = sum(dw * v_hat)        dv = (dw - v_hat * dg) * g / ||v||
+
+    Parameters
+    ----------
+    dw : array, shape and dtype of w
+        Copied once if it is not in the memory order of w.
+    saved : Saved
+        From `weight_norm_forward`.
+    out : array, optional
+        Receives dv; it may be dw or v itself, but no part of them.
+    threads : int, optional
+        How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
+
+    Returns
+    -------
+    Grads
+        dv as ``dx``, dg, of the shape of g, as ``dweight``; dbias is None. Both are 0 for a slice of zeros.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If dw or out breaks its rule.
+
+    Notes
+    -----
+    Salimans & Kingma (2016), equation 3; derived step by step in docs/norms.md.
+    """
+    return _passes.group_norm_backward("weight_norm", dw, saved, out, threads)

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ..norms import NORMS
-from .cases import Case
+from .cases import DTYPES, Case
 from .inputs import Array, Inputs, copied
 
 # Elements compared at a time: the float64 reference then stays small.
@@ -19,7 +20,8 @@ class Mismatch(Exception):
 
 def tolerance(case: Case) -> float:
     """The largest error that rounding explains, relative to the largest value."""
-    return 128 * float(np.finfo(case.dtype).eps)
+    eps = float(ml_dtypes.finfo(case.dtype).eps)
+    return 128 * eps if DTYPES[case.dtype] > 2 else 128 * float(np.finfo(np.float32).eps) + eps
 
 
 def check(case: Case, inputs: Inputs) -> float:

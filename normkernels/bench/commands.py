@@ -72,7 +72,7 @@ _file_option = partial(click.option, type=click.Path(), callback=_file, metavar=
     help="Your own: 32x64x56x56 (NxCxHxW) or 4096x768; without --op for every norm that takes it.",
 )
 @click.option("--batch", "batches", multiple=True, type=int, help="N, or how many times a preset's rows.")
-@click.option("--dtype", "dtypes", multiple=True, help="float32 (default) or float64.")
+@click.option("--dtype", "dtypes", multiple=True, help="float32 (default), float64, float16, bfloat16.")
 @click.option("--layout", default=LAYOUTS[0], show_default=True, help="Or channels_last: NHWC in memory.")
 @click.option("--threads", type=int, help="Threads of the kernels and of the copy; default all.")
 @click.option("--baseline", default=BASELINES[0], show_default=True, help=f"{', '.join(BASELINES)}.")
@@ -110,7 +110,7 @@ def bench(
     paths = {option: path for option, path in named if path}
     cases = select(Selection(ops, passes, names, shapes, batches, dtypes, layout, quick))
     used = _threads(threads)
-    _check_baseline(baseline)
+    _check_baseline(baseline, dtypes)
     outputs.check(paths)
     fit, skipped = fitting(cases)
     if not fit:
@@ -173,9 +173,11 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
-def _check_baseline(baseline: str) -> None:
+def _check_baseline(baseline: str, dtypes: tuple[str, ...]) -> None:
     if baseline not in BASELINES:
         raise BadOption(f"--baseline must be one of {', '.join(BASELINES)}, got {baseline}")
+    if baseline == "torch" and (halves := {"float16", "bfloat16"}.intersection(dtypes)):
+        raise BadOption(f"--baseline torch measures float32 and float64, got --dtype {halves.pop()}")
     if baseline == "torch" and not available():
         raise BadOption("--baseline torch needs PyTorch: pip install torch")
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
@@ -25,10 +26,11 @@ class Inputs:
 def make_inputs(case: Case) -> Inputs:
     """Standard normal x and dy in the layout of the case."""
     rng = np.random.default_rng(0)
-    shape, dtype = case.array_shape, np.dtype(case.dtype)
+    shape, dtype = case.array_shape, ml_dtypes.finfo(case.dtype).dtype
+    drawn = np.float64 if dtype == np.float64 else np.float32
     arguments = NORMS[case.op].arguments(shape, dtype, rng, channel_axis=case.channel_axis)
-    x = rng.standard_normal(shape, dtype.type)
-    dy = rng.standard_normal(shape, dtype.type) if case.pass_ == "backward" else x
+    x = rng.standard_normal(shape, drawn).astype(dtype, copy=False)
+    dy = rng.standard_normal(shape, drawn).astype(dtype, copy=False) if case.pass_ == "backward" else x
     return Inputs(x, dy, arguments)
 
 

@@ -21,7 +21,7 @@ LAYERS = [
     "normkernels.bench",
     "normkernels",
     "normkernels.norms",
-    "normkernels.functional",
+    "normkernels.functional  normkernels.jit",
     "normkernels._local_response  normkernels._scaling",
     "normkernels._passes",
     "normkernels._validate",

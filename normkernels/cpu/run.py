@@ -17,7 +17,7 @@ from .vectors import CACHE_LINE
 PARALLEL_BYTES = 512 * 1024
 # Elements of rows that make one piece of work.
 PIECE = 32768
-# With fewer rows or channels than this, their tiles are shared out instead.
+# With fewer channels than this, or fewer long rows in a backward, their tiles are shared out instead.
 FEW = 8
 # Shorter runs that do not meet cache lines alike are written faster through the caches.
 STREAM_RUN_BYTES = 512

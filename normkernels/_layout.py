@@ -22,21 +22,21 @@ class Layout:
     order: Shape | None
     """None: C order, also where no order makes the elements contiguous and the array has to be copied."""
 
-    @property
+    @cached_property
     def storage(self) -> np.dtype[Any]:
         """The dtype as which kernels see the memory: numba has no half types, so they pass as integers."""
         if self.dtype.itemsize > 2:
             return self.dtype
         return np.dtype(np.uint16 if self.dtype == np.float16 else np.int16)
 
-    @property
+    @cached_property
     def arithmetic(self) -> np.dtype[Any]:
         """The dtype of scratch memory and of parameters."""
         return self.dtype if self.dtype.itemsize > 2 else np.dtype(np.float32)
 
     def flat(self, x: Array) -> Array:
         """x as kernels see it: flat, in the order of its memory; a copy where x is not dense."""
-        if self.dtype.itemsize == 2:
+        if self.storage is not self.dtype:
             x = x.view(self.storage)
         return _buffers.flat(x if self.order is None else x.transpose(self.order))
 
@@ -51,7 +51,7 @@ class Layout:
     def empty(self) -> tuple[Array, Array]:
         """A new array of this layout, and its flat view."""
         flat = _buffers.empty(self.size, self.storage)
-        return self.shaped(flat if self.dtype.itemsize > 2 else flat.view(self.dtype)), flat
+        return self.shaped(flat if self.storage is self.dtype else flat.view(self.dtype)), flat
 
     def shaped(self, flat: Array) -> Array:
         if self.order is None:

@@ -89,7 +89,7 @@ def threads(value: Any) -> None:
 def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:
     """How many trailing axes are normalized."""
     try:
-        sizes = value if np.ndim(value) else (value,)
+        sizes = (value,) if isinstance(value, int) or not np.ndim(value) else value
         wanted = tuple(operator.index(n) for n in sizes)
     except TypeError:
         raise TypeError(f"normalized_shape must be an integer or a sequence of them, got {value!r}") from None
@@ -133,18 +133,17 @@ def parameter(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
 
 def apart(written: Sequence[Array], read: Sequence[Array | None]) -> None:
     """Running statistics share no memory with each other or with what is read."""
+    others = [a for a in read if a is not None]
+    arrays = [*written, *others]
+    if all(a.base is None for a in arrays) and len({id(a) for a in arrays}) == len(arrays):
+        return  # each owns its memory; asking NumPy about every pair takes longer than a small call
     for i, statistic in enumerate(written):
-        for other in (*written[:i], *read):
-            if other is not None and _share(statistic, other):
+        for other in (*written[:i], *others):
+            if np.shares_memory(statistic, other):
                 raise ValueError(
                     "running_mean and running_var must not overlap another argument, "
                     f"got memory of one of shape {other.shape}"
                 )
-
-
-def _share(a: Array, b: Array) -> bool:
-    """Asking NumPy about two arrays that own their memory would take longer than a small call."""
-    return a is b or ((a.base is not None or b.base is not None) and np.shares_memory(a, b))
 
 
 def r_max(value: Any) -> float:

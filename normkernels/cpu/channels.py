@@ -42,7 +42,7 @@ def _tile(k, outer, channels, inner):
 @primitive
 def _moments_piece(x, k, outer, channels, inner, partials):
     c, t, start, runs, n = _tile(k, outer, channels, inner)
-    moments = tile_moments(offset(pointer(x), start), runs, channels * inner, n, True)
+    moments = tile_moments(offset(pointer(x), start), runs, channels * inner, n)
     for j in range(4):
         partials[c, t, j] = moments[j]
 

@@ -47,7 +47,7 @@ def _moments_piece(x, k, rows, cols, scratch, partials):
                 s = np.float64(sums[cols + c])
                 moments = np.float64(n), np.float64(sums[c]), s / n, np.float64(q[c]) - s * s / n
             else:
-                moments = tile_moments(offset(tile, c), n, cols, 1, True)
+                moments = tile_moments(offset(tile, c), n, cols, 1)
             for j in range(4):
                 partials[c, t, j] = moments[j]
 

@@ -11,7 +11,7 @@ from numba import prange
 
 from .channel_primitives import forward_constants, normalize_run, tile_dots, weighted_run_gradient
 from .jit import kernel
-from .primitives import TILE, as_scale, centring, reciprocal_sd, row_moments
+from .primitives import TILE, as_scale, centring, reciprocal_sd, row_moments, row_squares
 from .vectors import as_element, fence, offset, pointer
 
 
@@ -25,7 +25,10 @@ def forward(
     for b in prange(-(-rows // block)):
         for i in range(b * block, min((b + 1) * block, rows)):
             a = offset(pointer(constants), 5 * i)
-            mean[i], m2 = row_moments(offset(pointer(x), i * cols), cols, centred)
+            if centred:
+                mean[i], m2 = row_moments(offset(pointer(x), i * cols), cols)
+            else:
+                mean[i], m2 = 0.0, row_squares(offset(pointer(x), i * cols), cols)
             rstd[i] = reciprocal_sd(m2 / divisor, eps)
             for j in range(channels):
                 c, k = i % groups * channels + j, i * cols + j * inner

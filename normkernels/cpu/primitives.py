@@ -123,24 +123,19 @@ def tile_bounds(t, outer, n):
 
 
 @primitive
-def _squares(x, outer, stride, n):
+def tile_squares(x, n):
     """The sum of squares of a tile; again in a better unit where one left the range of the dtype."""
     zero, unit = as_element(x, 0.0), 1.0
-    q = _centred_sums(x, outer, stride, n, zero, as_element(x, unit))[1]
+    q = _centred_sums(x, 1, 0, n, zero, as_element(x, unit))[1]
     if not SMALL < q < LARGE:
         unit = RESCALE if not q < LARGE else 1.0 / RESCALE
-        q = _centred_sums(x, outer, stride, n, zero, as_element(x, 1.0 / unit))[1]
+        q = _centred_sums(x, 1, 0, n, zero, as_element(x, 1.0 / unit))[1]
     return q * unit * unit
 
 
 @primitive
-def tile_moments(x, outer, stride, n, centred):
-    """count, pivot, mean - pivot and m2 of a tile: one pass about a mean of its first elements.
-
-    Not centred: mean 0, and m2 is the sum of squares.
-    """
-    if not centred:
-        return np.float64(outer * n), 0.0, 0.0, _squares(x, outer, stride, n)
+def tile_moments(x, outer, stride, n):
+    """count, pivot, mean - pivot and m2 of a tile: one pass about a mean of its first elements."""
     pivot = pivot_of(x, n)
     s, q = _centred_sums(x, outer, stride, n, pivot, as_element(x, 1.0))
     return corrected(x, outer, stride, n, pivot, s, q)
@@ -162,14 +157,23 @@ def merged(tiles, count):
 
 
 @primitive
-def row_moments(x, n, centred):
-    """mean and m2 of one run: its tiles merged in their order; as `tile_moments` where not centred."""
-    count, origin, mean, m2 = tile_moments(x, 1, 0, min(n, TILE), centred)
+def row_moments(x, n):
+    """mean and m2 of one run: its tiles merged in their order."""
+    count, origin, mean, m2 = tile_moments(x, 1, 0, min(n, TILE))
     for t in range(TILE, n, TILE):
-        count_t, pivot, mean_t, m2_t = tile_moments(offset(x, t), 1, 0, min(TILE, n - t), centred)
+        count_t, pivot, mean_t, m2_t = tile_moments(offset(x, t), 1, 0, min(TILE, n - t))
         mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
         count += count_t
     return origin + mean, m2
+
+
+@primitive
+def row_squares(x, n):
+    """The sum of squares of one run: that of its tiles in their order."""
+    q = 0.0
+    for t in range(0, n, TILE):
+        q += tile_squares(offset(x, t), min(TILE, n - t))
+    return q
 
 
 @primitive

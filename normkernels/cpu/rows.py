@@ -10,7 +10,16 @@ taken to be 0, which makes layer norm RMS norm.
 from numba import prange
 
 from .jit import kernel
-from .primitives import TILE, centring, merged, reciprocal_sd, row_moments, tile_moments
+from .primitives import (
+    TILE,
+    centring,
+    merged,
+    reciprocal_sd,
+    row_moments,
+    row_squares,
+    tile_moments,
+    tile_squares,
+)
 from .row_primitives import add, clear, flush, normalize_row, row_gradient, rows_sums
 from .vectors import fence, offset, pointer
 
@@ -37,12 +46,15 @@ def forward(x, rows, cols, block, weight, bias, period, centred, eps, y, mean, r
         for first in range(b * block, end, batch):
             last = min(first + batch, end)
             for i in range(first, last):
-                mean[i], rstd[i] = row_moments(offset(pointer(x), i * cols), cols, centred)
+                if centred:
+                    mean[i], rstd[i] = row_moments(offset(pointer(x), i * cols), cols)
+                else:
+                    mean[i], rstd[i] = 0.0, row_squares(offset(pointer(x), i * cols), cols)
             for i in range(first, last):
                 rstd[i] = reciprocal_sd(rstd[i] / cols, eps)
             for i in range(first, last):
                 row, y_row = offset(pointer(x), i * cols), offset(pointer(y), i * cols)
-                k = i % period * cols
+                k = i % period * cols if period > 1 else 0
                 w, b = offset(pointer(weight), k), offset(pointer(bias), k)
                 normalize_row(row, cols, mean[i], rstd[i], w, b, y_row, stream)
         if stream:
@@ -56,11 +68,19 @@ def forward_tiles(x, rows, cols, weight, bias, period, centred, eps, partials, y
     for k in prange(rows * tiles):
         i, t = k // tiles, k % tiles
         tile = offset(pointer(x), i * cols + t * TILE)
-        moments = tile_moments(tile, 1, 0, min(TILE, cols - t * TILE), centred)
+        if centred:
+            moments = tile_moments(tile, 1, 0, min(TILE, cols - t * TILE))
+        else:
+            moments = 0.0, 0.0, 0.0, tile_squares(tile, min(TILE, cols - t * TILE))
         for j in range(4):
             partials[i, t, j] = moments[j]
     for i in range(rows):
-        mean[i], m2 = merged(offset(pointer(partials), 4 * tiles * i), tiles)
+        if centred:
+            mean[i], m2 = merged(offset(pointer(partials), 4 * tiles * i), tiles)
+        else:
+            mean[i] = m2 = 0.0
+            for t in range(tiles):
+                m2 += partials[i, t, 3]
         rstd[i] = reciprocal_sd(m2 / cols, eps)
     for p in prange(rows * tiles):
         i, c = p // tiles, p % tiles * TILE
@@ -98,7 +118,7 @@ def backward(
                     row = offset(pointer(x), i * cols)
                     scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(row, mean[i], r)
                 for i in range(first, last, step):
-                    second, k = step == 2 and i + 1 < last, i % period * cols
+                    second, k = step == 2 and i + 1 < last, i % period * cols if period > 1 else 0
                     c1, c2, c1_b, c2_b = rows_sums(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
                         offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
@@ -110,7 +130,8 @@ def backward(
                 for i in range(first, last):
                     row_gradient(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols,
-                        offset(pointer(scalars), 5 * i), offset(pointer(weight), i % period * cols),
+                        offset(pointer(scalars), 5 * i),
+                        offset(pointer(weight), i % period * cols if period > 1 else 0),
                         offset(pointer(dx), i * cols), stream,
                     )  # fmt: skip
             flush(dweight, partial, 2 * width)

@@ -89,7 +89,9 @@ def batch_norm(
     bias = _validate.parameter(bias, "bias", (c,), x.dtype)
     running = _validate.statistics(running_mean, running_var, c, training, needed=norm == "batch_renorm")
     factor = _validate.averaging(momentum, num_batches_tracked, training)
-    eps, r_max, d_max = _validate.eps(eps), _validate.r_max(r_max), _validate.d_max(d_max)
+    eps = _validate.eps(eps)
+    if norm == "batch_renorm":
+        r_max, d_max = _validate.r_max(r_max), _validate.d_max(d_max)
     _validate.threads(threads)
     if training and plan.count == 1 and x.size:
         raise ValueError(f"x must have more than one value per channel in training, got shape {x.shape}")

@@ -134,12 +134,11 @@ def parameter(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
 def apart(written: Sequence[Array], read: Sequence[Array | None]) -> None:
     """Running statistics share no memory with each other or with what is read."""
     others = [a for a in read if a is not None]
-    arrays = [*written, *others]
-    if all(a.base is None for a in arrays) and len({id(a) for a in arrays}) == len(arrays):
-        return  # each owns its memory; asking NumPy about every pair takes longer than a small call
     for i, statistic in enumerate(written):
         for other in (*written[:i], *others):
-            if np.shares_memory(statistic, other):
+            # Two arrays that own their memory: asking NumPy would take longer than a small call.
+            alone = statistic.base is None and other.base is None and statistic is not other
+            if not alone and np.shares_memory(statistic, other):
                 raise ValueError(
                     "running_mean and running_var must not overlap another argument, "
                     f"got memory of one of shape {other.shape}"

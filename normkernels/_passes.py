@@ -30,11 +30,9 @@ def row_norm(
     plan = row_plan(x.shape, x.strides, x.dtype, trailing, norm == "layer_norm")
     weight = _validate.parameter(weight, "weight", plan.parameter_shape, x.dtype)
     bias = _validate.parameter(bias, "bias", plan.parameter_shape, x.dtype)
-    eps = (
-        float(np.finfo(plan.layout.arithmetic).eps)
-        if eps is None and norm == "rms_norm"
-        else _validate.eps(eps)
-    )
+    if eps is None and norm == "rms_norm":
+        eps = float(np.finfo(plan.layout.arithmetic).eps)
+    eps = _validate.eps(eps)
     _validate.threads(threads)
     y, flat = _target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
     if x.size:
@@ -219,10 +217,9 @@ def instance_norm(
     factor, eps = _validate.real(momentum, "momentum"), _validate.eps(eps)
     _validate.threads(threads)
     others = (weight, bias, *running, x if keep else None)
-    if own:
-        _validate.apart(running, (x, weight, bias))
     plan: GroupPlan | ChannelPlan
     if own:
+        _validate.apart(running, (x, weight, bias))
         plan = group_plan(x.shape, x.dtype, axis, max(1, c))
         if plan.cols == 1 and x.size:
             raise ValueError(f"x must have more than one value per instance and channel, got shape {x.shape}")

@@ -73,7 +73,7 @@ def _group_norm(
 ) -> Arguments:
     channels = shape[channel_axis]
     return {
-        "num_groups": math.gcd(channels, 32) or 1,
+        "num_groups": math.gcd(channels, 32),
         **_affine(channels, dtype, rng),
         "channel_axis": channel_axis,
     }

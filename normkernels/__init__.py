@@ -32,13 +32,14 @@ from .functional import (
     zscore,
 )
 from .norms import NORMS, NormSpec
-from .results import Grads, Moments, Range, Saved, Whitening
+from .results import Grads, Moments, Range, ResidualGrads, Saved, Whitening
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "NORMS",
     "Grads",
+    "ResidualGrads",
     "Moments",
     "NormSpec",
     "Range",

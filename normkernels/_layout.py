@@ -11,6 +11,7 @@ from . import _buffers
 from .results import Array
 
 Shape = tuple[int, ...]
+ACTIVATIONS = ("relu", "sigmoid", "silu", "gelu")
 
 
 @dataclass(frozen=True)

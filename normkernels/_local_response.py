@@ -8,7 +8,7 @@ import numpy as np
 from . import _validate
 from ._dispatch import backend
 from ._layout import ChannelPlan, Layout
-from ._passes import _delivered, _target
+from ._passes import delivered, target
 from ._plan import channel_plan
 from .results import Array, Grads, Saved
 
@@ -54,22 +54,22 @@ def local_response_norm(
         _size(size), real(alpha, "alpha"), real(beta, "beta"), real(k, "k"),
     )  # fmt: skip
     _validate.threads(threads)
-    y, flat = _target(plan.layout, x, out, () if keep else (x,), (x,) if keep else ())
+    y, flat = target(plan.layout, x, out, () if keep else (x,), (x,) if keep else ())
     if x.size:
         flat_x = plan.layout.flat(x)
         if y is out and np.may_share_memory(flat_x, flat):  # its windows are read after it is written
             flat_x = flat_x.copy()
         backend("cpu").local_response_forward(plan.channels, flat_x, *plan.arguments, flat, threads)
     nothing = np.empty(0)
-    return _delivered(y, out), Saved(x, nothing, nothing, None, None, True, plan, NORM)
+    return delivered(y, out), Saved(x, nothing, nothing, None, None, True, plan, NORM)
 
 
 def local_response_norm_backward(dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
     dy = _validate.gradient(dy, saved, NORM)
     _validate.threads(threads)
     plan, x = saved.plan, saved.x
-    dx, flat = _target(plan.layout, x, out, (dy, x), ())
+    dx, flat = target(plan.layout, x, out, (dy, x), ())
     if x.size:
         flat_dy, flat_x = plan.layout.flat(dy), plan.layout.flat(x)
         backend("cpu").local_response_backward(plan.channels, flat_dy, flat_x, *plan.arguments, flat, threads)
-    return Grads(_delivered(dx, out), None, None)
+    return Grads(delivered(dx, out), None, None)

@@ -39,7 +39,7 @@ def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) ->
     _validate.threads(threads)
     given = [] if statistics is None else _given(statistics, Moments, {"mean": kept, "var": kept})
     if out is not None:
-        _validate.output(out, x, (x,), given)
+        _validate.output(out, "out", x, (x,), given)
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
     kernels, layout = backend("cpu"), plan.layout
     if out is not None and layout.fits(out.transpose(order)):
@@ -72,7 +72,7 @@ def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Array, Range]:
     x, axes, kept = _slices(x, axis, statistics is None)
     given = [] if statistics is None else _given(statistics, Range, {"min": kept, "range": kept})
     if out is not None:
-        _validate.output(out, x, (x,), given)
+        _validate.output(out, "out", x, (x,), given)
     wide = x.astype(np.float32) if x.itemsize == 2 else x
     if statistics is None:
         low = wide.min(axes)

@@ -8,6 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from ._layout import ACTIVATIONS
 from .results import Array, Saved
 
 # Numbers of dtypes, quicker to look up than dtypes; that of bfloat16 is known once ml_dtypes made it.
@@ -81,6 +82,14 @@ def flag(value: Any, name: str) -> bool:
     return bool(value)
 
 
+def activation(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"activation must be None or a string, got {value!r}")
+    if value is not None and value not in ACTIVATIONS:
+        raise ValueError(f"activation must be None, {', '.join(ACTIVATIONS)}, got {value!r}")
+    return value
+
+
 def threads(value: Any) -> None:
     if value is not None and not 1 <= integer(value, "threads") <= numba.config.NUMBA_NUM_THREADS:
         raise ValueError(f"threads must be in 1..{numba.config.NUMBA_NUM_THREADS}, got {value}")
@@ -129,6 +138,16 @@ def parameter(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
         rule = f"the dtype of x, {dtype}" + (", or float32" if dtype.itemsize == 2 else "")
         raise TypeError(f"{name} must have {rule}, got {x.dtype}")
     return x
+
+
+def beside(value: Any, name: str, x: Array) -> Array:
+    """An array of the shape and dtype of x."""
+    a = array(value, name)
+    if a.shape != x.shape:
+        raise ValueError(f"{name} must have the shape of x, {x.shape}, got {a.shape}")
+    if a.dtype != x.dtype:
+        raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {a.dtype}")
+    return a
 
 
 def apart(written: Sequence[Array], read: Sequence[Array | None]) -> None:
@@ -223,27 +242,27 @@ def averaging(momentum: Any, num_batches_tracked: Any, training: bool) -> float:
     return 1.0 / (seen + 1)
 
 
-def output(out: Any, x: Array, same: Sequence[Array], others: Sequence[Array | None]) -> None:
+def output(out: Any, name: str, x: Array, same: Sequence[Array], others: Sequence[Array | None]) -> None:
     """out may be one of the arrays `same`, all of it, and must not overlap any other."""
     if type(out) is not np.ndarray:
-        raise TypeError(f"out must be an array of NumPy, got {type(out).__name__}")
+        raise TypeError(f"{name} must be an array of NumPy, got {type(out).__name__}")
     if out.shape != x.shape:
-        raise ValueError(f"out must have shape {x.shape}, got {out.shape}")
+        raise ValueError(f"{name} must have shape {x.shape}, got {out.shape}")
     if out.dtype != x.dtype:
-        raise TypeError(f"out must have the dtype of x, {x.dtype}, got {out.dtype}")
+        raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {out.dtype}")
     if not out.flags.writeable:
-        raise ValueError("out must be writeable, got a read-only array")
+        raise ValueError(f"{name} must be writeable, got a read-only array")
     if not out.flags.c_contiguous and _overlaps_itself(out):
-        raise ValueError(f"out must not overlap itself, its strides must nest, got {out.strides}")
+        raise ValueError(f"{name} must not overlap itself, its strides must nest, got {out.strides}")
     for other in same:
         if np.shares_memory(out, other) and not _identical(out, other):
             raise ValueError(
-                f"out must be the input itself or not overlap it, got a part of one of shape {other.shape}"
+                f"{name} must be the input itself or not overlap it, got a part of one of shape {other.shape}"
             )
     for argument in others:
         if argument is not None and np.shares_memory(out, argument):
             raise ValueError(
-                f"out must not overlap another argument, got memory of one of shape {argument.shape}"
+                f"{name} must not overlap another argument, got memory of one of shape {argument.shape}"
             )
 
 

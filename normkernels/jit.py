@@ -23,28 +23,28 @@ array([[-1.,  1.],
 from typing import Any
 
 from .cpu.channel_primitives import normalize_run
-from .cpu.jit import primitive
-from .cpu.primitives import centring, reciprocal_sd, row_moments, row_squares
-from .cpu.row_primitives import normalize_row
+from .cpu.jit import callable_from_python
+from .cpu.primitives import centring, reciprocal_sd
+from .cpu.row_primitives import normalize_row, row_moments, row_squares
 from .cpu.vectors import pointer
 
 __all__ = ["layer_norm", "moments", "normalize", "reciprocal_sd", "rms_norm", "standardize"]
 
 
-@primitive
+@callable_from_python
 def _check(x: Any) -> None:
     if x.ndim != 1 or x.strides[0] != x.itemsize:
         raise ValueError("arrays must be one-dimensional and contiguous")
 
 
-@primitive
+@callable_from_python
 def _check_beside(x: Any, other: Any) -> None:
     _check(other)
     if len(other) < len(x):
         raise ValueError("weight, bias and out must be as long as x")
 
 
-@primitive
+@callable_from_python
 def moments(x: Any) -> Any:
     """Mean and population variance of a row, in float64.
 
@@ -65,11 +65,11 @@ def moments(x: Any) -> Any:
     _check(x)
     if len(x) == 0:
         raise ValueError("moments needs at least one element")
-    mean, m2 = row_moments(pointer(x), len(x))
+    mean, m2 = row_moments(pointer(x), None, len(x))
     return mean, m2 / len(x)
 
 
-@primitive
+@callable_from_python
 def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) -> None:
     """``out = (x - mean) * rstd * weight + bias`` with a weight and a bias for every element.
 
@@ -89,10 +89,11 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     _check_beside(x, weight)
     _check_beside(x, bias)
     _check_beside(x, out)
-    normalize_row(pointer(x), len(x), mean, rstd, pointer(weight), pointer(bias), pointer(out), False)
+    w, b, y = pointer(weight), pointer(bias), pointer(out)
+    normalize_row(pointer(x), None, len(x), mean, rstd, w, b, None, None, y, False)
 
 
-@primitive
+@callable_from_python
 def standardize(x: Any, mean: Any, rstd: Any, out: Any) -> None:
     """``out = (x - mean) * rstd``.
 
@@ -114,7 +115,7 @@ def standardize(x: Any, mean: Any, rstd: Any, out: Any) -> None:
     normalize_run(pointer(x), len(x), (hi, scale, lo), pointer(out), False)
 
 
-@primitive
+@callable_from_python
 def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     """Layer norm of one row: `moments`, then `normalize` with ``rstd = 1/sqrt(var + eps)``.
 
@@ -134,7 +135,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     normalize(x, mean, reciprocal_sd(var, eps), weight, bias, out)
 
 
-@primitive
+@callable_from_python
 def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     """RMS norm of one row: ``out = x / sqrt(mean(x²) + eps) * weight + bias``.
 
@@ -153,5 +154,5 @@ def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     _check(x)
     if len(x) == 0:
         raise ValueError("rms_norm needs at least one element")
-    m2 = row_squares(pointer(x), len(x))
+    m2 = row_squares(pointer(x), None, len(x))
     normalize(x, 0.0, reciprocal_sd(m2 / len(x), eps), weight, bias, out)

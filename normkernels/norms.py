@@ -3,11 +3,13 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import functional, reference
+from .reference.fused import fused_backward, fused_forward
 
 Arguments = dict[str, Any]
 
@@ -37,6 +39,10 @@ class NormSpec:
     min_ndim: int = 2
     centred: bool = True
     """Whether the mean is subtracted."""
+    residual: str | None = None
+    """Where a residual is added, "before" or "after" the norm; None where none can be fused."""
+    activation: bool = False
+    """Whether an activation can be fused."""
     tensors_moved: dict[str, int] = field(default_factory=lambda: {"forward": 2, "backward": 3})
     """The byte model: how often each pass must at least move a tensor of the size of x."""
 
@@ -49,6 +55,16 @@ class NormSpec:
     def reference(self) -> Passes:
         """The same in plain NumPy, in whatever dtype it is given."""
         return _passes(reference, self.name)
+
+    def in_steps(self, passes: Passes) -> Passes:
+        """Surround passes of the norm with what may be fused with it, in NumPy."""
+        first = self.residual == "before"
+        forward = partial(fused_forward, passes.forward, first)
+        return Passes(
+            lambda *args, **kwargs: forward(*args, **kwargs)[0],
+            forward,
+            partial(fused_backward, passes.backward, first),
+        )
 
 
 def _passes(module: Any, name: str) -> Passes:
@@ -119,13 +135,21 @@ def _running(channels: int, dtype: Any) -> Arguments:
 NORMS: dict[str, NormSpec] = {
     spec.name: spec
     for spec in (
-        NormSpec("layer_norm", "rows", _layer_norm),
-        NormSpec("rms_norm", "rows", _rms_norm, {"weight": "dweight"}, centred=False),
-        NormSpec("group_norm", "groups", _group_norm),
-        NormSpec("instance_norm", "groups", _instance_norm, min_ndim=3),
+        NormSpec("layer_norm", "rows", _layer_norm, residual="before", activation=True),
+        NormSpec(
+            "rms_norm",
+            "rows",
+            _rms_norm,
+            {"weight": "dweight"},
+            centred=False,
+            residual="before",
+            activation=True,
+        ),
+        NormSpec("group_norm", "groups", _group_norm, activation=True),
+        NormSpec("instance_norm", "groups", _instance_norm, min_ndim=3, activation=True),
         NormSpec("weight_norm", "rows", _weight_norm, {"g": "dweight"}, centred=False),
         NormSpec("local_response_norm", "windows", _local_response_norm, {}, centred=False),
-        NormSpec("batch_norm", "channels", _batch_norm),
-        NormSpec("batch_renorm", "channels", _batch_norm),
+        NormSpec("batch_norm", "channels", _batch_norm, residual="after", activation=True),
+        NormSpec("batch_renorm", "channels", _batch_norm, residual="after", activation=True),
     )
 }

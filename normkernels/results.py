@@ -11,20 +11,25 @@ Array = npt.NDArray[Any]
 
 
 class Saved(NamedTuple):
-    """What a forward pass keeps for the backward. `x` and `weight` are no copies: do not change them."""
+    """What a forward pass keeps for the backward. Its arrays are no copies: do not change them."""
 
     x: Array
+    """What was normalized: with `summed` the sum of x and residual."""
     mean: Array
     """float64, one per group, in the order of memory."""
     rstd: Array
     """float64, 1/sqrt(var + eps), one per group."""
     weight: Array | None
-    bias_dtype: Any
-    """None without a bias."""
+    bias: Array | None
     training: bool
     """False where the statistics were given and are constants in the backward."""
     plan: Any
     norm: str
+    activation: str | None = None
+    residual: Array | None = None
+    """What was added to the output of a norm over channels."""
+    summed: bool = False
+    """Whether x is the sum of x and a residual."""
     renorm: tuple[Array, Array] | None = None
     """r and d of batch renormalization."""
 
@@ -38,6 +43,15 @@ class Grads(NamedTuple):
     dx: Array
     dweight: Array | None
     dbias: Array | None
+
+
+class ResidualGrads(NamedTuple):
+    """As `Grads`, of a norm with a residual."""
+
+    dx: Array
+    dweight: Array | None
+    dbias: Array | None
+    dresidual: Array
 
 
 class Moments(NamedTuple):

@@ -2,25 +2,31 @@
 
 The *constants* of a channel are hi, scale, shift of its output, y = (x - hi) * scale + shift, or hi,
 scale, c2, k of its gradient, dx = (dy - c2 + (x - hi) * k) * scale, in the dtype of x.
+
+What is fused is None where it is absent: `residual`, added to the output before the activation `kind`.
+The gradient then begins with that of the activation, for which it needs `affine`, the constants of the
+output; `dresidual` receives it.
 """
 
 import numpy as np
 
-from .jit import primitive
+from .activations import slope
+from .fusion import activated, plus
+from .jit import primitive, step
 from .primitives import (
     add_run,
     as_scale,
     centring,
     corrected,
+    fetch,
     merged,
     pivot_of,
     put,
-    put_part,
     reciprocal_sd,
     streamed_head,
     tile_bounds,
 )
-from .vectors import as_element, fma, lanes, load, load_part, offset, pointer, store, total, zeros
+from .vectors import as_element, fma, lanes, load, offset, pointer, store, total, zeros
 
 
 @primitive
@@ -77,9 +83,11 @@ def finish_moments(
 
 
 @primitive
-def dot_constants(x, mean, rstd, constants, stride):
+def dot_constants(x, mean, rstd, weight, bias, constants, affine, stride):
     """hi and r: dy * (x - hi) * r is about dy * x_hat and stays in the range of the dtype as that does"""
     constants[0], constants[stride] = as_element(x, mean), as_scale(x, rstd)
+    if affine is not None:
+        forward_constants(x, mean, rstd, weight, bias, affine, stride)
 
 
 @primitive
@@ -99,89 +107,91 @@ def finish_dots(
     gradient_constants(x, mean[c], rstd[c], weight[c], c1, c2, training, constants, stride)
 
 
-@primitive
-def _normalize_part(x, i, n, constants, y, stream):
-    d = load_part(x, i, n, constants[0]) - constants[0]
-    put_part(y, i, n, fma(d, constants[1], constants[2]), stream)
+@step
+def _affine(x, i, n, constants, residual):
+    """(x - hi) * scale + shift + residual"""
+    z = fma(fetch(x, i, n, constants[0]) - constants[0], constants[1], constants[2])
+    return plus(z, residual, i, n)
 
 
 @primitive
-def normalize_run(x, n, constants, y, stream):
-    """y = (x - hi) * scale + shift"""
+def normalize_run(x, n, constants, residual, kind, y, stream):
+    """y = act((x - hi) * scale + shift + residual)"""
     i = streamed_head(y, n, stream)
     if i > 0:
-        _normalize_part(x, 0, i, constants, y, stream)
+        put(y, 0, i, activated(_affine(x, 0, i, constants, residual), kind), stream)
     while i + lanes(x) <= n:
-        put(y, i, fma(load(x, i) - constants[0], constants[1], constants[2]), stream)
+        put(y, i, None, activated(_affine(x, i, None, constants, residual), kind), stream)
         i += lanes(x)
     if i < n:
-        _normalize_part(x, i, n - i, constants, y, stream)
+        put(y, i, n - i, activated(_affine(x, i, n - i, constants, residual), kind), stream)
+
+
+@step
+def _gradient_of_affine(dy, x, i, n, affine, residual, kind):
+    """dy, or what remains of it before the activation"""
+    dy = fetch(dy, i, n, as_element(x, 0.0))
+    if kind is None:
+        return dy
+    return slope(_affine(x, i, n, affine, residual), dy, kind)
+
+
+@step
+def _run_gradient(dy, x, i, n, a, weight, affine, residual, kind, training, dresidual, dx, stream):
+    d = _gradient_of_affine(dy, x, i, n, affine, residual, kind)
+    if dresidual is not None:
+        put(dresidual, i, n, d, stream)
+    if kind is None or training:
+        d = d - a[2] if weight is None else fma(d, weight, -a[2])
+        d = fma(fetch(x, i, n, a[0]) - a[0], a[3], d)
+    put(dx, i, n, d * a[1], stream)
 
 
 @primitive
-def _gradient_part(dy, x, i, n, constants, dx, stream):
-    d = load_part(dy, i, n, constants[0]) - constants[2]
-    d = fma(load_part(x, i, n, constants[0]) - constants[0], constants[3], d)
-    put_part(dx, i, n, d * constants[1], stream)
+def run_gradient(dy, x, n, a, weight, affine, residual, kind, training, dresidual, dx, stream):
+    """dx = (dy * weight - c2 + (x - hi) * k) * scale; a: hi, scale, c2, k
 
-
-@primitive
-def run_gradient(dy, x, n, constants, dx, stream):
-    """dx = (dy - c2 + (x - hi) * k) * scale"""
+    A weight of None is 1. With an activation dx = dy * scale in evaluation.
+    """
     i = streamed_head(dx, n, stream)
     if i > 0:
-        _gradient_part(dy, x, 0, i, constants, dx, stream)
+        _run_gradient(dy, x, 0, i, a, weight, affine, residual, kind, training, dresidual, dx, stream)
     while i + lanes(x) <= n:
-        d = fma(load(x, i) - constants[0], constants[3], load(dy, i) - constants[2])
-        put(dx, i, d * constants[1], stream)
+        _run_gradient(dy, x, i, None, a, weight, affine, residual, kind, training, dresidual, dx, stream)
         i += lanes(x)
     if i < n:
-        _gradient_part(dy, x, i, n - i, constants, dx, stream)
+        _run_gradient(dy, x, i, n - i, a, weight, affine, residual, kind, training, dresidual, dx, stream)
+
+
+@step
+def _add_dot(dy, x, i, n, hi, r, affine, residual, kind, s, q):
+    d = _gradient_of_affine(dy, x, i, n, affine, residual, kind)
+    return s + d, fma((fetch(x, i, n, hi) - hi) * r, d, q)
 
 
 @primitive
-def _weighted_gradient_part(dy, x, i, n, constants, dx, stream):
-    d = fma(load_part(dy, i, n, constants[0]), constants[4], -constants[2])
-    d = fma(load_part(x, i, n, constants[0]) - constants[0], constants[3], d)
-    put_part(dx, i, n, d * constants[1], stream)
-
-
-@primitive
-def weighted_run_gradient(dy, x, n, constants, dx, stream):
-    """dx = (dy * weight - c2 + (x - hi) * k) * rstd; constants: hi, rstd, c2, k, weight"""
-    i = streamed_head(dx, n, stream)
-    if i > 0:
-        _weighted_gradient_part(dy, x, 0, i, constants, dx, stream)
-    while i + lanes(x) <= n:
-        d = fma(load(x, i) - constants[0], constants[3], fma(load(dy, i), constants[4], -constants[2]))
-        put(dx, i, d * constants[1], stream)
-        i += lanes(x)
-    if i < n:
-        _weighted_gradient_part(dy, x, i, n - i, constants, dx, stream)
-
-
-@primitive
-def _add_dots(dy, x, n, hi, r, s, q):
+def _add_dots(dy, x, n, hi, r, affine, residual, kind, s, q):
     """The vectors s and q plus dy and dy * (x - hi) * r of a run."""
     whole = n - n % lanes(x)
     for i in range(0, whole, lanes(x)):
-        d = load(dy, i)
-        s = s + d
-        q = fma((load(x, i) - hi) * r, d, q)
+        s, q = _add_dot(dy, x, i, None, hi, r, affine, residual, kind, s, q)
     if whole < n:
-        d = load_part(dy, whole, n - whole, as_element(x, 0.0))
-        s = s + d
-        q = fma((load_part(x, whole, n - whole, hi) - hi) * r, d, q)
+        s, q = _add_dot(dy, x, whole, n - whole, hi, r, affine, residual, kind, s, q)
     return s, q
 
 
 @primitive
-def tile_dots(dy, x, outer, stride, n, hi, r):
+def tile_dots(dy, x, outer, stride, n, hi, r, affine, residual, kind):
     """Sums of dy * (x - hi) * r and of dy over a tile."""
     s = zeros(x)
     q = zeros(x)
     for g in range(outer):
-        s, q = _add_dots(offset(dy, g * stride), offset(x, g * stride), n, hi, r, s, q)
+        dy_run, x_run, residual_run = (
+            offset(dy, g * stride),
+            offset(x, g * stride),
+            offset(residual, g * stride),
+        )
+        s, q = _add_dots(dy_run, x_run, n, hi, r, affine, residual_run, kind, s, q)
     return np.float64(total(q)), np.float64(total(s))
 
 
@@ -222,7 +232,9 @@ def block_moments(x, t, start, end, outer, channels, inner, scratch, constants, 
 
 
 @primitive
-def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, constants, partials):
+def block_dots(
+    dy, x, residual, t, start, end, outer, channels, inner, kind, scratch, constants, affine, partials
+):  # fmt: skip
     """Sums of dy * (x - hi) * r and of dy of tile t of the channels start..end, as `block_moments`."""
     run, runs, first, n = tile_bounds(t, outer, inner)
     for c in range(start, end):
@@ -232,10 +244,10 @@ def block_dots(dy, x, t, start, end, outer, channels, inner, scratch, constants,
     for g in range(run, run + runs):
         for c in range(start, end):
             s, k = room(scratch, c), (g * channels + c) * inner + first
-            dy_run, x_run = offset(dy, k), offset(x, k)
             v, w = _add_dots(
-                dy_run, x_run, n, constants[c, 0], constants[c, 1], load(s, 0), load(s, lanes(x))
-            )
+                offset(dy, k), offset(x, k), n, constants[c, 0], constants[c, 1],
+                offset(affine, 4 * c), offset(residual, k), kind, load(s, 0), load(s, lanes(x)),
+            )  # fmt: skip
             store(s, 0, v)
             store(s, lanes(x), w)
     for c in range(start, end):

@@ -7,6 +7,10 @@ out the tiles of all channels, and read the array twice.
 
 In all of them constants: (channels, 4) in the dtype of x; partials: (channels, tiles, 4 or 2) in
 float64; scratch: (channels, 2 vectors) in the dtype of x; settings, statistics: as for `finish_moments`.
+
+Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
+follows. In their backward `affine` has the room of `constants`, and `dresidual` receives the gradient of
+residual.
 """
 
 from numba import prange
@@ -48,16 +52,30 @@ def _moments_piece(x, k, outer, channels, inner, partials):
 
 
 @primitive
-def _normalize_piece(x, p, outer, channels, inner, constants, y, stream):
+def _normalize_piece(x, residual, p, outer, channels, inner, constants, kind, y, stream):
     k, end = p * PIECE, min((p + 1) * PIECE, outer * channels * inner)
     while k < end:
         run = k // inner
         n = min((run + 1) * inner, end) - k
         a = offset(pointer(constants), 4 * (run % channels))
-        normalize_run(offset(pointer(x), k), n, a, offset(pointer(y), k), stream)
+        x_run, residual_run = offset(pointer(x), k), offset(pointer(residual), k)
+        normalize_run(x_run, n, a, residual_run, kind, offset(pointer(y), k), stream)
         k += n
     if stream:
         fence()
+
+
+@primitive
+def _gradient(dy, x, residual, k, n, constants, affine, c, kind, training, dx, dresidual, stream):
+    """n elements of dx from the k-th on, all of channel c"""
+    dy, dx, a = offset(dy, k), offset(dx, k), offset(constants, 4 * c)
+    if training or kind is not None:
+        run_gradient(
+            dy, offset(x, k), n, a, None, offset(affine, 4 * c), offset(residual, k), kind, training,
+            offset(dresidual, k), dx, stream,
+        )  # fmt: skip
+    else:
+        normalize_run(dy, n, a, None, None, dx, stream)
 
 
 @kernel
@@ -71,21 +89,21 @@ def moments(x, outer, channels, inner, partials, mean, m2):
 
 
 @kernel
-def normalize(x, outer, channels, inner, mean, rstd, weight, bias, constants, y, stream):
-    """y = (x - mean) * rstd * weight + bias with given statistics."""
+def normalize(x, residual, outer, channels, inner, mean, rstd, weight, bias, constants, kind, y, stream):
+    """y = act((x - mean) * rstd * weight + bias + residual) with given statistics."""
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, 1)
     for p in prange(-(-outer * channels * inner // PIECE)):
-        _normalize_piece(x, p, outer, channels, inner, constants, y, stream)
+        _normalize_piece(x, residual, p, outer, channels, inner, constants, kind, y, stream)
 
 
 @kernel
 def forward(
-    x, outer, channels, inner, block, weight, bias, settings, statistics, scratch, constants, partials,
-    y, stream,
+    x, residual, outer, channels, inner, block, weight, bias, settings, statistics, scratch, constants,
+    partials, kind, y, stream,
 ):  # fmt: skip
-    """y = (x - mean) * rstd * weight + bias with the statistics of x; a block is one piece of work."""
+    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x; by blocks."""
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
         for t in range(tile_count(outer, inner)):
@@ -99,14 +117,16 @@ def forward(
         for n in range(outer):
             for c in range(start, end):
                 k, a = (n * channels + c) * inner, offset(pointer(constants), 4 * c)
-                normalize_run(offset(pointer(x), k), inner, a, offset(pointer(y), k), stream)
+                x_run, residual_run = offset(pointer(x), k), offset(pointer(residual), k)
+                normalize_run(x_run, inner, a, residual_run, kind, offset(pointer(y), k), stream)
         if stream:
             fence()
 
 
 @kernel
 def forward_tiles(
-    x, outer, channels, inner, weight, bias, settings, statistics, constants, partials, y, stream,
+    x, residual, outer, channels, inner, weight, bias, settings, statistics, constants, partials, kind, y,
+    stream,
 ):  # fmt: skip
     """As `forward`; a tile is one piece of work."""
     for k in prange(channels * tile_count(outer, inner)):
@@ -118,23 +138,25 @@ def forward_tiles(
             pointer(statistics), pointer(partials), partials.shape[1], a, 1,
         )  # fmt: skip
     for p in prange(-(-outer * channels * inner // PIECE)):
-        _normalize_piece(x, p, outer, channels, inner, constants, y, stream)
+        _normalize_piece(x, residual, p, outer, channels, inner, constants, kind, y, stream)
 
 
 @kernel
 def backward(
-    dy, x, outer, channels, inner, block, weight, mean, rstd, training, scratch, constants, partials, dx,
-    dweight, dbias, stream,
+    dy, x, residual, outer, channels, inner, block, weight, bias, kind, mean, rstd, training, scratch,
+    constants, affine, partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
         for c in range(start, end):
-            dot_constants(pointer(x), mean[c], rstd[c], offset(pointer(constants), 4 * c), 1)
+            a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
+            dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
         for t in range(tile_count(outer, inner)):
             block_dots(
-                pointer(dy), pointer(x), t, start, end, outer, channels, inner, scratch, constants, partials
-            )
+                pointer(dy), pointer(x), pointer(residual), t, start, end, outer, channels, inner, kind,
+                scratch, constants, pointer(affine), partials,
+            )  # fmt: skip
         for c in range(start, end):
             a = offset(pointer(constants), 4 * c)
             finish_dots(
@@ -143,30 +165,31 @@ def backward(
             )  # fmt: skip
         for n in range(outer):
             for c in range(start, end):
-                k, a = (n * channels + c) * inner, offset(pointer(constants), 4 * c)
-                dy_run, dx_run = offset(pointer(dy), k), offset(pointer(dx), k)
-                if training:
-                    run_gradient(dy_run, offset(pointer(x), k), inner, a, dx_run, stream)
-                else:
-                    normalize_run(dy_run, inner, a, dx_run, stream)
+                _gradient(
+                    pointer(dy), pointer(x), pointer(residual), (n * channels + c) * inner, inner,
+                    pointer(constants), pointer(affine), c, kind, training, pointer(dx),
+                    pointer(dresidual), stream,
+                )  # fmt: skip
         if stream:
             fence()
 
 
 @kernel
 def backward_tiles(
-    dy, x, outer, channels, inner, weight, mean, rstd, training, constants, partials, dx, dweight, dbias,
-    stream,
+    dy, x, residual, outer, channels, inner, weight, bias, kind, mean, rstd, training, constants, affine,
+    partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """As `backward`; a tile is one piece of work."""
     for c in range(channels):
-        dot_constants(pointer(x), mean[c], rstd[c], offset(pointer(constants), 4 * c), 1)
+        a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
+        dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
     for k in prange(channels * tile_count(outer, inner)):
         c, t, start, runs, n = _tile(k, outer, channels, inner)
-        dy_tile, x_tile = offset(pointer(dy), start), offset(pointer(x), start)
         partials[c, t, 0], partials[c, t, 1] = tile_dots(
-            dy_tile, x_tile, runs, channels * inner, n, constants[c, 0], constants[c, 1]
-        )
+            offset(pointer(dy), start), offset(pointer(x), start), runs, channels * inner, n,
+            constants[c, 0], constants[c, 1], offset(pointer(affine), 4 * c),
+            offset(pointer(residual), start), kind,
+        )  # fmt: skip
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         finish_dots(
@@ -174,17 +197,13 @@ def backward_tiles(
             pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
         )  # fmt: skip
     for p in prange(-(-outer * channels * inner // PIECE)):
-        if training:
-            k, end = p * PIECE, min((p + 1) * PIECE, outer * channels * inner)
-            while k < end:
-                run = k // inner
-                n = min((run + 1) * inner, end) - k
-                a = offset(pointer(constants), 4 * (run % channels))
-                run_gradient(
-                    offset(pointer(dy), k), offset(pointer(x), k), n, a, offset(pointer(dx), k), stream
-                )
-                k += n
-            if stream:
-                fence()
-        else:
-            _normalize_piece(dy, p, outer, channels, inner, constants, dx, stream)
+        k, end = p * PIECE, min((p + 1) * PIECE, outer * channels * inner)
+        while k < end:
+            n = min((k // inner + 1) * inner, end) - k
+            _gradient(
+                pointer(dy), pointer(x), pointer(residual), k, n, pointer(constants), pointer(affine),
+                k // inner % channels, kind, training, pointer(dx), pointer(dresidual), stream,
+            )  # fmt: skip
+            k += n
+        if stream:
+            fence()

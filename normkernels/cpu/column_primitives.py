@@ -1,8 +1,13 @@
-"""Primitives over columns: every lane of a vector is a column of its own."""
+"""Primitives over columns: every lane of a vector is a column of its own.
 
-from .jit import primitive
-from .primitives import RESCALE, put, put_part, streamed_head
-from .vectors import as_element, fma, lanes, load, load_part, offset, store, store_part, zeros
+What is fused is as in `channel_primitives`; `affine`, as all constants here, is rows `stride` apart.
+"""
+
+from .activations import slope
+from .fusion import activated, plus
+from .jit import primitive, step
+from .primitives import RESCALE, fetch, put, streamed_head
+from .vectors import as_element, fma, lanes, load_part, offset, store_part, zeros
 
 # Rows of a tile; of one vector of columns that is 16 KB of float32, which stay in L1 for a second pass.
 ROWS = 128
@@ -43,19 +48,50 @@ def column_spread(x, rows, stride, count, sums):
     store_part(sums, 0, count, q)
 
 
+@step
+def _affine(x, i, n, stride, constants, residual):
+    """(x - hi) * scale + shift + residual"""
+    c, zero = offset(constants, i), as_element(x, 0.0)
+    d = fetch(x, i, n, zero) - fetch(c, 0, n, zero)
+    return plus(fma(d, fetch(c, stride, n, zero), fetch(c, 2 * stride, n, zero)), residual, i, n)
+
+
+@step
+def _gradient_of_affine(dy, x, i, n, stride, affine, residual, kind):
+    """dy, or what remains of it before the activation"""
+    dy = fetch(dy, i, n, as_element(x, 0.0))
+    if kind is None:
+        return dy
+    return slope(_affine(x, i, n, stride, affine, residual), dy, kind)
+
+
 @primitive
-def column_dots(dy, x, rows, stride, count, constants, sums):
+def column_dots(dy, x, rows, stride, count, constants, affine, residual, kind, sums):
     """Sums of dy * (x - hi) * r and of dy for `count` columns; constants, sums: two rows, `stride` apart."""
     zero = as_element(x, 0.0)
     hi, r = load_part(constants, 0, count, zero), load_part(constants, stride, count, zero)
     s = zeros(x)
     q = zeros(x)
-    for i in range(rows):
-        d = load_part(dy, i * stride, count, zero)
+    for k in range(0, rows * stride, stride):
+        dy_row, x_row, residual_row = offset(dy, k), offset(x, k), offset(residual, k)
+        d = _gradient_of_affine(dy_row, x_row, 0, count, stride, affine, residual_row, kind)
         s = s + d
-        q = fma((load_part(x, i * stride, count, zero) - hi) * r, d, q)
+        q = fma((load_part(x_row, 0, count, zero) - hi) * r, d, q)
     store_part(sums, 0, count, q)
     store_part(sums, stride, count, s)
+
+
+@step
+def _add_moments(x, i, n, rows, stride, sums):
+    zero = as_element(x, 0.0)
+    pivot = fetch(sums, i, n, zero)
+    s, q = fetch(sums, i + 2 * stride, n, zero), fetch(sums, i + 3 * stride, n, zero)
+    for k in range(i, i + rows * stride, stride):
+        d = fetch(x, k, n, zero) - pivot
+        s = s + d
+        q = fma(d, d, q)
+    put(sums, i + 2 * stride, n, s, False)
+    put(sums, i + 3 * stride, n, q, False)
 
 
 @primitive
@@ -66,97 +102,79 @@ def add_column_moments(x, rows, n, stride, sums):
     """
     i = 0
     while i + lanes(x) <= n:
-        pivot, s, q = load(sums, i), load(sums, i + 2 * stride), load(sums, i + 3 * stride)
-        for k in range(i, i + rows * stride, stride):
-            d = load(x, k) - pivot
-            s = s + d
-            q = fma(d, d, q)
-        store(sums, i + 2 * stride, s)
-        store(sums, i + 3 * stride, q)
+        _add_moments(x, i, None, rows, stride, sums)
         i += lanes(x)
     if i < n:
-        zero = as_element(x, 0.0)
-        n -= i
-        pivot, s = load_part(sums, i, n, zero), load_part(sums, i + 2 * stride, n, zero)
-        q = load_part(sums, i + 3 * stride, n, zero)
-        for k in range(i, i + rows * stride, stride):
-            d = load_part(x, k, n, zero) - pivot
-            s = s + d
-            q = fma(d, d, q)
-        store_part(sums, i + 2 * stride, n, s)
-        store_part(sums, i + 3 * stride, n, q)
+        _add_moments(x, i, n - i, rows, stride, sums)
+
+
+@step
+def _add_dots(dy, x, i, n, rows, stride, affine, residual, kind, sums):
+    zero = as_element(x, 0.0)
+    hi, r = fetch(sums, i, n, zero), fetch(sums, i + stride, n, zero)
+    s, q = fetch(sums, i + 2 * stride, n, zero), fetch(sums, i + 3 * stride, n, zero)
+    for k in range(0, rows * stride, stride):
+        dy_row, x_row, residual_row = offset(dy, k), offset(x, k), offset(residual, k)
+        d = _gradient_of_affine(dy_row, x_row, i, n, stride, affine, residual_row, kind)
+        s = s + d
+        q = fma((fetch(x_row, i, n, zero) - hi) * r, d, q)
+    put(sums, i + 2 * stride, n, s, False)
+    put(sums, i + 3 * stride, n, q, False)
 
 
 @primitive
-def add_column_dots(dy, x, rows, n, stride, sums):
+def add_column_dots(dy, x, rows, n, stride, affine, residual, kind, sums):
     """Sums of dy and dy * (x - hi) * r of n columns plus those of a few rows.
 
     sums: rows of hi, r, and the two sums. All rows lie `stride` apart.
     """
     i = 0
     while i + lanes(x) <= n:
-        hi, r = load(sums, i), load(sums, i + stride)
-        s, q = load(sums, i + 2 * stride), load(sums, i + 3 * stride)
-        for k in range(i, i + rows * stride, stride):
-            d = load(dy, k)
-            s = s + d
-            q = fma((load(x, k) - hi) * r, d, q)
-        store(sums, i + 2 * stride, s)
-        store(sums, i + 3 * stride, q)
+        _add_dots(dy, x, i, None, rows, stride, affine, residual, kind, sums)
         i += lanes(x)
     if i < n:
-        zero = as_element(x, 0.0)
-        n -= i
-        hi, r = load_part(sums, i, n, zero), load_part(sums, i + stride, n, zero)
-        s, q = load_part(sums, i + 2 * stride, n, zero), load_part(sums, i + 3 * stride, n, zero)
-        for k in range(i, i + rows * stride, stride):
-            d = load_part(dy, k, n, zero)
-            s = s + d
-            q = fma((load_part(x, k, n, zero) - hi) * r, d, q)
-        store_part(sums, i + 2 * stride, n, s)
-        store_part(sums, i + 3 * stride, n, q)
+        _add_dots(dy, x, i, n - i, rows, stride, affine, residual, kind, sums)
 
 
 @primitive
-def _normalize_part(x, i, n, stride, constants, y, stream):
-    c, zero = offset(constants, i), as_element(x, 0.0)
-    d = load_part(x, i, n, zero) - load_part(c, 0, n, zero)
-    put_part(y, i, n, fma(d, load_part(c, stride, n, zero), load_part(c, 2 * stride, n, zero)), stream)
-
-
-@primitive
-def columns_normalize(x, n, stride, constants, y, stream):
-    """y = (x - hi) * scale + shift for one row; constants: rows of those, `stride` apart"""
+def columns_normalize(x, n, stride, constants, residual, kind, y, stream):
+    """y = act((x - hi) * scale + shift + residual) for one row"""
     i = streamed_head(y, n, stream)
     if i > 0:
-        _normalize_part(x, 0, i, stride, constants, y, stream)
+        put(y, 0, i, activated(_affine(x, 0, i, stride, constants, residual), kind), stream)
     while i + lanes(x) <= n:
-        c = offset(constants, i)
-        put(y, i, fma(load(x, i) - load(c, 0), load(c, stride), load(c, 2 * stride)), stream)
+        put(y, i, None, activated(_affine(x, i, None, stride, constants, residual), kind), stream)
         i += lanes(x)
     if i < n:
-        _normalize_part(x, i, n - i, stride, constants, y, stream)
+        put(y, i, n - i, activated(_affine(x, i, n - i, stride, constants, residual), kind), stream)
 
 
-@primitive
-def _gradient_part(dy, x, i, n, stride, constants, dx, stream):
+@step
+def _gradient(dy, x, i, n, stride, constants, affine, residual, kind, training, dresidual, dx, stream):
     c, zero = offset(constants, i), as_element(x, 0.0)
-    hi, scale = load_part(c, 0, n, zero), load_part(c, stride, n, zero)
-    c2, k = load_part(c, 2 * stride, n, zero), load_part(c, 3 * stride, n, zero)
-    d = fma(load_part(x, i, n, zero) - hi, k, load_part(dy, i, n, zero) - c2)
-    put_part(dx, i, n, d * scale, stream)
+    d = _gradient_of_affine(dy, x, i, n, stride, affine, residual, kind)
+    if dresidual is not None:
+        put(dresidual, i, n, d, stream)
+    if kind is None or training:
+        d = d - fetch(c, 2 * stride, n, zero)
+        d = fma(fetch(x, i, n, zero) - fetch(c, 0, n, zero), fetch(c, 3 * stride, n, zero), d)
+    put(dx, i, n, d * fetch(c, stride, n, zero), stream)
 
 
 @primitive
-def columns_gradient(dy, x, n, stride, constants, dx, stream):
-    """dx = (dy - c2 + (x - hi) * k) * scale for one row; constants: rows of hi, scale, c2, k"""
+def columns_gradient(dy, x, n, stride, a, affine, residual, kind, training, dresidual, dx, stream):
+    """dx = (dy - c2 + (x - hi) * k) * scale for one row; a: rows of hi, scale, c2, k
+
+    With an activation dx = dy * scale in evaluation; without one that is left to `columns_normalize`.
+    """
+    if kind is None and not training:
+        columns_normalize(dy, n, stride, a, None, None, dx, stream)
+        return
     i = streamed_head(dx, n, stream)
     if i > 0:
-        _gradient_part(dy, x, 0, i, stride, constants, dx, stream)
+        _gradient(dy, x, 0, i, stride, a, affine, residual, kind, training, dresidual, dx, stream)
     while i + lanes(x) <= n:
-        c = offset(constants, i)
-        d = fma(load(x, i) - load(c, 0), load(c, 3 * stride), load(dy, i) - load(c, 2 * stride))
-        put(dx, i, d * load(c, stride), stream)
+        _gradient(dy, x, i, None, stride, a, affine, residual, kind, training, dresidual, dx, stream)
         i += lanes(x)
     if i < n:
-        _gradient_part(dy, x, i, n - i, stride, constants, dx, stream)
+        _gradient(dy, x, i, n - i, stride, a, affine, residual, kind, training, dresidual, dx, stream)

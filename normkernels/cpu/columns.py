@@ -4,6 +4,10 @@ of channels-last arrays, where the elements of a channel never lie side by side.
 Partial statistics of tiles of rows, their merge in fixed order, and one sweep that writes. An array
 larger than the cache is therefore read twice: the columns of one channel share their cache lines
 with other channels, so no channel is ever in the cache alone.
+
+Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
+follows. In their backward `affine` has the room of `constants`, and `dresidual` receives the gradient of
+residual.
 """
 
 import numpy as np
@@ -53,7 +57,7 @@ def _moments_piece(x, k, rows, cols, scratch, partials):
 
 
 @primitive
-def _dots_piece(dy, x, k, rows, cols, constants, scratch, partials):
+def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials):
     """Dots of COLS columns of one tile."""
     blocks = -(-cols // COLS)
     t, start = k // blocks, k % blocks * COLS
@@ -62,19 +66,21 @@ def _dots_piece(dy, x, k, rows, cols, constants, scratch, partials):
         j = t * ROWS * cols + c
         column_dots(
             offset(pointer(dy), j), offset(pointer(x), j), n, cols, min(lanes(pointer(x)), end - c),
-            offset(pointer(constants), c), offset(pointer(scratch), 2 * t * cols + c),
+            offset(pointer(constants), c), offset(pointer(affine), c), offset(pointer(residual), j), kind,
+            offset(pointer(scratch), 2 * t * cols + c),
         )  # fmt: skip
     for c in range(start, end):
         partials[c, t, 0], partials[c, t, 1] = scratch[t, 0, c], scratch[t, 1, c]
 
 
 @primitive
-def _normalize_piece(x, b, block, rows, cols, constants, y, stream):
+def _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stream):
     for i in range(b * block, min((b + 1) * block, rows)):
         k = i * cols
         columns_normalize(
-            offset(pointer(x), k), cols, cols, pointer(constants), offset(pointer(y), k), stream
-        )
+            offset(pointer(x), k), cols, cols, pointer(constants), offset(pointer(residual), k), kind,
+            offset(pointer(y), k), stream,
+        )  # fmt: skip
     if stream:
         fence()
 
@@ -93,8 +99,10 @@ def moments(x, rows, cols, scratch, partials, mean, m2):
 
 
 @kernel
-def forward(x, rows, cols, weight, bias, settings, statistics, scratch, partials, constants, y, stream):
-    """y = (x - mean) * rstd * weight + bias with the statistics of x.
+def forward(
+    x, residual, rows, cols, weight, bias, settings, statistics, scratch, partials, constants, kind, y, stream
+):  # fmt: skip
+    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x.
 
     scratch, partials: as for `moments`. constants: (4, cols) in the dtype of x: hi, scale, shift, nothing.
     """
@@ -108,7 +116,7 @@ def forward(x, rows, cols, weight, bias, settings, statistics, scratch, partials
         )  # fmt: skip
     block = 1 + PIECE // cols
     for b in prange(-(-rows // block)):
-        _normalize_piece(x, b, block, rows, cols, constants, y, stream)
+        _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stream)
 
 
 @kernel
@@ -118,20 +126,20 @@ def reciprocal(var, eps, rstd):
 
 
 @kernel
-def normalize(x, rows, cols, mean, rstd, weight, bias, constants, y, stream):
-    """y = (x - mean) * rstd * weight + bias with given statistics; constants: as for `forward`."""
+def normalize(x, residual, rows, cols, mean, rstd, weight, bias, constants, kind, y, stream):
+    """As `forward`, with given statistics."""
     for c in prange(cols):
         a = offset(pointer(constants), c)
         forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, cols)
     block = 1 + PIECE // cols
     for b in prange(-(-rows // block)):
-        _normalize_piece(x, b, block, rows, cols, constants, y, stream)
+        _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stream)
 
 
 @kernel
 def backward(
-    dy, x, rows, cols, weight, mean, rstd, training, scratch, partials, constants, dx, dweight, dbias,
-    stream,
+    dy, x, residual, rows, cols, weight, bias, kind, mean, rstd, training, scratch, partials, constants,
+    affine, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
 
@@ -139,9 +147,10 @@ def backward(
     partials: (cols, tiles, 2) in float64.
     """
     for c in range(cols):
-        dot_constants(pointer(x), mean[c], rstd[c], offset(pointer(constants), c), cols)
+        a, z = offset(pointer(constants), c), offset(pointer(affine), c)
+        dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, cols)
     for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
-        _dots_piece(dy, x, k, rows, cols, constants, scratch, partials)
+        _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials)
     for c in prange(cols):
         a = offset(pointer(constants), c)
         finish_dots(
@@ -150,14 +159,12 @@ def backward(
         )  # fmt: skip
     block = 1 + PIECE // cols
     for b in prange(-(-rows // block)):
-        if training:
-            for i in range(b * block, min((b + 1) * block, rows)):
-                k = i * cols
-                dy_row, x_row, dx_row = (
-                    offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(dx), k)
-                )  # fmt: skip
-                columns_gradient(dy_row, x_row, cols, cols, pointer(constants), dx_row, stream)
-            if stream:
-                fence()
-        else:
-            _normalize_piece(dy, b, block, rows, cols, constants, dx, stream)
+        for i in range(b * block, min((b + 1) * block, rows)):
+            k = i * cols
+            columns_gradient(
+                offset(pointer(dy), k), offset(pointer(x), k), cols, cols, pointer(constants),
+                pointer(affine), offset(pointer(residual), k), kind, training,
+                offset(pointer(dresidual), k), offset(pointer(dx), k), stream,
+            )  # fmt: skip
+        if stream:
+            fence()

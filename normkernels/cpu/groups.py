@@ -4,44 +4,46 @@ Row i is group i % groups of a sample; its channels are runs of `inner` elements
 and a bias of its own. Group norm; with one channel per group instance norm; not centred and with a
 divisor of 1 weight norm.
 
-constants: (rows, 5) in the dtype of x, of the run at hand.
+constants: (rows, 5) in the dtype of x, of the run at hand. An activation `kind` that is not None follows the
+norm; its backward needs the bias, and `affine`, as constants.
 """
 
 from numba import prange
 
-from .channel_primitives import forward_constants, normalize_run, tile_dots, weighted_run_gradient
+from .channel_primitives import dot_constants, forward_constants, normalize_run, run_gradient, tile_dots
 from .jit import kernel
-from .primitives import TILE, as_scale, centring, reciprocal_sd, row_moments, row_squares
+from .primitives import TILE, centring, reciprocal_sd
+from .row_primitives import row_moments, row_squares
 from .vectors import as_element, fence, offset, pointer
 
 
 @kernel
 def forward(
-    x, rows, groups, channels, inner, block, divisor, weight, bias, centred, eps, constants,
+    x, rows, groups, channels, inner, block, divisor, weight, bias, kind, centred, eps, constants,
     y, mean, rstd, stream,
 ):  # fmt: skip
-    """y = (x - mean) * rstd * weight + bias, var = m2 / divisor; `block` rows are one piece of work."""
+    """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor; `block` rows are one piece of work."""
     cols = channels * inner
     for b in prange(-(-rows // block)):
         for i in range(b * block, min((b + 1) * block, rows)):
             a = offset(pointer(constants), 5 * i)
             if centred:
-                mean[i], m2 = row_moments(offset(pointer(x), i * cols), cols)
+                mean[i], m2 = row_moments(offset(pointer(x), i * cols), None, cols)
             else:
-                mean[i], m2 = 0.0, row_squares(offset(pointer(x), i * cols), cols)
+                mean[i], m2 = 0.0, row_squares(offset(pointer(x), i * cols), None, cols)
             rstd[i] = reciprocal_sd(m2 / divisor, eps)
             for j in range(channels):
                 c, k = i % groups * channels + j, i * cols + j * inner
                 forward_constants(pointer(x), mean[i], rstd[i], weight[c], bias[c], a, 1)
-                normalize_run(offset(pointer(x), k), inner, a, offset(pointer(y), k), stream)
+                normalize_run(offset(pointer(x), k), inner, a, None, kind, offset(pointer(y), k), stream)
         if stream:
             fence()
 
 
 @kernel
 def backward(
-    dy, x, rows, groups, channels, inner, block, divisor, weight, centred, mean, rstd, constants,
-    dx, dweight, dbias, stream,
+    dy, x, rows, groups, channels, inner, block, divisor, weight, bias, kind, centred, mean, rstd,
+    constants, affine, dx, dweight, dbias, stream,
 ):  # fmt: skip
     """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
 
@@ -50,20 +52,21 @@ def backward(
     cols = channels * inner
     for b in prange(-(-rows // block)):
         for i in range(b * block, min((b + 1) * block, rows)):
-            a = offset(pointer(constants), 5 * i)
+            a, z = offset(pointer(constants), 5 * i), offset(pointer(affine), 5 * i)
             # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
             r = rstd[i] if cols > 1 or not centred else 0.0
-            a[0], a[1] = as_element(pointer(x), mean[i]), as_scale(pointer(x), r)
             c1 = c2 = 0.0
             for j in range(channels):
+                c = i % groups * channels + j
+                dot_constants(pointer(x), mean[i], r, weight[c], bias[c], a, z, 1)
                 dot = s = 0.0
                 for t in range(0, inner, TILE):
-                    k = i * cols + j * inner + t
-                    dy_tile, x_tile = offset(pointer(dy), k), offset(pointer(x), k)
-                    dots = tile_dots(dy_tile, x_tile, 1, 0, min(TILE, inner - t), a[0], a[1])
+                    k, n = i * cols + j * inner + t, min(TILE, inner - t)
+                    dots = tile_dots(
+                        offset(pointer(dy), k), offset(pointer(x), k), 1, 0, n, a[0], a[1], z, None, kind
+                    )
                     dot += dots[0]
                     s += dots[1]
-                c = i % groups * channels + j
                 dweight[i, j], dbias[i, j] = dot + (a[0] - mean[i]) * a[1] * s, s
                 c1 += weight[c] * dweight[i, j]
                 c2 += weight[c] * s
@@ -71,10 +74,12 @@ def backward(
             _, lo, a[3] = centring(pointer(x), mean[i], -rstd[i] * (c1 / divisor))
             a[2] = as_element(pointer(x), c2 - lo)
             for j in range(channels):
-                k = i * cols + j * inner
-                a[4] = weight[i % groups * channels + j]
-                weighted_run_gradient(
-                    offset(pointer(dy), k), offset(pointer(x), k), inner, a, offset(pointer(dx), k), stream
-                )
+                k, c = i * cols + j * inner, i % groups * channels + j
+                if kind is not None:
+                    forward_constants(pointer(x), mean[i], r, weight[c], bias[c], z, 1)
+                run_gradient(
+                    offset(pointer(dy), k), offset(pointer(x), k), inner, a, weight[c], z, None, kind, True,
+                    None, offset(pointer(dx), k), stream,
+                )  # fmt: skip
         if stream:
             fence()

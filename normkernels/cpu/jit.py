@@ -11,8 +11,10 @@ from numba.core.caching import IndexDataCacheFile
 if numba.config.DISABLE_JIT:
     raise ImportError("normkernels needs numba's compiler: NUMBA_DISABLE_JIT must not be set, got 1")
 
-_FLAGS = {"error_model": "numpy", "nogil": True}
-
+# Nothing here is called through a C function pointer.
+_FLAGS = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+# Nor a primitive from Python: it would crash there. The wrappers are a third of the time to compile it.
+_INTERNAL = {**_FLAGS, "no_cpython_wrapper": True}
 
 _HERE = Path(__file__).parent
 _PARTS = b"".join(f.read_bytes() for f in sorted([*_HERE.glob("*.py"), _HERE.parent / "_formulas.py"]))
@@ -30,7 +32,20 @@ def _source_stamp(function: Callable[..., Any]) -> bytes:
 
 def primitive(function: Callable[..., Any]) -> Any:
     """Compile a function that kernels call."""
+    return numba.njit(**_INTERNAL)(function)
+
+
+def callable_from_python(function: Callable[..., Any]) -> Any:
+    """Compile a function that code of the user calls, or the user while trying it out."""
     return numba.njit(**_FLAGS)(function)
+
+
+def step(function: Callable[..., Any]) -> Any:
+    """As `primitive`, for what a loop does with one vector: always a part of that loop.
+
+    Left to its own judgement LLVM calls it, and every constant of a row is loaded again for every vector.
+    """
+    return numba.njit(forceinline=True, **_INTERNAL)(function)
 
 
 def _compiled(function: Callable[..., Any], form: str) -> Any:

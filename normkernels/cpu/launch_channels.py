@@ -9,7 +9,7 @@ from ..results import Array
 from . import channels, columns, short_runs
 from .column_primitives import ROWS
 from .primitives import TILE, tile_count
-from .run import FEW, parameter, run, streams
+from .run import FEW, kind, parameter, run, streams
 from .vectors import VECTOR_BYTES
 
 # What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
@@ -91,6 +91,8 @@ def channel_forward(
     running: Sequence[Array],
     y: Array,
     threads: int | None,
+    activation: str | None = None,
+    residual: Array | None = None,
 ) -> Array:
     """Write y; mean, rstd, the new running mean and variance, r and d of every channel.
 
@@ -105,27 +107,27 @@ def channel_forward(
     if n == 1:
         run(
             columns.forward, plan.nbytes, threads,
-            x, plan.outer, c, weight, bias, settings, statistics, _scratch(plan, 4), _partials(plan, 4),
-            _constants(plan), y, streams(y, c),
+            x, residual, plan.outer, c, weight, bias, settings, statistics, _scratch(plan, 4),
+            _partials(plan, 4), _constants(plan), kind(activation), y, streams(y, c),
         )  # fmt: skip
     elif _short(plan):
         block = _block(plan, 1)
         run(
             short_runs.forward, plan.nbytes, threads,
-            x, plan.outer, c, n, block, weight, bias, settings, statistics,
-            _scratch(plan, 4), _partials(plan, 4), y, streams(y, block * n),
+            x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
+            _scratch(plan, 4), _partials(plan, 4), kind(activation), y, streams(y, block * n),
         )  # fmt: skip
     elif _tiled(plan):
         run(
             channels.forward_tiles, plan.nbytes, threads,
-            x, plan.outer, c, n, weight, bias, settings, statistics, _constants(plan), _partials(plan, 4),
-            y, streams(y, n),
+            x, residual, plan.outer, c, n, weight, bias, settings, statistics, _constants(plan),
+            _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
     else:
         run(
             channels.forward, plan.nbytes, threads,
-            x, plan.outer, c, n, _block(plan, 1), weight, bias, settings, statistics,
-            _scratch(plan, 4), _constants(plan), _partials(plan, 4), y, streams(y, n),
+            x, residual, plan.outer, c, n, _block(plan, 1), weight, bias, settings, statistics,
+            _scratch(plan, 4), _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
     return statistics
 
@@ -146,6 +148,8 @@ def channel_normalize(
     bias: Array | None,
     y: Array,
     threads: int | None,
+    activation: str | None = None,
+    residual: Array | None = None,
 ) -> None:
     """Write y with given statistics."""
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
@@ -162,12 +166,13 @@ def channel_normalize(
         constants = np.empty((4, c), dtype)
         run(
             columns.normalize, plan.nbytes, threads,
-            x, plan.outer, c, *per_channel, constants, y, streams(y, c),
+            x, residual, plan.outer, c, *per_channel, constants, kind(activation), y, streams(y, c),
         )  # fmt: skip
     else:
         run(
             channels.normalize, plan.nbytes, threads,
-            x, plan.outer, c, n, *per_channel, _constants(plan), y, streams(y, n),
+            x, residual, plan.outer, c, n, *per_channel, _constants(plan), kind(activation), y,
+            streams(y, n),
         )  # fmt: skip
 
 
@@ -178,37 +183,46 @@ def channel_backward(
     mean: Array,
     rstd: Array,
     weight: Array | None,
+    bias: Array | None,
     training: bool,
     dx: Array,
     threads: int | None,
+    activation: str | None = None,
+    residual: Array | None = None,
+    dresidual: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write dx; dweight and dbias in float64. In evaluation the statistics are constants."""
-    c, n = plan.channels, plan.inner
+    """Write dx and dresidual; dweight and dbias in float64. In evaluation the statistics are constants."""
+    c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
     dweight, dbias = np.empty(c), np.empty(c)
-    weight = parameter(weight, c, 1.0, plan.layout.arithmetic)
+    weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
+    fused, tensors = activation is not None, 2 if residual is None else 3
+    statistics = weight, bias, kind(activation), mean, rstd, training
+    results = dx, dresidual, dweight, dbias
     if n == 1:
         run(
             columns.backward, plan.nbytes, threads,
-            dy, x, plan.outer, c, weight, mean, rstd, training, _scratch(plan, 2), _partials(plan, 2),
-            _constants(plan), dx, dweight, dbias, streams(dx, c),
+            dy, x, residual, plan.outer, c, *statistics, _scratch(plan, 2), _partials(plan, 2),
+            _constants(plan), _constants(plan) if fused else None, *results, streams(dx, c, dresidual),
         )  # fmt: skip
     elif _short(plan):
-        block = _block(plan, 2)
+        block = _block(plan, tensors)
         run(
             short_runs.backward, plan.nbytes, threads,
-            dy, x, plan.outer, c, n, block, weight, mean, rstd, training, _scratch(plan, 2),
-            _partials(plan, 2), dx, dweight, dbias, streams(dx, block * n),
+            dy, x, residual, plan.outer, c, n, block, *statistics, _scratch(plan, 2),
+            _scratch(plan, 2) if fused else None, _partials(plan, 2), *results,
+            streams(dx, block * n, dresidual),
         )  # fmt: skip
     elif _tiled(plan):
         run(
             channels.backward_tiles, plan.nbytes, threads,
-            dy, x, plan.outer, c, n, weight, mean, rstd, training, _constants(plan), _partials(plan, 2),
-            dx, dweight, dbias, streams(dx, n),
+            dy, x, residual, plan.outer, c, n, *statistics, _constants(plan),
+            _constants(plan) if fused else None, _partials(plan, 2), *results, streams(dx, n, dresidual),
         )  # fmt: skip
     else:
         run(
             channels.backward, plan.nbytes, threads,
-            dy, x, plan.outer, c, n, _block(plan, 2), weight, mean, rstd, training, _scratch(plan, 2),
-            _constants(plan), _partials(plan, 2), dx, dweight, dbias, streams(dx, n),
+            dy, x, residual, plan.outer, c, n, _block(plan, tensors), *statistics, _scratch(plan, 2),
+            _constants(plan), _constants(plan) if fused else None, _partials(plan, 2), *results,
+            streams(dx, n, dresidual),
         )  # fmt: skip
     return dweight, dbias

@@ -8,12 +8,19 @@ from .._layout import GroupPlan, RowPlan
 from ..results import Array
 from . import groups, rows
 from .primitives import TILE
-from .run import FEW, PIECE, parameter, run, streams
+from .run import FEW, PIECE, kind, parameter, run, streams
 
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
 PARTIALS = 32
 # Elements of a run below which every element of a sample gets a weight of its own.
 SHORT_RUN = 32
+
+
+def _parameters(plan: RowPlan, weight: Array | None, bias: Array | None) -> tuple[Array, Array | None]:
+    """weight and bias as kernels see them; RMS norm, which never has a bias, is spared reading zeros."""
+    width, dtype = plan.period * plan.cols, plan.layout.arithmetic
+    w = parameter(weight, width, 1.0, dtype)
+    return w, parameter(bias, width, 0.0, dtype) if plan.centred else None
 
 
 def row_forward(
@@ -24,23 +31,26 @@ def row_forward(
     eps: float,
     y: Array,
     threads: int | None,
+    activation: str | None = None,
+    residual: Array | None = None,
+    total: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write y; mean and rstd."""
-    n, dtype = plan.cols, plan.layout.arithmetic
+    """Write y, and x + residual to total; mean and rstd."""
+    n = plan.cols
     mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
-    width = plan.period * n
-    weight, bias = parameter(weight, width, 1.0, dtype), parameter(bias, width, 0.0, dtype)
+    weight, bias = _parameters(plan, weight, bias)
+    stream = streams(y, n, total)
     if n > PIECE and plan.rows < (threads or numba.get_num_threads()):  # the same bits as below
         run(
             rows.forward_tiles, plan.nbytes, threads,
-            x, plan.rows, n, weight, bias, plan.period, plan.centred, eps,
-            np.empty((plan.rows, -(-n // TILE), 4)), y, mean, rstd, streams(y, n),
+            x, residual, plan.rows, n, weight, bias, plan.period, kind(activation), plan.centred, eps,
+            np.empty((plan.rows, -(-n // TILE), 4)), total, y, mean, rstd, stream,
         )  # fmt: skip
         return mean, rstd
     run(
         rows.forward, plan.nbytes, threads,
-        x, plan.rows, n, 1 + PIECE // n, weight, bias, plan.period, plan.centred, eps,
-        y, mean, rstd, streams(y, n),
+        x, residual, plan.rows, n, 1 + PIECE // n, weight, bias, plan.period, kind(activation),
+        plan.centred, eps, total, y, mean, rstd, stream,
     )  # fmt: skip
     return mean, rstd
 
@@ -52,18 +62,24 @@ def row_backward(
     mean: Array,
     rstd: Array,
     weight: Array | None,
+    bias: Array | None,
     dx: Array,
     threads: int | None,
+    activation: str | None = None,
+    dsum: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write dx; dweight and dbias in float64, or in the dtype of x."""
+    """Write dx + dsum; dweight and dbias in float64, or in the dtype of x."""
     n, width, dtype = plan.cols, plan.period * plan.cols, plan.layout.arithmetic
-    weight, scalars = parameter(weight, width, 1.0, dtype), np.empty((plan.rows + 1, 5), dtype)
+    weight, bias = _parameters(plan, weight, bias)
+    if activation is None:
+        bias = None
+    scalars = np.empty((plan.rows + 1, 5), dtype)
     if n > PIECE and plan.rows < FEW and plan.period == 1:
         results = _buffers.empty(2 * n, dtype).reshape(2, n)
         run(
             rows.backward_tiles, plan.nbytes, threads,
-            dy, x, plan.rows, n, weight, plan.centred, mean, rstd, dx, scalars, results,
-            np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
+            dy, x, plan.rows, n, weight, bias, kind(activation), dsum, plan.centred, mean, rstd, dx, scalars,
+            results, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
         )  # fmt: skip
         return results[0], results[1]
     block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)), plan.period)
@@ -72,8 +88,8 @@ def row_backward(
     partials = _buffers.empty(2 * blocks * width, np.dtype(np.float64)).reshape(blocks, 2, width)
     run(
         rows.backward, plan.nbytes, threads,
-        dy, x, plan.rows, n, block, weight, plan.period, plan.centred, mean, rstd, dx,
-        scalars, sums, partials, streams(dx, n),
+        dy, x, plan.rows, n, block, weight, bias, plan.period, kind(activation), dsum, plan.centred, mean,
+        rstd, dx, scalars, sums, partials, streams(dx, n),
     )  # fmt: skip
     return partials[0, 0], partials[0, 1]
 
@@ -97,19 +113,20 @@ def group_forward(
     eps: float,
     y: Array,
     threads: int | None,
+    activation: str | None = None,
 ) -> tuple[Array, Array]:
     """Write y; mean and rstd of every row."""
     n, dtype = plan.inner, plan.layout.arithmetic
     if n < SHORT_RUN and plan.centred:
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
-        return row_forward(_as_rows(plan), x, weight, bias, eps, y, threads)
+        return row_forward(_as_rows(plan), x, weight, bias, eps, y, threads, activation)
     mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
     weight = parameter(weight, plan.parameters, 1.0, dtype)
     bias = parameter(bias, plan.parameters, 0.0, dtype)
     run(
         groups.forward, plan.nbytes, threads,
         x, plan.rows, plan.groups, plan.channels, n, 1 + PIECE // plan.cols, plan.divisor, weight, bias,
-        plan.centred, eps, np.empty((plan.rows, 5), dtype), y, mean, rstd, streams(y, n),
+        kind(activation), plan.centred, eps, np.empty((plan.rows, 5), dtype), y, mean, rstd, streams(y, n),
     )  # fmt: skip
     return mean, rstd
 
@@ -121,20 +138,24 @@ def group_backward(
     mean: Array,
     rstd: Array,
     weight: Array | None,
+    bias: Array | None,
     dx: Array,
     threads: int | None,
+    activation: str | None = None,
 ) -> tuple[Array, Array]:
     """Write dx; dweight and dbias of every channel in float64."""
     n, dtype = plan.inner, plan.layout.arithmetic
     if n < SHORT_RUN and plan.centred:
-        sums = row_backward(_as_rows(plan), dy, x, mean, rstd, _for_each(weight, plan), dx, threads)
+        weight, bias = _for_each(weight, plan), _for_each(bias, plan)
+        sums = row_backward(_as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
         return sums[0].reshape(-1, n).sum(1), sums[1].reshape(-1, n).sum(1)
     dweight, dbias = np.empty((2, plan.samples, plan.parameters))
     run(
         groups.backward, plan.nbytes, threads,
         dy, x, plan.rows, plan.groups, plan.channels, n, 1 + PIECE // plan.cols, plan.divisor,
-        parameter(weight, plan.parameters, 1.0, dtype), plan.centred, mean, rstd,
-        np.empty((plan.rows, 5), dtype), dx, dweight.reshape(plan.rows, -1), dbias.reshape(plan.rows, -1),
-        streams(dx, n),
+        parameter(weight, plan.parameters, 1.0, dtype), parameter(bias, plan.parameters, 0.0, dtype),
+        kind(activation), plan.centred, mean, rstd, np.empty((plan.rows, 5), dtype),
+        None if activation is None else np.empty((plan.rows, 5), dtype), dx,
+        dweight.reshape(plan.rows, -1), dbias.reshape(plan.rows, -1), streams(dx, n),
     )  # fmt: skip
     return dweight.sum(0), dbias.sum(0)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import prange
 
 from .jit import kernel, primitive
-from .primitives import put, put_part, streamed_head
+from .primitives import put, streamed_head
 from .vectors import as_element, element, fence, lanes, load, load_part, offset, pointer
 
 # Elements taken through all steps together: three arrays of them stay in L1.
@@ -74,12 +74,12 @@ def _deliver(values, n, y, stream):
     zero = as_element(y, 0.0)
     i = streamed_head(y, n, stream)
     if i > 0:
-        put_part(y, 0, i, load_part(values, 0, i, zero), stream)
+        put(y, 0, i, load_part(values, 0, i, zero), stream)
     while i + lanes(y) <= n:
-        put(y, i, load(values, i), stream)
+        put(y, i, None, load(values, i), stream)
         i += lanes(y)
     if i < n:
-        put_part(y, i, n - i, load_part(values, i, n - i, zero), stream)
+        put(y, i, n - i, load_part(values, i, n - i, zero), stream)
 
 
 @primitive

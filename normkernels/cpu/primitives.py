@@ -7,7 +7,7 @@ elements apart and share their statistics. A row is a group of one run.
 import numpy as np
 
 from .. import _formulas
-from .jit import primitive
+from .jit import primitive, step
 from .vectors import (
     as_element,
     element,
@@ -157,26 +157,6 @@ def merged(tiles, count):
 
 
 @primitive
-def row_moments(x, n):
-    """mean and m2 of one run: its tiles merged in their order."""
-    count, origin, mean, m2 = tile_moments(x, 1, 0, min(n, TILE))
-    for t in range(TILE, n, TILE):
-        count_t, pivot, mean_t, m2_t = tile_moments(offset(x, t), 1, 0, min(TILE, n - t))
-        mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
-        count += count_t
-    return origin + mean, m2
-
-
-@primitive
-def row_squares(x, n):
-    """The sum of squares of one run: that of its tiles in their order."""
-    q = 0.0
-    for t in range(0, n, TILE):
-        q += tile_squares(offset(x, t), min(TILE, n - t))
-    return q
-
-
-@primitive
 def as_scale(x, value):
     """A factor in the dtype of x; one beyond its range stays finite, so that 0 * factor = 0."""
     return as_element(x, min(max(value, -largest(x)), largest(x)) if value == value else value)
@@ -198,17 +178,23 @@ def streamed_head(y, n, stream):
     return min(n, elements_to_cache_line(y)) if stream else 0
 
 
-@primitive
-def put(y, i, value, stream):
-    if stream:
-        store_streaming(y, i, value)
-    else:
-        store(y, i, value)
+@step
+def fetch(x, i, n, fill):
+    """x[i : i + n] and `fill` in the other lanes; all lanes where n is None"""
+    if n is None:
+        return load(x, i)
+    return load_part(x, i, n, fill)
 
 
-@primitive
-def put_part(y, i, n, value, stream):
-    if stream:
+@step
+def put(y, i, n, value, stream):
+    """y[i : i + n] = the first lanes of value; all lanes where n is None"""
+    if n is None:
+        if stream:
+            store_streaming(y, i, value)
+        else:
+            store(y, i, value)
+    elif stream:
         store_part_streaming(y, i, n, value)
     else:
         store_part(y, i, n, value)

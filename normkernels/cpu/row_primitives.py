@@ -1,123 +1,151 @@
-"""Primitives over rows: every element of a row has its own weight and bias."""
+"""Primitives over rows: every element of a row has its own weight and bias.
+
+What is fused is None where it is absent: `residual`, added to x before the norm, and `total`, which
+receives that sum; `kind`, the activation that follows; `dsum`, a gradient that is added to dx.
+"""
 
 import numpy as np
 
-from .jit import primitive
-from .primitives import TILE, centring, put, put_part, streamed_head
-from .vectors import as_element, fma, lanes, load, load_part, offset, store, store_part, total, zeros
+from .activations import slope
+from .fusion import activated, plus, summed, summed_tile, tile_on_stack
+from .jit import primitive, step
+from .primitives import TILE, centring, fetch, merge, put, streamed_head, tile_moments, tile_squares
+from .vectors import as_element, fma, lanes, offset, total, zeros
 
 
 @primitive
-def _affine_part(x, i, n, hi, lo, rstd, weight, bias, y, stream):
-    x_hat = fma(load_part(x, i, n, hi) - hi, rstd, lo)
-    put_part(y, i, n, fma(x_hat, load_part(weight, i, n, rstd), load_part(bias, i, n, rstd)), stream)
+def row_moments(x, residual, n):
+    """mean and m2 of one run of x + residual: its tiles merged in their order."""
+    scratch = tile_on_stack(residual)
+    tile = summed_tile(x, residual, min(n, TILE), scratch)
+    count, origin, mean, m2 = tile_moments(tile, 1, 0, min(n, TILE))
+    for t in range(TILE, n, TILE):
+        n_t = min(TILE, n - t)
+        tile = summed_tile(offset(x, t), offset(residual, t), n_t, scratch)
+        count_t, pivot, mean_t, m2_t = tile_moments(tile, 1, 0, n_t)
+        mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
+        count += count_t
+    return origin + mean, m2
 
 
 @primitive
-def normalize_row(x, n, mean, rstd, weight, bias, y, stream):
-    """y = (x - mean) * rstd * weight + bias, weight and bias of n elements"""
+def row_squares(x, residual, n):
+    """The sum of squares of one run of x + residual: that of its tiles in their order."""
+    scratch = tile_on_stack(residual)
+    q = 0.0
+    for t in range(0, n, TILE):
+        n_t = min(TILE, n - t)
+        q += tile_squares(summed_tile(offset(x, t), offset(residual, t), n_t, scratch), n_t)
+    return q
+
+
+@step
+def _affine(x_hat, weight, bias, i, n):
+    """x_hat * weight + bias"""
+    zero = as_element(weight, 0.0)
+    if bias is None:
+        return x_hat * fetch(weight, i, n, zero)
+    return fma(x_hat, fetch(weight, i, n, zero), fetch(bias, i, n, zero))
+
+
+@step
+def _normalize(x, residual, i, n, hi, lo, rstd, weight, bias, kind, total, y, stream):
+    h = summed(x, residual, i, n, hi)
+    if total is not None:
+        put(total, i, n, h, stream)
+    x_hat = fma(h - hi, rstd, lo)
+    put(y, i, n, activated(_affine(x_hat, weight, bias, i, n), kind), stream)
+
+
+@primitive
+def normalize_row(x, residual, n, mean, rstd, weight, bias, kind, total, y, stream):
+    """y = act((x + residual - mean) * rstd * weight + bias), weight and bias of n elements"""
     hi, lo, rstd = centring(x, mean, rstd)
     i = streamed_head(y, n, stream)
     if i > 0:
-        _affine_part(x, 0, i, hi, lo, rstd, weight, bias, y, stream)
+        _normalize(x, residual, 0, i, hi, lo, rstd, weight, bias, kind, total, y, stream)
     while i + lanes(x) <= n:
-        x_hat = fma(load(x, i) - hi, rstd, lo)
-        put(y, i, fma(x_hat, load(weight, i), load(bias, i)), stream)
+        _normalize(x, residual, i, None, hi, lo, rstd, weight, bias, kind, total, y, stream)
         i += lanes(x)
     if i < n:
-        _affine_part(x, i, n - i, hi, lo, rstd, weight, bias, y, stream)
+        _normalize(x, residual, i, n - i, hi, lo, rstd, weight, bias, kind, total, y, stream)
 
 
-@primitive
-def _add_dots(x_hat, dy, weight, q, s):
-    """q + x_hat * wdy, s + wdy"""
-    wdy = weight * dy
-    return fma(x_hat, wdy, q), s + wdy
+@step
+def _add_row(dy, x, i, n, a, w, weight, bias, kind, q, s, dw, db):
+    """q + x_hat * wdy, s + wdy, dw + dy * x_hat, db + dy; a: those of `centring`, w: weight[i : i + n]"""
+    x_hat = fma(fetch(x, i, n, a[0]) - a[0], a[2], a[1])
+    dy = fetch(dy, i, n, as_element(x, 0.0))
+    if kind is not None:
+        dy = slope(_affine(x_hat, weight, bias, i, n), dy, kind)
+    wdy = w * dy
+    return fma(x_hat, wdy, q), s + wdy, fma(x_hat, dy, dw), db + dy
 
 
-@primitive
-def _tile_sums(dy, x, n, second, a, b, weight, dweight, dbias):
-    """As `rows_sums`, of one tile."""
+@step
+def _add_rows(dy, x, i, n, second, a, b, weight, bias, kind, sums, dweight, dbias):
+    """The sums, q and s of two rows, and dweight and dbias plus those of a vector of both rows."""
     zero = as_element(x, 0.0)
-    q, s, q_b, s_b = zeros(x), zeros(x), zeros(x), zeros(x)
-    i, whole = 0, n - n % lanes(x)
-    while i < whole:
-        w, dw, db = load(weight, i), load(dweight, i), load(dbias, i)
-        x_hat, g = fma(load(x, i) - a[0], a[2], a[1]), load(dy, i)
-        q, s = _add_dots(x_hat, g, w, q, s)
-        dw, db = fma(x_hat, g, dw), db + g
-        if second > 0:
-            x_hat, g = fma(load(x, i + second) - b[0], b[2], b[1]), load(dy, i + second)
-            q_b, s_b = _add_dots(x_hat, g, w, q_b, s_b)
-            dw, db = fma(x_hat, g, dw), db + g
-        store(dweight, i, dw)
-        store(dbias, i, db)
-        i += lanes(x)
-    if i < n:
-        n -= i
-        w, dw, db = (
-            load_part(weight, i, n, zero),
-            load_part(dweight, i, n, zero),
-            load_part(dbias, i, n, zero),
-        )
-        x_hat, g = fma(load_part(x, i, n, a[0]) - a[0], a[2], a[1]), load_part(dy, i, n, zero)
-        q, s = _add_dots(x_hat, g, w, q, s)
-        dw, db = fma(x_hat, g, dw), db + g
-        if second > 0:
-            k = i + second
-            x_hat, g = fma(load_part(x, k, n, b[0]) - b[0], b[2], b[1]), load_part(dy, k, n, zero)
-            q_b, s_b = _add_dots(x_hat, g, w, q_b, s_b)
-            dw, db = fma(x_hat, g, dw), db + g
-        store_part(dweight, i, n, dw)
-        store_part(dbias, i, n, db)
-    return np.float64(total(q)), np.float64(total(s)), np.float64(total(q_b)), np.float64(total(s_b))
-
-
-@primitive
-def rows_sums(dy, x, n, second, scalars, weight, dweight, dbias):
-    """Sums of x_hat * wdy and of wdy of two rows; dweight += dy * x_hat, dbias += dy.
-
-    The second row lies `second` elements further on, or is left out with 0. scalars: (2, 5), a row
-    begins with those of `centring`. dweight and dbias are summed here, because the pass that writes
-    dx with streaming stores loses a fifth of its speed to other stores (measured).
-    """
-    q = s = q_b = s_b = 0.0
-    for t in range(0, n, TILE):
-        sums = _tile_sums(
-            offset(dy, t), offset(x, t), min(TILE, n - t), second, scalars, offset(scalars, 5),
-            offset(weight, t), offset(dweight, t), offset(dbias, t),
-        )  # fmt: skip
-        q += sums[0]
-        s += sums[1]
-        q_b += sums[2]
-        s_b += sums[3]
+    q, s, q_b, s_b = sums
+    w, dw, db = fetch(weight, i, n, zero), fetch(dweight, i, n, zero), fetch(dbias, i, n, zero)
+    q, s, dw, db = _add_row(dy, x, i, n, a, w, weight, bias, kind, q, s, dw, db)
+    if second > 0:
+        dy, x = offset(dy, second), offset(x, second)
+        q_b, s_b, dw, db = _add_row(dy, x, i, n, b, w, weight, bias, kind, q_b, s_b, dw, db)
+    put(dweight, i, n, dw, False)
+    put(dbias, i, n, db, False)
     return q, s, q_b, s_b
 
 
 @primitive
-def _row_gradient(x, dy, weight, scalars):
-    """dx = (wdy - x_hat * c1 - c2) * rstd"""
-    x_hat = fma(x - scalars[0], scalars[2], scalars[1])
-    return fma(x_hat, -scalars[3], fma(dy, weight, -scalars[4])) * scalars[2]
+def rows_sums(dy, x, n, second, scalars, weight, bias, kind, dweight, dbias):
+    """Sums of x_hat * wdy and of wdy of two rows; dweight += dy * x_hat, dbias += dy.
+
+    dy stands for the gradient before the activation. The second row lies `second` elements further on, or is
+    left out with 0. scalars: (2, 5), a row begins with those of `centring`. dweight and dbias are
+    summed here, because the pass that writes dx with streaming stores loses a fifth of its speed to
+    other stores (measured).
+    """
+    a, b = scalars, offset(scalars, 5)
+    q = s = q_b = s_b = 0.0
+    for t in range(0, n, TILE):
+        end, i = min(t + TILE, n), t
+        sums = zeros(x), zeros(x), zeros(x), zeros(x)
+        while i + lanes(x) <= end:
+            sums = _add_rows(dy, x, i, None, second, a, b, weight, bias, kind, sums, dweight, dbias)
+            i += lanes(x)
+        if i < end:
+            sums = _add_rows(dy, x, i, end - i, second, a, b, weight, bias, kind, sums, dweight, dbias)
+        q += np.float64(total(sums[0]))
+        s += np.float64(total(sums[1]))
+        q_b += np.float64(total(sums[2]))
+        s_b += np.float64(total(sums[3]))
+    return q, s, q_b, s_b
+
+
+@step
+def _row_gradient(dy, x, i, n, scalars, weight, bias, kind, dsum, dx, stream):
+    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum"""
+    x_hat = fma(fetch(x, i, n, scalars[0]) - scalars[0], scalars[2], scalars[1])
+    dy = fetch(dy, i, n, scalars[0])
+    if kind is not None:
+        dy = slope(_affine(x_hat, weight, bias, i, n), dy, kind)
+    wdy_c2 = fma(dy, fetch(weight, i, n, scalars[0]), -scalars[4])
+    gradient = fma(x_hat, -scalars[3], wdy_c2) * scalars[2]
+    put(dx, i, n, plus(gradient, dsum, i, n), stream)
 
 
 @primitive
-def _row_gradient_part(dy, x, i, n, scalars, weight, dx, stream):
-    x_part, dy_part = load_part(x, i, n, scalars[0]), load_part(dy, i, n, scalars[0])
-    put_part(dx, i, n, _row_gradient(x_part, dy_part, load_part(weight, i, n, scalars[0]), scalars), stream)
-
-
-@primitive
-def row_gradient(dy, x, n, scalars, weight, dx, stream):
-    """dx = (wdy - x_hat * c1 - c2) * rstd; scalars: those of `centring`, c1, c2"""
+def row_gradient(dy, x, n, scalars, weight, bias, kind, dsum, dx, stream):
+    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum; scalars: those of `centring`, c1, c2"""
     i = streamed_head(dx, n, stream)
     if i > 0:
-        _row_gradient_part(dy, x, 0, i, scalars, weight, dx, stream)
+        _row_gradient(dy, x, 0, i, scalars, weight, bias, kind, dsum, dx, stream)
     while i + lanes(x) <= n:
-        put(dx, i, _row_gradient(load(x, i), load(dy, i), load(weight, i), scalars), stream)
+        _row_gradient(dy, x, i, None, scalars, weight, bias, kind, dsum, dx, stream)
         i += lanes(x)
     if i < n:
-        _row_gradient_part(dy, x, i, n - i, scalars, weight, dx, stream)
+        _row_gradient(dy, x, i, n - i, scalars, weight, bias, kind, dsum, dx, stream)
 
 
 @primitive

@@ -1,7 +1,11 @@
 """Kernels over an array seen as (rows, cols): statistics per row, weight and bias per element.
 
 weight and bias have `period` rows: row i takes the row i % period of them. Not centred: the mean is
-taken to be 0, which makes layer norm RMS norm.
+taken to be 0, which makes layer norm RMS norm; such a norm may have None for a bias.
+
+Fused are, where they are not None: `residual`, which is added to x before the norm (`total` receives
+the sum); `kind`, the activation that follows; in the backward `kind`, for which it needs bias, and
+`dsum`, which is added to dx.
 
 `forward` and `backward` share out blocks of rows. A few very long rows are shared out in tiles, by
 `forward_tiles` and `backward_tiles`, and read twice; a row has the same bits either way.
@@ -9,18 +13,26 @@ taken to be 0, which makes layer norm RMS norm.
 
 from numba import prange
 
+from .fusion import summed_tile, tile_on_stack
 from .jit import kernel
 from .primitives import (
     TILE,
     centring,
     merged,
     reciprocal_sd,
-    row_moments,
-    row_squares,
     tile_moments,
     tile_squares,
 )
-from .row_primitives import add, clear, flush, normalize_row, row_gradient, rows_sums
+from .row_primitives import (
+    add,
+    clear,
+    flush,
+    normalize_row,
+    row_gradient,
+    row_moments,
+    row_squares,
+    rows_sums,
+)
 from .vectors import fence, offset, pointer
 
 # Short rows are taken in batches of so many elements, statistics of all of them first: the divisions
@@ -38,40 +50,45 @@ SINGLE = 256, 1024
 
 
 @kernel
-def forward(x, rows, cols, block, weight, bias, period, centred, eps, y, mean, rstd, stream):
-    """y = (x - mean) * rstd * weight + bias; `block` rows are one piece of work."""
+def forward(
+    x, residual, rows, cols, block, weight, bias, period, kind, centred, eps, total, y, mean, rstd, stream
+):  # fmt: skip
+    """y = act((x + residual - mean) * rstd * weight + bias); `block` rows are one piece of work."""
     batch = max(1, BATCH // cols)
     for b in prange((rows + block - 1) // block):
         end = min((b + 1) * block, rows)
         for first in range(b * block, end, batch):
             last = min(first + batch, end)
             for i in range(first, last):
+                row, r = offset(pointer(x), i * cols), offset(pointer(residual), i * cols)
                 if centred:
-                    mean[i], rstd[i] = row_moments(offset(pointer(x), i * cols), cols)
+                    mean[i], rstd[i] = row_moments(row, r, cols)
                 else:
-                    mean[i], rstd[i] = 0.0, row_squares(offset(pointer(x), i * cols), cols)
+                    mean[i], rstd[i] = 0.0, row_squares(row, r, cols)
             for i in range(first, last):
                 rstd[i] = reciprocal_sd(rstd[i] / cols, eps)
             for i in range(first, last):
-                row, y_row = offset(pointer(x), i * cols), offset(pointer(y), i * cols)
+                row, r = offset(pointer(x), i * cols), offset(pointer(residual), i * cols)
+                y_row, sum_row = offset(pointer(y), i * cols), offset(pointer(total), i * cols)
                 k = i % period * cols if period > 1 else 0
                 w, b = offset(pointer(weight), k), offset(pointer(bias), k)
-                normalize_row(row, cols, mean[i], rstd[i], w, b, y_row, stream)
+                normalize_row(row, r, cols, mean[i], rstd[i], w, b, kind, sum_row, y_row, stream)
         if stream:
             fence()
 
 
 @kernel
-def forward_tiles(x, rows, cols, weight, bias, period, centred, eps, partials, y, mean, rstd, stream):
+def forward_tiles(
+    x, residual, rows, cols, weight, bias, period, kind, centred, eps, partials, total, y, mean, rstd, stream
+):  # fmt: skip
     """As `forward`; partials: (rows, tiles, 4) in float64."""
     tiles = -(-cols // TILE)
     for k in prange(rows * tiles):
         i, t = k // tiles, k % tiles
-        tile = offset(pointer(x), i * cols + t * TILE)
-        if centred:
-            moments = tile_moments(tile, 1, 0, min(TILE, cols - t * TILE))
-        else:
-            moments = 0.0, 0.0, 0.0, tile_squares(tile, min(TILE, cols - t * TILE))
+        start, n = i * cols + t * TILE, min(TILE, cols - t * TILE)
+        x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
+        tile = summed_tile(x_tile, r_tile, n, tile_on_stack(r_tile))
+        moments = tile_moments(tile, 1, 0, n) if centred else (0.0, 0.0, 0.0, tile_squares(tile, n))
         for j in range(4):
             partials[i, t, j] = moments[j]
     for i in range(rows):
@@ -84,19 +101,21 @@ def forward_tiles(x, rows, cols, weight, bias, period, centred, eps, partials, y
         rstd[i] = reciprocal_sd(m2 / cols, eps)
     for p in prange(rows * tiles):
         i, c = p // tiles, p % tiles * TILE
-        part, y_part = offset(pointer(x), i * cols + c), offset(pointer(y), i * cols + c)
-        k, n = i % period * cols + c, min(TILE, cols - c)
+        start, k, n = i * cols + c, i % period * cols + c, min(TILE, cols - c)
+        part, r_part = offset(pointer(x), start), offset(pointer(residual), start)
+        y_part, sum_part = offset(pointer(y), start), offset(pointer(total), start)
         w, b = offset(pointer(weight), k), offset(pointer(bias), k)
-        normalize_row(part, n, mean[i], rstd[i], w, b, y_part, stream)
+        normalize_row(part, r_part, n, mean[i], rstd[i], w, b, kind, sum_part, y_part, stream)
         if stream:
             fence()
 
 
 @kernel
 def backward(
-    dy, x, rows, cols, block, weight, period, centred, mean, rstd, dx, scalars, sums, partials, stream
-):
-    """dx, and the sums of dy * x_hat and of dy over all rows, in one sweep.
+    dy, x, rows, cols, block, weight, bias, period, kind, dsum, centred, mean, rstd, dx, scalars, sums,
+    partials, stream,
+):  # fmt: skip
+    """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
     scalars: (rows, 5) for hi, lo, rstd, c1, c2. sums: (blocks, 2, period, cols), of at most FLUSH rows at a
     time, both in the dtype of x. partials: as sums, in float64; the first receives the result.
@@ -122,17 +141,17 @@ def backward(
                     c1, c2, c1_b, c2_b = rows_sums(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
                         offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
-                        offset(dweight, k), offset(dweight, width + k),
+                        offset(pointer(bias), k), kind, offset(dweight, k), offset(dweight, width + k),
                     )  # fmt: skip
                     scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
                     if second:
                         scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols if centred else 0.0
                 for i in range(first, last):
+                    j, k = i * cols, i % period * cols if period > 1 else 0
                     row_gradient(
-                        offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols,
-                        offset(pointer(scalars), 5 * i),
-                        offset(pointer(weight), i % period * cols if period > 1 else 0),
-                        offset(pointer(dx), i * cols), stream,
+                        offset(pointer(dy), j), offset(pointer(x), j), cols, offset(pointer(scalars), 5 * i),
+                        offset(pointer(weight), k), offset(pointer(bias), k), kind,
+                        offset(pointer(dsum), j), offset(pointer(dx), j), stream,
                     )  # fmt: skip
             flush(dweight, partial, 2 * width)
         if stream:
@@ -142,7 +161,9 @@ def backward(
 
 
 @kernel
-def backward_tiles(dy, x, rows, cols, weight, centred, mean, rstd, dx, scalars, sums, partials, stream):
+def backward_tiles(
+    dy, x, rows, cols, weight, bias, kind, dsum, centred, mean, rstd, dx, scalars, sums, partials, stream
+):
     """As `backward` with a period of 1; sums: (2, cols) in the dtype of x, the result.
 
     partials: (tiles, rows, 2) in float64.
@@ -152,13 +173,15 @@ def backward_tiles(dy, x, rows, cols, weight, centred, mean, rstd, dx, scalars, 
     tiles = -(-cols // TILE)
     for t in prange(tiles):
         c, n = t * TILE, min(TILE, cols - t * TILE)
-        w, dweight = offset(pointer(weight), c), offset(pointer(sums), c)
+        w, b = offset(pointer(weight), c), offset(pointer(bias), c)
+        dweight = offset(pointer(sums), c)
         dbias = offset(dweight, cols)
         for j in range(n):
             dweight[j] = dbias[j] = 0.0
         for i in range(rows):
             dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
-            dots = rows_sums(dy_part, part, n, 0, offset(pointer(scalars), 5 * i), w, dweight, dbias)
+            a = offset(pointer(scalars), 5 * i)
+            dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dweight, dbias)
             partials[t, i, 0], partials[t, i, 1] = dots[0], dots[1]
     for i in range(rows):
         c1 = c2 = 0.0
@@ -172,7 +195,8 @@ def backward_tiles(dy, x, rows, cols, weight, centred, mean, rstd, dx, scalars, 
             k = i * cols + c
             row_gradient(
                 offset(pointer(dy), k), offset(pointer(x), k), n, offset(pointer(scalars), 5 * i),
-                offset(pointer(weight), c), offset(pointer(dx), k), stream,
+                offset(pointer(weight), c), offset(pointer(bias), c), kind, offset(pointer(dsum), k),
+                offset(pointer(dx), k), stream,
             )  # fmt: skip
         if stream:
             fence()

@@ -9,6 +9,7 @@ import numba
 import numpy as np
 
 from .. import _buffers
+from .._layout import ACTIVATIONS
 from ..results import Array
 from .jit import Kernel
 from .vectors import CACHE_LINE
@@ -68,10 +69,16 @@ def _needs_turns() -> bool:
         return True
 
 
-def streams(y: Array, run: int) -> bool:
-    """Whether to write y, in runs of `run` elements, past the caches."""
+def streams(y: Array, run: int, other: Array | None = None) -> bool:
+    """Whether to write y, in runs of `run` elements, past the caches; and another output beside it."""
     nbytes = run * y.itemsize
-    return y.nbytes >= STREAM_BYTES and (nbytes % CACHE_LINE == 0 or nbytes >= STREAM_RUN_BYTES)
+    alike = other is None or (y.ctypes.data - other.ctypes.data) % CACHE_LINE == 0
+    return y.nbytes >= STREAM_BYTES and (nbytes % CACHE_LINE == 0 or nbytes >= STREAM_RUN_BYTES) and alike
+
+
+def kind(activation: str | None) -> int | None:
+    """The number by which kernels know an activation."""
+    return None if activation is None else ACTIVATIONS.index(activation)
 
 
 @lru_cache(maxsize=64)

@@ -6,6 +6,7 @@ the columns of a table have; the sums of a channel's elements are added up at th
 
 scratch: (4, channels * inner) in the dtype of x, first for pivot (hi and r), and two sums, then for the
 constants. partials: (channels, tiles, 4 or 2) in float64. settings, statistics: as for `finish_moments`.
+What is fused is as in `channels`; affine: as scratch.
 """
 
 import numpy as np
@@ -45,9 +46,10 @@ def _added(row, c, inner):
 
 @kernel
 def forward(
-    x, outer, channels, inner, block, weight, bias, settings, statistics, scratch, partials, y, stream,
+    x, residual, outer, channels, inner, block, weight, bias, settings, statistics, scratch, partials, kind,
+    y, stream,
 ):  # fmt: skip
-    """y = (x - mean) * rstd * weight + bias with the statistics of x; a block is one piece of work."""
+    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x; by blocks."""
     width = channels * inner
     for b in prange(-(-channels // block)):
         start, end = b * block, min((b + 1) * block, channels)
@@ -77,15 +79,16 @@ def forward(
                 _spread(offset(hi, j * width), c, inner)
         for i in range(outer):
             k = i * width + first
-            columns_normalize(offset(pointer(x), k), n, width, own, offset(pointer(y), k), stream)
+            x_row, residual_row = offset(pointer(x), k), offset(pointer(residual), k)
+            columns_normalize(x_row, n, width, own, residual_row, kind, offset(pointer(y), k), stream)
         if stream:
             fence()
 
 
 @kernel
 def backward(
-    dy, x, outer, channels, inner, block, weight, mean, rstd, training, scratch, partials, dx, dweight,
-    dbias, stream,
+    dy, x, residual, outer, channels, inner, block, weight, bias, kind, mean, rstd, training, scratch, affine,
+    partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     width = channels * inner
@@ -94,17 +97,25 @@ def backward(
         first, n = start * inner, (end - start) * inner
         hi, own = pointer(scratch), offset(pointer(scratch), first)
         s, q = offset(hi, 2 * width), offset(hi, 3 * width)
+        z, own_z = pointer(affine), offset(pointer(affine), first)
         for c in range(start, end):
-            dot_constants(pointer(x), mean[c], rstd[c], offset(hi, c * inner), width)
-            _spread(hi, c, inner)
-            _spread(offset(hi, width), c, inner)
+            a, z_c = offset(hi, c * inner), offset(z, c * inner)
+            dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z_c, width)
+            for j in range(2):
+                _spread(offset(hi, j * width), c, inner)
+            if kind is not None:
+                for j in range(3):
+                    _spread(offset(z, j * width), c, inner)
         for t in range(-(-outer // ROWS)):
             _clear(s, first, first + n)
             _clear(q, first, first + n)
             end_row = min((t + 1) * ROWS, outer)
             for i in range(t * ROWS, end_row, TOGETHER):
                 k, rows = i * width + first, min(TOGETHER, end_row - i)
-                add_column_dots(offset(pointer(dy), k), offset(pointer(x), k), rows, n, width, own)
+                add_column_dots(
+                    offset(pointer(dy), k), offset(pointer(x), k), rows, n, width, own_z,
+                    offset(pointer(residual), k), kind, own,
+                )  # fmt: skip
             for c in range(start, end):
                 partials[c, t, 0], partials[c, t, 1] = _added(q, c, inner), _added(s, c, inner)
         for c in range(start, end):
@@ -117,10 +128,10 @@ def backward(
                 _spread(offset(hi, j * width), c, inner)
         for i in range(outer):
             k = i * width + first
-            dy_row, dx_row = offset(pointer(dy), k), offset(pointer(dx), k)
-            if training:
-                columns_gradient(dy_row, offset(pointer(x), k), n, width, own, dx_row, stream)
-            else:
-                columns_normalize(dy_row, n, width, own, dx_row, stream)
+            columns_gradient(
+                offset(pointer(dy), k), offset(pointer(x), k), n, width, own, own_z,
+                offset(pointer(residual), k), kind, training, offset(pointer(dresidual), k),
+                offset(pointer(dx), k), stream,
+            )  # fmt: skip
         if stream:
             fence()

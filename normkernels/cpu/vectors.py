@@ -60,7 +60,7 @@ def _splat(builder: Any, vector: ir.VectorType, scalar: ir.Value) -> ir.Value:
 
 
 class _VectorArithmetic(AbstractTemplate):
-    """vector (+, -, *) vector, vector (+, -, *) scalar of the same dtype."""
+    """vector (+, -, *, /) vector, vector (+, -, *, /) scalar of the same dtype."""
 
     def generic(self, args: tuple[types.Type, ...], kws: Any) -> Any:
         if len(args) == 2 and isinstance(args[0], Vector) and args[1] in (args[0], args[0].dtype):
@@ -81,6 +81,7 @@ def _lower_arithmetic(operation: Any, instruction: str) -> None:
 _lower_arithmetic(operator.add, "fadd")
 _lower_arithmetic(operator.sub, "fsub")
 _lower_arithmetic(operator.mul, "fmul")
+_lower_arithmetic(operator.truediv, "fdiv")
 
 
 @infer_global(operator.neg)
@@ -153,7 +154,9 @@ def _narrowed(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
 
 @intrinsic
 def pointer(typingctx: Any, array: Any) -> Any:
-    """Where `array` begins. It does not keep the array alive: the caller of the kernel does."""
+    """Where `array` begins, which does not keep it alive: whoever calls the kernel does. None for None."""
+    if isinstance(array, types.NoneType):
+        return array(array), lambda context, builder, sig, args: args[0]
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         return context.make_array(sig.args[0])(context, builder, args[0]).data
@@ -163,7 +166,9 @@ def pointer(typingctx: Any, array: Any) -> Any:
 
 @intrinsic
 def offset(typingctx: Any, pointer: Any, index: Any) -> Any:
-    """The pointer `index` elements further on."""
+    """The pointer `index` elements further on; None for None."""
+    if isinstance(pointer, types.NoneType):
+        return pointer(pointer, types.intp), lambda context, builder, sig, args: args[0]
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         return builder.gep(args[0], [args[1]])
@@ -223,6 +228,16 @@ def elements_to_cache_line(typingctx: Any, pointer: Any) -> Any:
         return builder.udiv(rest, _I64(itemsize))
 
     return types.intp(pointer), codegen
+
+
+@intrinsic
+def rounded(typingctx: Any, pointer: Any, value: Any) -> Any:
+    """The vector as it comes back from the pointer's memory."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return _widened(builder, _narrowed(builder, args[1], pointer.dtype), pointer.dtype)
+
+    return value(pointer, value), codegen
 
 
 @intrinsic
@@ -333,14 +348,17 @@ def store_part_streaming(typingctx: Any, pointer: Any, index: Any, count: Any, v
     return types.void(pointer, types.intp, types.intp, value), codegen
 
 
+def multiply_add(builder: Any, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
+    operands = [_splat(builder, a.type, x) for x in (a, b, c)]
+    return _call(builder, f"llvm.fma.{_suffix(a.type)}", a.type, operands)
+
+
 @intrinsic
 def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c with one rounding; `a` is a vector, `b` and `c` vectors or scalars of its dtype"""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        type_ = args[0].type
-        operands = [_splat(builder, type_, x) for x in args]
-        return _call(builder, f"llvm.fma.{_suffix(type_)}", type_, operands)
+        return multiply_add(builder, *args)
 
     b, c = (x if isinstance(x, Vector) else a.dtype for x in (b, c))
     return a(a, b, c), codegen

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import _passes
-from ..results import Array, Grads, Saved
+from .. import _channel_passes
+from ..results import Array, Grads, ResidualGrads, Saved
 from ._types import ArrayLike
 
 
@@ -22,6 +22,8 @@ def batch_norm(
     *,
     num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
     channel_axis: int = 1,
+    residual: ArrayLike | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -52,8 +54,12 @@ def batch_norm(
         Batches seen before this one, with ``momentum=None``; an array is incremented in training.
     channel_axis : int
         The axis of the channels.
+    residual : array, shape and dtype of x, optional
+        Added to the output, before the activation and in the same pass, as in residual networks.
+    activation : {"relu", "sigmoid", "silu", "gelu"}, optional
+        Applied to the output in the same pass; gelu is the exact one, ``z * Phi(z)``.
     out : array, optional
-        Receives y; it may be x itself, but no part of it.
+        Receives y; it may be x or residual itself, but no part of them.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 
@@ -68,16 +74,16 @@ def batch_norm(
     TypeError
         If an argument is of another dtype, or not an array.
     ValueError
-        If a shape, eps, threads or out breaks its rule, if running statistics are missing in
+        If a shape, eps, activation, threads or out breaks its rule, if running statistics are missing in
         evaluation, or if a channel has one value only in training. Nothing has been written then.
 
     Notes
     -----
     Ioffe & Szegedy (2015), "Batch Normalization", algorithm 1.
     """
-    return _passes.batch_norm(
+    return _channel_passes.batch_norm(
         "batch_norm", x, running_mean, running_var, weight, bias, training, momentum, eps, 1.0, 0.0,
-        num_batches_tracked, channel_axis, out, threads, keep=False,
+        num_batches_tracked, channel_axis, residual, activation, out, threads, keep=False,
     )[0]  # fmt: skip
 
 
@@ -93,6 +99,8 @@ def batch_norm_forward(
     *,
     num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
     channel_axis: int = 1,
+    residual: ArrayLike | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Saved]:
@@ -102,29 +110,30 @@ def batch_norm_forward(
     ----------
     x, running_mean, running_var, weight, bias, training, momentum, eps
         As for `batch_norm`.
-    num_batches_tracked, channel_axis, out, threads
-        As for `batch_norm`, but `out` must not be x: the backward needs x.
+    num_batches_tracked, channel_axis, residual, activation, out, threads
+        As for `batch_norm`, but `out` must not be x or residual: the backward needs them.
 
     Returns
     -------
     y : array
     saved : Saved
-        What `batch_norm_backward` takes. It holds x itself: do not change x in between.
+        What `batch_norm_backward` takes. It holds x and residual themselves: do not change them in
+        between.
 
     Raises
     ------
     TypeError, ValueError
         As `batch_norm`.
     """
-    return _passes.batch_norm(
+    return _channel_passes.batch_norm(
         "batch_norm", x, running_mean, running_var, weight, bias, training, momentum, eps, 1.0, 0.0,
-        num_batches_tracked, channel_axis, out, threads, keep=True,
+        num_batches_tracked, channel_axis, residual, activation, out, threads, keep=True,
     )  # fmt: skip
 
 
 def batch_norm_backward(
     dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
-) -> Grads:
+) -> Grads | ResidualGrads:
     """Backward pass of `batch_norm`: dx, dweight and dbias in one sweep.
 
     With ``x_hat = (x - mean) * rstd`` and M elements per channel::
@@ -132,6 +141,9 @@ def batch_norm_backward(
         dbias = sum(dy)        dweight = sum(dy * x_hat)
         dx = (dy - x_hat * dweight / M - dbias / M) * rstd * weight        in training
         dx = dy * rstd * weight                                            in evaluation
+
+    where with an activation dy stands for ``dy * act'(z)``, z recomputed from x and residual; that is
+    dresidual too.
 
     Parameters
     ----------
@@ -146,8 +158,9 @@ def batch_norm_backward(
 
     Returns
     -------
-    Grads
-        dx, dweight, dbias; None for a parameter that was not given.
+    Grads, or ResidualGrads after a residual
+        dx, dweight, dbias; None for a parameter that was not given. Without an activation dresidual is
+        dy itself, no copy.
 
     Raises
     ------
@@ -158,4 +171,4 @@ def batch_norm_backward(
     -----
     Ioffe & Szegedy (2015), section 3; derived step by step in docs/norms.md.
     """
-    return _passes.batch_norm_backward("batch_norm", dy, saved, out, threads)
+    return _channel_passes.batch_norm_backward("batch_norm", dy, saved, out, threads)

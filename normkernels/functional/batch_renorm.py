@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .. import _passes
-from ..results import Array, Grads, Saved
+from .. import _channel_passes
+from ..results import Array, Grads, ResidualGrads, Saved
 from ._types import ArrayLike
 
 
@@ -24,6 +24,8 @@ def batch_renorm(
     *,
     num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
     channel_axis: int = 1,
+    residual: ArrayLike | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -39,13 +41,15 @@ def batch_renorm(
 
     Parameters
     ----------
-    x, weight, bias, training, momentum, eps, num_batches_tracked, channel_axis, out, threads
+    x, weight, bias, training, momentum, eps
         As for `batch_norm`.
     running_mean, running_var : array, shape (C,), of any of the dtypes
         Needed in training too, where they decide r and d and are then updated in place.
     r_max, d_max : float
         How far the correction may go, at least 1 and 0. With ``r_max=1, d_max=0`` this is `batch_norm`,
         to the bit; training usually begins there and relaxes both.
+    num_batches_tracked, channel_axis, residual, activation, out, threads
+        As for `batch_norm`.
 
     Returns
     -------
@@ -61,9 +65,9 @@ def batch_renorm(
     -----
     Ioffe (2017), "Batch Renormalization", algorithm 1.
     """
-    return _passes.batch_norm(
+    return _channel_passes.batch_norm(
         "batch_renorm", x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max,
-        num_batches_tracked, channel_axis, out, threads, keep=False,
+        num_batches_tracked, channel_axis, residual, activation, out, threads, keep=False,
     )[0]  # fmt: skip
 
 
@@ -81,6 +85,8 @@ def batch_renorm_forward(
     *,
     num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
     channel_axis: int = 1,
+    residual: ArrayLike | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Saved]:
@@ -90,35 +96,39 @@ def batch_renorm_forward(
     ----------
     x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max
         As for `batch_renorm`.
-    num_batches_tracked, channel_axis, out, threads
-        As for `batch_renorm`, but `out` must not be x: the backward needs x.
+    num_batches_tracked, channel_axis, residual, activation, out, threads
+        As for `batch_renorm`, but `out` must not be x or residual: the backward needs them.
 
     Returns
     -------
     y : array
     saved : Saved
-        What `batch_renorm_backward` takes. It holds x itself: do not change x in between.
+        What `batch_renorm_backward` takes. It holds x and residual themselves: do not change them in
+        between.
 
     Raises
     ------
     TypeError, ValueError
         As `batch_renorm`.
     """
-    return _passes.batch_norm(
+    return _channel_passes.batch_norm(
         "batch_renorm", x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max,
-        num_batches_tracked, channel_axis, out, threads, keep=True,
+        num_batches_tracked, channel_axis, residual, activation, out, threads, keep=True,
     )  # fmt: skip
 
 
 def batch_renorm_backward(
     dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
-) -> Grads:
+) -> Grads | ResidualGrads:
     """Backward pass of `batch_renorm`: dx, dweight and dbias in one sweep; r and d are constants.
 
     With M elements per channel, in training::
 
         dbias = sum(dy)        dweight = sum(dy * (x_hat * r + d))
         dx = (dy - x_hat * sum(dy * x_hat) / M - dbias / M) * rstd * r * weight
+
+    where with an activation dy stands for ``dy * act'(z)``, z recomputed from x and residual; that is
+    dresidual too.
 
     Parameters
     ----------
@@ -133,8 +143,9 @@ def batch_renorm_backward(
 
     Returns
     -------
-    Grads
-        dx, dweight, dbias; None for a parameter that was not given.
+    Grads, or ResidualGrads after a residual
+        dx, dweight, dbias; None for a parameter that was not given. Without an activation dresidual is
+        dy itself, no copy.
 
     Raises
     ------
@@ -145,4 +156,4 @@ def batch_renorm_backward(
     -----
     Ioffe (2017), section 3; derived step by step in docs/norms.md.
     """
-    return _passes.batch_norm_backward("batch_renorm", dy, saved, out, threads)
+    return _channel_passes.batch_norm_backward("batch_renorm", dy, saved, out, threads)

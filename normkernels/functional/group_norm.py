@@ -1,6 +1,6 @@
 """Group normalization."""
 
-from .. import _passes
+from .. import _group_passes
 from ..results import Array, Grads, Saved
 from ._types import ArrayLike
 
@@ -13,6 +13,7 @@ def group_norm(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -35,6 +36,8 @@ def group_norm(
         ``bias`` exactly.
     channel_axis : int
         The axis of the channels, not the first.
+    activation : {"relu", "sigmoid", "silu", "gelu"}, optional
+        Applied to the output in the same pass; gelu is the exact one, ``z * Phi(z)``.
     out : array, optional
         Receives y; it may be x itself, but no part of it.
     threads : int, optional
@@ -51,14 +54,16 @@ def group_norm(
     TypeError
         If an argument is of another dtype, or not an array.
     ValueError
-        If num_groups does not divide C, or a shape, eps, threads or out breaks its rule. Nothing has
-        been written then.
+        If num_groups does not divide C, or a shape, eps, activation, threads or out breaks its rule.
+        Nothing has been written then.
 
     Notes
     -----
     Wu & He (2018), "Group Normalization", equations 1, 2 and 7.
     """
-    return _passes.group_norm(x, num_groups, weight, bias, eps, channel_axis, out, threads, keep=False)[0]
+    return _group_passes.group_norm(
+        x, num_groups, weight, bias, eps, channel_axis, activation, out, threads, keep=False
+    )[0]
 
 
 def group_norm_forward(
@@ -69,6 +74,7 @@ def group_norm_forward(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Saved]:
@@ -76,7 +82,7 @@ def group_norm_forward(
 
     Parameters
     ----------
-    x, num_groups, weight, bias, eps, channel_axis, out, threads
+    x, num_groups, weight, bias, eps, channel_axis, activation, out, threads
         As for `group_norm`, but `out` must not be x: the backward needs x.
 
     Returns
@@ -90,7 +96,9 @@ def group_norm_forward(
     TypeError, ValueError
         As `group_norm`.
     """
-    return _passes.group_norm(x, num_groups, weight, bias, eps, channel_axis, out, threads, keep=True)
+    return _group_passes.group_norm(
+        x, num_groups, weight, bias, eps, channel_axis, activation, out, threads, keep=True
+    )
 
 
 def group_norm_backward(
@@ -102,6 +110,8 @@ def group_norm_backward(
 
         dx = (wdy - x_hat * mean(x_hat * wdy) - mean(wdy)) * rstd
         dweight = sum(dy * x_hat)        dbias = sum(dy)        per channel
+
+    where with an activation dy stands for ``dy * act'(z)``, z recomputed from x.
 
     Parameters
     ----------
@@ -128,4 +138,4 @@ def group_norm_backward(
     -----
     Derived step by step in docs/norms.md.
     """
-    return _passes.group_norm_backward("group_norm", dy, saved, out, threads)
+    return _group_passes.group_norm_backward("group_norm", dy, saved, out, threads)

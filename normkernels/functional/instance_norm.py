@@ -1,6 +1,6 @@
 """Instance normalization."""
 
-from .. import _passes
+from .. import _group_passes
 from ..results import Array, Grads, Saved
 from ._types import ArrayLike
 
@@ -16,6 +16,7 @@ def instance_norm(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -44,6 +45,8 @@ def instance_norm(
         ``bias`` exactly.
     channel_axis : int
         The axis of the channels, not the first.
+    activation : {"relu", "sigmoid", "silu", "gelu"}, optional
+        Applied to the output in the same pass; gelu is the exact one, ``z * Phi(z)``.
     out : array, optional
         Receives y; it may be x itself, but no part of it.
     threads : int, optional
@@ -59,17 +62,17 @@ def instance_norm(
     TypeError
         If an argument is of another dtype, or not an array.
     ValueError
-        If a shape, eps, momentum, threads or out breaks its rule, if running statistics are missing,
-        or if there is one value only per sample and channel. Nothing has been written then.
+        If a shape, eps, momentum, activation, threads or out breaks its rule, if running statistics are
+        missing, or if there is one value only per sample and channel. Nothing has been written then.
 
     Notes
     -----
     Ulyanov, Vedaldi & Lempitsky (2016), "Instance Normalization: The Missing Ingredient for Fast
     Stylization", section 2.
     """
-    return _passes.instance_norm(
+    return _group_passes.instance_norm(
         x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps,
-        channel_axis, out, threads, keep=False,
+        channel_axis, activation, out, threads, keep=False,
     )[0]  # fmt: skip
 
 
@@ -84,6 +87,7 @@ def instance_norm_forward(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Saved]:
@@ -93,7 +97,7 @@ def instance_norm_forward(
     ----------
     x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps
         As for `instance_norm`.
-    channel_axis, out, threads
+    channel_axis, activation, out, threads
         As for `instance_norm`, but `out` must not be x: the backward needs x.
 
     Returns
@@ -107,9 +111,9 @@ def instance_norm_forward(
     TypeError, ValueError
         As `instance_norm`.
     """
-    return _passes.instance_norm(
+    return _group_passes.instance_norm(
         x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps,
-        channel_axis, out, threads, keep=True,
+        channel_axis, activation, out, threads, keep=True,
     )  # fmt: skip
 
 
@@ -123,6 +127,8 @@ def instance_norm_backward(
         dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * rstd * weight      statistics of x
         dx = dy * rstd * weight                                              running statistics
         dweight = sum(dy * x_hat)        dbias = sum(dy)        per channel
+
+    where with an activation dy stands for ``dy * act'(z)``, z recomputed from x.
 
     Parameters
     ----------
@@ -149,4 +155,4 @@ def instance_norm_backward(
     -----
     Derived step by step in docs/norms.md.
     """
-    return _passes.group_norm_backward("instance_norm", dy, saved, out, threads)
+    return _group_passes.group_norm_backward("instance_norm", dy, saved, out, threads)

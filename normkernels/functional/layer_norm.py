@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from .. import _passes
-from ..results import Array, Grads, Saved
+from .. import _row_passes
+from ..results import Array, Grads, ResidualGrads, Saved
 from ._types import ArrayLike
 
 
@@ -14,6 +14,9 @@ def layer_norm(
     bias: ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    residual: ArrayLike | None = None,
+    sum_out: Array | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -34,8 +37,14 @@ def layer_norm(
     eps : float
         Added to the variance, in the square of the unit of x. With 0, a row of zero variance gives
         ``bias`` exactly.
+    residual : array, shape and dtype of x, optional
+        Added to x before the norm, in the same pass: the result is that for ``x + residual`` to the bit.
+    sum_out : array, optional
+        Receives ``x + residual``; it may be x or residual itself, but no part of them.
+    activation : {"relu", "sigmoid", "silu", "gelu"}, optional
+        Applied to the output in the same pass; gelu is the exact one, ``z * Phi(z)``.
     out : array, optional
-        Receives y; it may be x itself, but no part of it.
+        Receives y; it may be x or residual itself, but no part of them.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 
@@ -49,13 +58,16 @@ def layer_norm(
     TypeError
         If an argument is of another dtype, or not an array.
     ValueError
-        If a shape, eps, threads or out breaks its rule. Nothing has been written then.
+        If a shape, eps, activation, threads or an output breaks its rule. Nothing has been written then.
 
     Notes
     -----
     Ba, Kiros & Hinton (2016), "Layer Normalization", equation 4.
     """
-    return _passes.row_norm("layer_norm", x, normalized_shape, weight, bias, eps, out, threads, keep=False)[0]
+    return _row_passes.row_norm(
+        "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
+        keep=False,
+    )[0]  # fmt: skip
 
 
 def layer_norm_forward(
@@ -65,6 +77,9 @@ def layer_norm_forward(
     bias: ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    residual: ArrayLike | None = None,
+    sum_out: Array | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Saved]:
@@ -72,26 +87,35 @@ def layer_norm_forward(
 
     Parameters
     ----------
-    x, normalized_shape, weight, bias, eps, out, threads
-        As for `layer_norm`, but `out` must not be x: the backward needs x.
+    x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads
+        As for `layer_norm`. The backward needs what was normalized: without a residual `out` must not be x.
 
     Returns
     -------
     y : array
     saved : Saved
-        What `layer_norm_backward` takes. It holds x itself: do not change x in between.
+        What `layer_norm_backward` takes. ``saved.x`` is what was normalized, x itself or the sum with
+        residual (in `sum_out` where that is given): do not change it in between.
 
     Raises
     ------
     TypeError, ValueError
         As `layer_norm`.
     """
-    return _passes.row_norm("layer_norm", x, normalized_shape, weight, bias, eps, out, threads, keep=True)
+    return _row_passes.row_norm(
+        "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
+        keep=True,
+    )  # fmt: skip
 
 
 def layer_norm_backward(
-    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
-) -> Grads:
+    dy: ArrayLike,
+    saved: Saved,
+    *,
+    dsum: ArrayLike | None = None,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> Grads | ResidualGrads:
     """Backward pass of `layer_norm`: dx, dweight and dbias in one sweep.
 
     With ``x_hat = (x - mean) * rstd`` and ``wdy = weight * dy``, per row::
@@ -99,30 +123,35 @@ def layer_norm_backward(
         dx = (wdy - x_hat * mean(x_hat * wdy) - mean(wdy)) * rstd
         dweight = sum(dy * x_hat)        dbias = sum(dy)        over the rows
 
+    where with an activation dy stands for ``dy * act'(z)``, z recomputed from x.
+
     Parameters
     ----------
     dy : array, shape and dtype of y
         Copied once if its strides are not those of x.
     saved : Saved
         From `layer_norm_forward`.
+    dsum : array, shape and dtype of dy, optional
+        The gradient that arrives at what was normalized, x or its sum with residual, on another way:
+        past the norm, along the residual stream. It is added to dx.
     out : array, optional
-        Receives dx; it may be dy or x itself, but no part of them.
+        Receives dx; it may be dy, dsum or ``saved.x`` itself, but no part of them.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 
     Returns
     -------
-    Grads
-        dx, dweight, dbias; None for a parameter that was not given. A row of one element has
-        dx = 0 and adds nothing to dweight.
+    Grads, or ResidualGrads after a residual
+        dx, dweight, dbias; None for a parameter that was not given. dresidual is dx, the same array: x and
+        residual enter alike. A row of one element has dx = 0 and adds nothing to dweight.
 
     Raises
     ------
     TypeError, ValueError
-        If dy or out breaks its rule.
+        If dy, dsum or out breaks its rule.
 
     Notes
     -----
     Derived step by step in docs/norms.md.
     """
-    return _passes.row_norm_backward("layer_norm", dy, saved, out, threads)
+    return _row_passes.row_norm_backward("layer_norm", dy, saved, dsum, out, threads)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .. import _passes
+from .. import _channel_passes
 from ..results import Moments
 from ._types import ArrayLike
 
@@ -39,4 +39,4 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = None, *, threads: i
     -----
     Chan, Golub & LeVeque (1979): corrected two-pass sums over tiles, merged by equation 2.1.
     """
-    return _passes.moments(x, axis, threads)
+    return _channel_passes.moments(x, axis, threads)

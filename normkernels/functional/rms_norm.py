@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from .. import _passes
-from ..results import Array, Grads, Saved
+from .. import _row_passes
+from ..results import Array, Grads, ResidualGrads, Saved
 from ._types import ArrayLike
 
 
@@ -13,6 +13,9 @@ def rms_norm(
     weight: ArrayLike | None = None,
     eps: float | None = None,
     *,
+    residual: ArrayLike | None = None,
+    sum_out: Array | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> Array:
@@ -33,8 +36,14 @@ def rms_norm(
     eps : float, optional
         Added to the mean square, in the square of the unit of x. None is the machine epsilon of the
         arithmetic: 1.2e-7 in float32, 2.2e-16 in float64.
+    residual : array, shape and dtype of x, optional
+        Added to x before the norm, in the same pass: the result is that for ``x + residual`` to the bit.
+    sum_out : array, optional
+        Receives ``x + residual``; it may be x or residual itself, but no part of them.
+    activation : {"relu", "sigmoid", "silu", "gelu"}, optional
+        Applied to the output in the same pass; gelu is the exact one, ``z * Phi(z)``.
     out : array, optional
-        Receives y; it may be x itself, but no part of it.
+        Receives y; it may be x or residual itself, but no part of them.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 
@@ -49,13 +58,16 @@ def rms_norm(
     TypeError
         If an argument is of another dtype, or not an array.
     ValueError
-        If a shape, eps, threads or out breaks its rule. Nothing has been written then.
+        If a shape, eps, activation, threads or an output breaks its rule. Nothing has been written then.
 
     Notes
     -----
     Zhang & Sennrich (2019), "Root Mean Square Layer Normalization", equation 4.
     """
-    return _passes.row_norm("rms_norm", x, normalized_shape, weight, None, eps, out, threads, keep=False)[0]
+    return _row_passes.row_norm(
+        "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
+        keep=False,
+    )[0]  # fmt: skip
 
 
 def rms_norm_forward(
@@ -64,6 +76,9 @@ def rms_norm_forward(
     weight: ArrayLike | None = None,
     eps: float | None = None,
     *,
+    residual: ArrayLike | None = None,
+    sum_out: Array | None = None,
+    activation: str | None = None,
     out: Array | None = None,
     threads: int | None = None,
 ) -> tuple[Array, Saved]:
@@ -71,26 +86,35 @@ def rms_norm_forward(
 
     Parameters
     ----------
-    x, normalized_shape, weight, eps, out, threads
-        As for `rms_norm`, but `out` must not be x: the backward needs x.
+    x, normalized_shape, weight, eps, residual, sum_out, activation, out, threads
+        As for `rms_norm`. The backward needs what was normalized: without a residual `out` must not be x.
 
     Returns
     -------
     y : array
     saved : Saved
-        What `rms_norm_backward` takes. It holds x itself: do not change x in between.
+        What `rms_norm_backward` takes. ``saved.x`` is what was normalized, x itself or the sum with
+        residual (in `sum_out` where that is given): do not change it in between.
 
     Raises
     ------
     TypeError, ValueError
         As `rms_norm`.
     """
-    return _passes.row_norm("rms_norm", x, normalized_shape, weight, None, eps, out, threads, keep=True)
+    return _row_passes.row_norm(
+        "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
+        keep=True,
+    )  # fmt: skip
 
 
 def rms_norm_backward(
-    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
-) -> Grads:
+    dy: ArrayLike,
+    saved: Saved,
+    *,
+    dsum: ArrayLike | None = None,
+    out: Array | None = None,
+    threads: int | None = None,
+) -> Grads | ResidualGrads:
     """Backward pass of `rms_norm`: dx and dweight in one sweep.
 
     With ``x_hat = x * rstd`` and ``wdy = weight * dy``, per row::
@@ -98,29 +122,35 @@ def rms_norm_backward(
         dx = (wdy - x_hat * mean(x_hat * wdy)) * rstd
         dweight = sum(dy * x_hat)        over the rows
 
+    where with an activation dy stands for ``dy * act'(z)``, z recomputed from x.
+
     Parameters
     ----------
     dy : array, shape and dtype of y
         Copied once if its strides are not those of x.
     saved : Saved
         From `rms_norm_forward`.
+    dsum : array, shape and dtype of dy, optional
+        The gradient that arrives at what was normalized, x or its sum with residual, on another way:
+        past the norm, along the residual stream. It is added to dx.
     out : array, optional
-        Receives dx; it may be dy or x itself, but no part of them.
+        Receives dx; it may be dy, dsum or ``saved.x`` itself, but no part of them.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 
     Returns
     -------
-    Grads
-        dx and dweight; dweight is None without a weight, dbias always.
+    Grads, or ResidualGrads after a residual
+        dx and dweight; dweight is None without a weight, dbias always. dresidual is dx, the same array: x
+        and residual enter alike.
 
     Raises
     ------
     TypeError, ValueError
-        If dy or out breaks its rule.
+        If dy, dsum or out breaks its rule.
 
     Notes
     -----
     Derived step by step in docs/norms.md.
     """
-    return _passes.row_norm_backward("rms_norm", dy, saved, out, threads)
+    return _row_passes.row_norm_backward("rms_norm", dy, saved, dsum, out, threads)

@@ -1,6 +1,6 @@
 """Weight normalization."""
 
-from .. import _passes
+from .. import _group_passes
 from ..results import Array, Grads, Saved
 from ._types import ArrayLike
 
@@ -48,7 +48,7 @@ def weight_norm(
     -----
     Salimans & Kingma (2016), "Weight Normalization", equation 2.
     """
-    return _passes.weight_norm(v, g, dim, out, threads, keep=False)[0]
+    return _group_passes.weight_norm(v, g, dim, out, threads, keep=False)[0]
 
 
 def weight_norm_forward(
@@ -77,7 +77,7 @@ def weight_norm_forward(
     TypeError, ValueError
         As `weight_norm`.
     """
-    return _passes.weight_norm(v, g, dim, out, threads, keep=True)
+    return _group_passes.weight_norm(v, g, dim, out, threads, keep=True)
 
 
 def weight_norm_backward(
@@ -114,4 +114,4 @@ def weight_norm_backward(
     -----
     Salimans & Kingma (2016), equation 3; derived step by step in docs/norms.md.
     """
-    return _passes.group_norm_backward("weight_norm", dw, saved, out, threads)
+    return _group_passes.group_norm_backward("weight_norm", dw, saved, out, threads)

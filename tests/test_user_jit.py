@@ -55,6 +55,59 @@ def test_moments(rng):
 
 
 @numba.njit
+def layer_norm_gradients(dy, x, weight, eps, dweight, dbias, out):
+    for i in range(len(x)):
+        mean, var = jit.moments(x[i])
+        rstd = jit.reciprocal_sd(var, eps)
+        jit.layer_norm_gradient(dy[i], x[i], mean, rstd, weight, dweight, dbias, out[i])
+
+
+@numba.njit(parallel=True)
+def batch_norms(dy, x, weight, bias, eps, y, dx, sums):
+    for c in numba.prange(x.shape[1]):
+        mean, var = jit.channel_moments(x, c)
+        rstd = jit.reciprocal_sd(var, eps)
+        jit.normalize_channel(x, c, mean, rstd, weight[c], bias[c], y)
+        sums[0, c], sums[1, c] = jit.channel_sums(dy, x, c, mean, rstd)
+        jit.channel_gradient(dy, x, c, mean, rstd, weight[c], sums[0, c], sums[1, c], dx)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(7, 1), (5, 33), (40, 768), (3, 9001)], ids=str)
+def test_gradients_of_rows(shape, dtype, rng):
+    x, dy = (rng.normal(3, 2, shape).astype(dtype) for _ in range(2))
+    weight, (dweight, dbias) = rng.normal(size=shape[1]).astype(dtype), np.zeros((2, shape[1]), dtype)
+    dx = np.empty_like(x)
+    layer_norm_gradients(dy, x, weight, 1e-5, dweight, dbias, dx)
+    expected = nk.layer_norm_backward(dy, nk.layer_norm_forward(x, shape[1], weight, weight)[1])
+    assert_same_bits(dx, expected.dx)
+    for got, want in ((dweight, expected.dweight), (dbias, expected.dbias)):
+        np.testing.assert_allclose(got, want, rtol=20 * np.finfo(dtype).eps, atol=60 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(50, 3, 1), (6, 5, 49), (4, 3, 9001)], ids=str)
+def test_channels_are_those_of_batch_norm(shape, dtype, rng):
+    x, dy = (rng.normal(mean, 1, shape).astype(dtype) for mean in (3, 0))
+    weight, bias = (rng.normal(size=shape[1]).astype(dtype) for _ in range(2))
+    y, dx, sums = np.empty_like(x), np.empty_like(x), np.empty((2, shape[1]))
+    batch_norms(dy, x, weight, bias, 1e-5, y, dx, sums)
+    expected, saved = nk.batch_norm_forward(x, None, None, weight, bias, training=True)
+    grads = nk.batch_norm_backward(dy, saved)
+    for got, want in ((y, expected), (dx, grads.dx), (sums[0], grads.dweight), (sums[1], grads.dbias)):
+        scale = np.abs(want).max()
+        np.testing.assert_allclose(got, want, rtol=0, atol=100 * np.finfo(dtype).eps * scale)
+
+
+def test_from_python_too():
+    """To try them out; what they are made of would crash there."""
+    x = np.array([1.0, 3.0])
+    assert jit.moments(x) == (2.0, 1.0)
+    assert jit.reciprocal_sd(4.0, 0.0) == 0.5
+    assert jit.channel_moments(x.reshape(2, 1, 1), 0) == (2.0, 1.0)
+
+
+@numba.njit
 def one_row(x, weight, bias, out):
     jit.layer_norm(x, weight, bias, 1e-5, out)
 
@@ -65,6 +118,12 @@ def test_what_is_not_contiguous_or_too_short_is_an_error():
         one_row(x[::2], x[:6], x[:6], x[6:])
     with pytest.raises(ValueError, match="as long as x"):
         one_row(x[:6], x[:4], x[:6], x[6:])
+    with pytest.raises(ValueError, match="number of a channel"):
+        jit.channel_moments(np.ones((2, 3, 4)), 3)
+    with pytest.raises(ValueError, match="outer, channels, inner"):
+        jit.channel_moments(np.ones((2, 3, 4))[:, :, ::2], 0)
+    with pytest.raises(ValueError, match="shape of x"):
+        jit.channel_sums(np.ones((2, 3, 4)), np.ones((2, 3, 5)), 0, 0.0, 1.0)
     with pytest.raises(ValueError, match="at least one element"):
         one_row(x[:0], x[:6], x[:6], x[6:])
 

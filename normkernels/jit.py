@@ -89,7 +89,7 @@ def moments(x: Any) -> Any:
     _check(x)
     if len(x) == 0:
         raise ValueError("moments needs at least one element")
-    mean, m2 = row_moments(pointer(x), None, len(x))
+    mean, m2 = row_moments(pointer(x), len(x))
     return mean, m2 / len(x)
 
 
@@ -114,7 +114,7 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     _check_beside(x, bias)
     _check_beside(x, out)
     w, b, y = pointer(weight), pointer(bias), pointer(out)
-    normalize_row(pointer(x), None, len(x), mean, rstd, w, b, None, None, y, False)
+    normalize_row(pointer(x), len(x), mean, rstd, w, b, None, y, False)
 
 
 @callable_from_python
@@ -178,7 +178,7 @@ def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     _check(x)
     if len(x) == 0:
         raise ValueError("rms_norm needs at least one element")
-    m2 = row_squares(pointer(x), None, len(x))
+    m2 = row_squares(pointer(x), len(x))
     normalize(x, 0.0, reciprocal_sd(m2 / len(x), eps), weight, bias, out)
 
 
@@ -211,9 +211,9 @@ def layer_norm_gradient(
     a, n = tile_on_stack(pointer(x)), len(x)
     a[0], a[1], a[2] = centring(pointer(x), mean, rstd if n > 1 else 0.0)
     g, w, dw, db = pointer(dy), pointer(weight), pointer(dweight), pointer(dbias)
-    c1, c2, _, _ = rows_sums(g, pointer(x), n, 0, a, w, None, None, dw, db)
+    c1, c2, _, _ = rows_sums(g, pointer(x), n, 0, a, w, None, None, None, dw, db)
     a[3], a[4] = as_element(a, c1 / n), as_element(a, c2 / n)
-    row_gradient(g, pointer(x), n, a, w, None, None, None, pointer(out), False)
+    row_gradient(g, pointer(x), n, a, w, None, pointer(out), False)
 
 
 @callable_from_python
@@ -295,7 +295,7 @@ def normalize_channel(x: Any, c: Any, mean: Any, rstd: Any, weight: Any, bias: A
 
 @callable_from_python
 def channel_sums(dy: Any, x: Any, c: Any, mean: Any, rstd: Any) -> Any:
-    """Sums of ``dy * x_hat`` and of dy over channel c, in float64: its dweight and dbias.
+    """Sum ``dy * x_hat`` and dy over channel c, in float64: its dweight and dbias.
 
     Parameters
     ----------

@@ -1,15 +1,15 @@
 """The one list of norms: tests, benchmarks, command line and docs enumerate it."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from . import functional, reference
-from .reference.fused import fused_backward, fused_forward
+from ._layout import ACTIVATIONS
+from .reference.fused import NUMPY, Elementwise, Steps
 
 Arguments = dict[str, Any]
 
@@ -56,15 +56,23 @@ class NormSpec:
         """The same in plain NumPy, in whatever dtype it is given."""
         return _passes(reference, self.name)
 
-    def in_steps(self, passes: Passes) -> Passes:
-        """Surround passes of the norm with what may be fused with it, in NumPy."""
-        first = self.residual == "before"
-        forward = partial(fused_forward, passes.forward, first)
-        return Passes(
-            lambda *args, **kwargs: forward(*args, **kwargs)[0],
-            forward,
-            partial(fused_backward, passes.backward, first),
-        )
+    def in_steps(self, passes: Passes, elementwise: Elementwise = NUMPY) -> Passes:
+        """Surround passes of the norm with what may be fused with it, done by itself."""
+        steps = Steps(passes.forward, passes.backward, self.residual == "before", elementwise)
+        return Passes(steps.call, steps.forward, steps.backward)
+
+    def tensors(self, pass_: str, fused: Collection[str] = ()) -> int:
+        """How often a pass must at least move a tensor of the size of x, with the names of what is fused.
+
+        "residual" is read; "sum" is written, and its gradient read. The gradient of a residual after the
+        norm is dy itself, but for an activation, which has residual read and dresidual written.
+        """
+        count = self.tensors_moved[pass_] + ("sum" in fused)
+        if "residual" in fused and pass_ == "forward":
+            count += 1
+        elif "residual" in fused and self.residual == "after" and set(ACTIVATIONS).intersection(fused):
+            count += 2
+        return count
 
 
 def _passes(module: Any, name: str) -> Passes:

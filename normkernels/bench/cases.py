@@ -27,6 +27,8 @@ class Case:
     preset: str = "shape"
     count: int = 1
     batch: int | None = None
+    fuse: str = ""
+    """What is fused with the norm, joined by +: residual, sum, an activation."""
 
     @property
     def size(self) -> str:
@@ -36,7 +38,17 @@ class Case:
     @property
     def id(self) -> str:
         layout = "" if self.layout == "contiguous" else f"/{self.layout}"
-        return f"{self.op}/{self.pass_}/{self.preset}/{self.size}/{self.dtype}{layout}"
+        return f"{self.name}/{self.pass_}/{self.preset}/{self.size}/{self.dtype}{layout}"
+
+    @property
+    def name(self) -> str:
+        """The norm and what is fused with it: layer_norm+residual."""
+        return f"{self.op}+{self.fuse}" if self.fuse else self.op
+
+    @property
+    def fused(self) -> list[str]:
+        """The names of what is fused."""
+        return self.fuse.split("+") if self.fuse else []
 
     @property
     def tensor_bytes(self) -> int:
@@ -46,8 +58,7 @@ class Case:
     @property
     def bytes_moved(self) -> int:
         """Bytes that every implementation must move between memory and processor."""
-        tensors: int = NORMS[self.op].tensors_moved[self.pass_]
-        return tensors * self.tensor_bytes
+        return NORMS[self.op].tensors(self.pass_, self.fused) * self.tensor_bytes
 
     @property
     def array_shape(self) -> tuple[int, ...]:

@@ -38,10 +38,12 @@ def worst_error(case: Case, inputs: Inputs) -> float:
     arguments = copied(inputs.arguments)
     results: dict[str, Array | None]
     if case.pass_ == "forward":
-        results = {"y": kernels.call(inputs.x, **arguments)}
+        results = {"y": kernels.call(inputs.x, **arguments, **inputs.beside_x)}
+        if "sum_out" in inputs.beside_x:
+            results["sum_out"] = inputs.beside_x["sum_out"]
     else:
-        _, saved = kernels.forward(inputs.x, **arguments)
-        results = kernels.backward(inputs.dy, saved)._asdict()
+        _, saved = kernels.forward(inputs.x, **arguments, **inputs.beside_x)
+        results = kernels.backward(inputs.dy, saved, **inputs.beside_dy)._asdict()
     if case.op == "weight_norm":  # every slice has a parameter, as every channel
         return _error_by_channel(0, case, inputs, arguments, results)
     if NORMS[case.op].family == "channels":
@@ -49,12 +51,22 @@ def worst_error(case: Case, inputs: Inputs) -> float:
     return _error_by_row(case, inputs, results)
 
 
-def _reference(case: Case, x: Array, dy: Array, arguments: dict[str, Any]) -> dict[str, Array | None]:
-    reference = NORMS[case.op].reference
-    y, saved = reference.forward(x.astype(np.float64), **arguments)
+def _reference(
+    case: Case, inputs: Inputs, where: slice | tuple[slice, ...], arguments: dict[str, Any]
+) -> dict[str, Array | None]:
+    """What a piece of the result should be."""
+
+    def wide(tensors: dict[str, Array]) -> dict[str, Array]:
+        return {name: a[where].astype(np.float64) for name, a in tensors.items()}
+
+    spec = NORMS[case.op]
+    reference = spec.in_steps(spec.reference)
+    beside = wide(inputs.beside_x)
+    y, saved = reference.forward(inputs.x[where].astype(np.float64), **arguments, **beside)
     if case.pass_ == "forward":
-        return {"y": y}
-    return dict(reference.backward(dy.astype(np.float64), saved)._asdict())
+        return {"y": y, "sum_out": beside["sum_out"]} if "sum_out" in beside else {"y": y}
+    dy = inputs.dy[where].astype(np.float64)
+    return dict(reference.backward(dy, saved, **wide(inputs.beside_dy))._asdict())
 
 
 class _Errors:
@@ -88,7 +100,7 @@ def _error_by_channel(
             name: a[piece].astype(np.float64) if isinstance(a, np.ndarray) else a
             for name, a in inputs.arguments.items()
         }
-        for name, want in _reference(case, inputs.x[where], inputs.dy[where], arguments).items():
+        for name, want in _reference(case, inputs, where, arguments).items():
             got = results[name]
             errors.compare(name, got if got is None else got[where if got.ndim > 1 else piece], want)
         for name, a in arguments.items():
@@ -106,9 +118,9 @@ def _error_by_row(case: Case, inputs: Inputs, results: dict[str, Array | None]) 
     errors, sums = _Errors(), dict[str, Array | None]()
     for piece in _pieces(rows, inputs.x.size // rows):
         where = piece if inputs.x.ndim > 1 else slice(None)
-        for name, want in _reference(case, inputs.x[where], inputs.dy[where], arguments).items():
+        for name, want in _reference(case, inputs, where, arguments).items():
             got = results[name]
-            if name in ("y", "dx"):
+            if name in ("y", "sum_out", "dx", "dresidual"):
                 errors.compare(name, got if got is None else got[where], want)
             else:
                 total = sums.get(name)

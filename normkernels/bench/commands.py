@@ -74,6 +74,7 @@ _file_option = partial(click.option, type=click.Path(), callback=_file, metavar=
 @click.option("--batch", "batches", multiple=True, type=int, help="N, or how many times a preset's rows.")
 @click.option("--dtype", "dtypes", multiple=True, help="float32 (default), float64, float16, bfloat16.")
 @click.option("--layout", default=LAYOUTS[0], show_default=True, help="Or channels_last: NHWC in memory.")
+@click.option("--fuse", "fuses", multiple=True, help="residual, residual+sum, relu, residual+relu, ...")
 @click.option("--threads", type=int, help="Threads of the kernels and of the copy; default all.")
 @click.option("--baseline", default=BASELINES[0], show_default=True, help=f"{', '.join(BASELINES)}.")
 @click.option("--quick", is_flag=True, help="Few small cases, few repetitions.")
@@ -92,6 +93,7 @@ def bench(
     batches: tuple[int, ...],
     dtypes: tuple[str, ...],
     layout: str,
+    fuses: tuple[str, ...],
     threads: int | None,
     baseline: str,
     quick: bool,
@@ -104,13 +106,14 @@ def bench(
     Without options: layers of real models, both passes, about two minutes. A case is checked against
     the reference before it is timed.
 
-    --op, --pass, --preset, --shape, --batch and --dtype may be given several times.
+    --op, --pass, --preset, --shape, --batch, --dtype and --fuse may be given several times. With --fuse the
+    baseline can be "steps": the norm and, beside it, what is fused in sweeps of its own.
     """
     named = ((outputs.JSON, json_file), (outputs.PLOT, plot_file), (outputs.MARKDOWN, page))
     paths = {option: path for option, path in named if path}
-    cases = select(Selection(ops, passes, names, shapes, batches, dtypes, layout, quick))
+    cases = select(Selection(ops, passes, names, shapes, batches, dtypes, layout, quick, fuses))
     used = _threads(threads)
-    _check_baseline(baseline, dtypes)
+    _check_baseline(baseline, dtypes, fuses)
     outputs.check(paths)
     fit, skipped = fitting(cases)
     if not fit:
@@ -124,6 +127,7 @@ def bench(
         "batch": batches,
         "dtype": dtypes,
         "layout": layout,
+        "fuse": fuses,
         "threads": threads,  # as asked for; the machine's record has the number in use
         "baseline": baseline,
         "quick": quick,
@@ -173,11 +177,15 @@ def _threads(threads: int | None) -> int:
     return threads
 
 
-def _check_baseline(baseline: str, dtypes: tuple[str, ...]) -> None:
+def _check_baseline(baseline: str, dtypes: tuple[str, ...], fuses: tuple[str, ...]) -> None:
     if baseline not in BASELINES:
         raise BadOption(f"--baseline must be one of {', '.join(BASELINES)}, got {baseline}")
     if baseline == "torch" and (halves := {"float16", "bfloat16"}.intersection(dtypes)):
         raise BadOption(f"--baseline torch measures float32 and float64, got --dtype {halves.pop()}")
+    if baseline == "torch" and fuses:
+        raise BadOption(f"--baseline torch measures norms alone, got --fuse {fuses[0]}")
+    if baseline == "steps" and not fuses:
+        raise BadOption("--baseline steps needs --fuse: a norm alone is one step")
     if baseline == "torch" and not available():
         raise BadOption("--baseline torch needs PyTorch: pip install torch")
 

@@ -1,13 +1,14 @@
 """The data of a case: the same arrays for every library, made from one seed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from .._layout import ACTIVATIONS
 from ..norms import NORMS
 from .cases import Case
 
@@ -16,11 +17,13 @@ Array = NDArray[np.floating[Any]]
 
 @dataclass(frozen=True)
 class Inputs:
-    """x, dy, and the keyword arguments of the norm."""
+    """x, dy, the keyword arguments of the norm, and the tensors that its two passes take besides."""
 
     x: Array
     dy: Array
     arguments: dict[str, Any]
+    beside_x: dict[str, Array] = field(default_factory=dict)
+    beside_dy: dict[str, Array] = field(default_factory=dict)
 
 
 def make_inputs(case: Case) -> Inputs:
@@ -31,7 +34,15 @@ def make_inputs(case: Case) -> Inputs:
     arguments = NORMS[case.op].arguments(shape, dtype, rng, channel_axis=case.channel_axis)
     x = rng.standard_normal(shape, drawn).astype(dtype, copy=False)
     dy = rng.standard_normal(shape, drawn).astype(dtype, copy=False) if case.pass_ == "backward" else x
-    return Inputs(x, dy, arguments)
+    beside_x, beside_dy = {}, {}
+    if "residual" in case.fused:
+        beside_x["residual"] = rng.standard_normal(shape, drawn).astype(dtype, copy=False)
+    if "sum" in case.fused:
+        beside_x["sum_out"] = np.empty_like(x)
+        beside_dy["dsum"] = rng.standard_normal(shape, drawn).astype(dtype, copy=False)
+    for name in set(case.fused).intersection(ACTIVATIONS):
+        arguments["activation"] = name
+    return Inputs(x, dy, arguments, beside_x, beside_dy)
 
 
 def copied(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ def summary(results: Results) -> str:
 
 def _model(row: Row) -> str:
     case = row.case
-    return f"{case.op}/{case.dtype}/{case.layout}/{preset_title(row)}"
+    return f"{case.name}/{case.dtype}/{case.layout}/{preset_title(row)}"
 
 
 def _mean_cells(average: Means, baseline: bool) -> list[str]:

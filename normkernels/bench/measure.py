@@ -8,21 +8,29 @@ from ..norms import NORMS, Passes
 from .cases import Case
 from .check import check
 from .copy import Copy
-from .inputs import Inputs, copied, make_inputs
+from .inputs import Array, Inputs, copied, make_inputs
 from .results import Baseline, CopySpeed, Row, Timing
+from .steps import in_steps
 from .timing import BASELINE, Contender, Effort, Sample, take_turns
 
 
-def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, numpy: bool) -> Row:
+def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, baseline: str) -> Row:
     """Check the case against the reference, then time it; raises check.Mismatch."""
     inputs = make_inputs(case)
     error = check(case, inputs)
-    kernels = contender(case, NORMS[case.op].kernels, inputs, case.slots(cache_bytes))
-    kernels.warm_up()
-    (fresh, into_out), speed, copy_gbs = beside(copy, [kernels.fresh, kernels.into_out], effort)
-    calls = kernels.calls
-    del kernels
+    contenders = [contender(case, NORMS[case.op].kernels, inputs, case.slots(cache_bytes))]
+    if baseline == "steps":
+        contenders.append(contender(case, in_steps(case.op), inputs, case.slots(cache_bytes)))
+    for each in contenders:
+        each.warm_up()
+    calls = contenders[0].calls
+    samples = [contenders[0].into_out, *(each.fresh for each in contenders)]
+    (into_out, fresh, *in_turn), speed, copy_gbs = beside(copy, samples, effort)
+    del contenders, each, samples
     release_buffers()
+    other = _numpy(case, inputs, speed) if baseline == "numpy" else None
+    if in_turn:
+        other = Baseline("steps", Timing.of(in_turn[0], case.bytes_moved, copy_gbs), speed)
     return Row(
         case=case,
         cold=case.cold,
@@ -32,7 +40,7 @@ def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, numpy: boo
         fresh=Timing.of(fresh, case.bytes_moved, copy_gbs),
         into_out=Timing.of(into_out, case.bytes_moved, copy_gbs),
         copy=speed,
-        baseline=_numpy(case, inputs, speed) if numpy else None,
+        baseline=other,
     )
 
 
@@ -52,17 +60,26 @@ def beside(
 def contender(case: Case, passes: Passes, inputs: Inputs, slots: int) -> Contender:
     """The pass of a case over `slots` copies of its data."""
     arguments = copied(inputs.arguments)
-    xs = [inputs.x, *(inputs.x.copy() for _ in range(slots - 1))]
+    xs, beside_x = _slots(inputs.x, inputs.beside_x, slots)
+    keywords = [arguments | beside for beside in beside_x]
     if case.pass_ == "forward":
-        return Contender(passes.call, [(x,) for x in xs], arguments)
-    saved = [passes.forward(x, **arguments)[1] for x in xs]
-    dys = [inputs.dy, *(inputs.dy.copy() for _ in range(slots - 1))]
-    return Contender(passes.backward, list(zip(dys, saved, strict=True)), {}, attrgetter("dx"))
+        return Contender(passes.call, [(x,) for x in xs], keywords)
+    saved = [passes.forward(x, **each)[1] for x, each in zip(xs, keywords, strict=True)]
+    dys, beside_dy = _slots(inputs.dy, inputs.beside_dy, slots)
+    return Contender(passes.backward, list(zip(dys, saved, strict=True)), beside_dy, attrgetter("dx"))
+
+
+def _slots(tensor: Array, beside: dict[str, Array], slots: int) -> tuple[list[Array], list[dict[str, Array]]]:
+    """A tensor and those beside it, as often as there are slots."""
+    copies = range(slots - 1)
+    return [tensor, *(tensor.copy() for _ in copies)], [beside, *(copied(beside) for _ in copies)]
 
 
 def _numpy(case: Case, inputs: Inputs, speed: CopySpeed) -> Baseline:
     """The reference in the dtype of the case. It is slow: its own temporaries keep its data cold."""
-    reference = contender(case, NORMS[case.op].reference, inputs, slots=1)
+    spec = NORMS[case.op]
+    passes = spec.in_steps(spec.reference) if case.fuse else spec.reference
+    reference = contender(case, passes, inputs, slots=1)
     if not case.cold:
         reference.warm_up()
     (seconds,) = take_turns([reference.fresh], BASELINE)

@@ -18,7 +18,7 @@ PLACES = {"forward": -0.2, "backward": 0.2}
 
 def plot(results: Results, path: Path) -> None:
     """Write a PNG with one axes per norm and one line per shape; cases that stay in cache are left out."""
-    norms = groups([row for row in results.rows if row.cold], lambda row: row.case.op)
+    norms = groups([row for row in results.rows if row.cold], lambda row: row.case.name)
     lines = [len(groups(rows, _label)) for _, rows in norms] or [1]
     figure = Figure(figsize=(9, 1.6 + 0.5 * len(lines) + 0.3 * sum(lines)), layout="constrained")
     axes = figure.subplots(len(lines), 1, sharex=True, squeeze=False, height_ratios=lines)[:, 0]

@@ -84,7 +84,7 @@ class Row:
         """How many times faster than the baseline; in another process, each relative to its own copy."""
         if self.baseline is None:
             return None
-        if self.baseline.name == "numpy":
+        if self.baseline.name in ("numpy", "steps"):
             return self.baseline.fresh.median / self.fresh.median
         return self.fresh.fraction / self.baseline.fresh.fraction
 

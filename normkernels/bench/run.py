@@ -17,7 +17,7 @@ from .results import CopySpeed, Results, Row
 from .timing import Effort
 from .torch_baseline import TorchBaseline
 
-BASELINES = ("numpy", "torch", "none")
+BASELINES = ("numpy", "steps", "torch", "none")
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,6 @@ def _rows(plan: Plan, starting: Callable[[Case], None]) -> list[Row]:
             torch = stack.enter_context(TorchBaseline(plan.threads, size, cache_bytes, plan.effort))
         for case in plan.cases:
             starting(case)
-            row = measure(case, copy, cache_bytes, plan.effort, numpy=plan.baseline == "numpy")
+            row = measure(case, copy, cache_bytes, plan.effort, plan.baseline)
             rows.append(replace(row, baseline=torch.measure(case)) if torch else row)
     return rows

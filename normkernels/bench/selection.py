@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from .._layout import ACTIVATIONS
 from ..norms import NORMS
 from .cases import DTYPES, Case
 from .presets import presets
@@ -57,6 +58,7 @@ class Selection:
     dtypes: Sequence[str] = ()
     layout: str = "contiguous"
     quick: bool = False
+    fuses: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -81,15 +83,44 @@ def select(options: Selection) -> list[Case]:
     if options.shapes and (options.presets or options.batches):
         raise BadOption("--shape states every size: give it without --preset and --batch")
 
-    ops = tuple(options.ops) or tuple(NORMS)
+    ops = _able_to_fuse(options)
     tensors = _from_shapes(ops, options) if options.shapes else _from_presets(ops, options)
     cases = [
-        Case(t.op, pass_, t.shape, dtype, options.layout, t.preset, t.count, t.batch)
+        Case(t.op, pass_, t.shape, dtype, options.layout, t.preset, t.count, t.batch, fuse)
         for t in tensors
+        for fuse in options.fuses or ("",)
         for pass_ in options.passes or PASSES
         for dtype in options.dtypes or ("float32",)
+        if _fusible(t.op, fuse)
     ]
     return list(dict.fromkeys(cases))
+
+
+def _able_to_fuse(options: Selection) -> tuple[str, ...]:
+    """The norms asked for, or all that can do one of the fusions; raises BadOption."""
+    for fuse in options.fuses:
+        words = fuse.split("+")
+        activations = [word for word in words if word in ACTIVATIONS]
+        rest = set(words) - set(activations)
+        if len(activations) > 1 or len(set(words)) < len(words) or not rest <= {"residual", "sum"}:
+            names = f"residual, sum and one of {', '.join(ACTIVATIONS)}"
+            raise BadOption(f"--fuse must be {names}, joined by +, got {fuse}")
+        if "sum" in words and "residual" not in words:
+            raise BadOption(f"--fuse sum needs residual, got {fuse}")
+        for op in options.ops:
+            if not _fusible(op, fuse):
+                raise BadOption(f"--fuse must be what the norm takes, got {fuse} for {op}")
+    named = tuple(options.ops) or tuple(NORMS)
+    return tuple(op for op in named if any(_fusible(op, fuse) for fuse in options.fuses or ("",)))
+
+
+def _fusible(op: str, fuse: str) -> bool:
+    words, spec = fuse.split("+"), NORMS[op]
+    return (
+        ("residual" not in words or spec.residual is not None)
+        and ("sum" not in words or spec.residual == "before")
+        and (not set(words).intersection(ACTIVATIONS) or spec.activation)
+    )
 
 
 def parse_shape(text: str) -> tuple[int, ...]:

@@ -24,7 +24,7 @@ def group_title(row: Row) -> str:
     """What the rows of one table share."""
     case = row.case
     layout = "" if case.layout == "contiguous" else f", {case.layout}"
-    return f"{case.op} {case.pass_}, {case.dtype}{layout}"
+    return f"{case.name} {case.pass_}, {case.dtype}{layout}"
 
 
 def preset_title(row: Row) -> str:
@@ -67,7 +67,7 @@ def _mean(weighted: Sequence[tuple[float, int]]) -> float | None:
 def baseline_name(results: Results) -> str | None:
     """The library beside the kernels, None where there was none."""
     names = {row.baseline.name for row in results.rows if row.baseline}
-    return {"numpy": "NumPy", "torch": "PyTorch"}.get(names.pop()) if names else None
+    return {"numpy": "NumPy", "torch": "PyTorch", "steps": "steps"}.get(names.pop()) if names else None
 
 
 def caption(results: Results) -> str:

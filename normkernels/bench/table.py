@@ -31,10 +31,12 @@ def show(results: Results, console: Console) -> None:
         "p10–p90: tenth and ninetieth percentile of the time, in its unit."
     )
     console.print(
-        "of copy: bytes that must move (2 tensors forward, 3 backward) per second, as a fraction of a large "
-        "copy; ◀ is the lowest of a table. Tensors of 64 KB and less stay in cache and have none. "
-        "into out: the same, into an array of the caller."
+        "of copy: bytes that must move (2 tensors forward, 3 backward, and what is fused) per second, as a "
+        "fraction of a large copy; ◀ is the lowest of a table. Tensors of 64 KB and less stay in cache and "
+        "have none. into out: the same, into an array of the caller."
     )
+    if baseline == "steps":
+        console.print("vs steps: the norm, and beside it what is fused in sweeps of its own.")
     if baseline == "PyTorch":
         console.print("vs PyTorch: ratio of the fractions of copy, each library in its own process.")
     for case in results.skipped:

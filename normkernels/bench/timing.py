@@ -32,6 +32,8 @@ BASELINE = Effort(seconds=0.5, least=1, most=5)
 class Contender:
     """One function with the sets of arguments that take turns, so that each call finds its data cold.
 
+    Keywords are one set for all of them, or one for each.
+
     The result of a call is kept until the same arguments come round again: the memory that fresh
     results occupy takes turns too. `array` picks the array out of a result that `out=` may receive.
 
@@ -44,12 +46,13 @@ class Contender:
         self,
         function: Callable[..., Any],
         arguments: Sequence[tuple[Any, ...]],
-        keywords: Mapping[str, Any],
+        keywords: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         array: Callable[[Any], Any] = lambda result: result,
     ) -> None:
         self._function = function
         self._arguments = arguments
-        self._keywords = keywords
+        each = [keywords] * len(arguments) if isinstance(keywords, Mapping) else keywords
+        self._keywords: Sequence[Mapping[str, Any]] = each
         self._array = array
         self._results: list[Any] = [None] * len(arguments)
         self._turn = itertools.cycle(range(len(arguments)))
@@ -81,7 +84,7 @@ class Contender:
         results = self._results
         start = perf_counter()
         for i in turns:
-            results[i] = function(*arguments[i], **keywords)
+            results[i] = function(*arguments[i], **keywords[i])
         return (perf_counter() - start) / len(turns)
 
     def _call_into(self, turns: list[int]) -> float:
@@ -89,7 +92,7 @@ class Contender:
         outs = [self._array(result) for result in self._results]
         start = perf_counter()
         for i in turns:
-            function(*arguments[i], out=outs[i], **keywords)
+            function(*arguments[i], out=outs[i], **keywords[i])
         return (perf_counter() - start) / len(turns)
 
 

@@ -1,7 +1,8 @@
 """What fused passes add to the vectors of a norm, before and after; absent parts are None.
 
 numba compiles a function anew for a None and leaves out what hangs on it: a pass that fuses nothing
-is compiled as if none of this were here.
+is compiled as if none of this were here. (It does not leave out what hangs on something not being None: both
+sides of an `if` must then have one type.)
 """
 
 from typing import Any
@@ -13,8 +14,8 @@ from numba.extending import intrinsic
 
 from .activations import activation
 from .jit import primitive, step
-from .primitives import TILE, fetch
-from .vectors import as_element, lanes, rounded, store, store_part
+from .primitives import TILE, fetch, put, streamed_head
+from .vectors import as_element, lanes
 
 
 @intrinsic
@@ -29,6 +30,17 @@ def tile_on_stack(typingctx: Any, pointer: Any) -> Any:
     return pointer(pointer), codegen
 
 
+@intrinsic
+def first_of(typingctx: Any, pointer: Any, other: Any) -> Any:
+    """The pointer, or the other one where it is None."""
+    chosen = int(isinstance(pointer, types.NoneType))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return args[chosen]
+
+    return (pointer, other)[chosen](pointer, other), codegen
+
+
 @step
 def plus(value, addend, i, n):
     """value + addend[i : i + n]"""
@@ -38,25 +50,27 @@ def plus(value, addend, i, n):
 
 
 @step
-def summed(x, residual, i, n, fill):
-    """(x + residual)[i : i + n], rounded as a sum in memory would be; `fill` in the other lanes"""
-    if residual is None:
-        return fetch(x, i, n, fill)
-    return rounded(x, plus(fetch(x, i, n, fill), residual, i, n))
+def _sum(x, residual, i, n, h, total, stream):
+    value = plus(fetch(x, i, n, as_element(x, 0.0)), residual, i, n)
+    put(h, i, n, value, False)
+    if total is not None:
+        put(total, i, n, value, stream)
 
 
 @primitive
-def summed_tile(x, residual, n, scratch):
-    """x + residual of a tile, in `scratch`; x itself without a residual"""
+def add_residual(x, residual, n, h, total, stream):
+    """h = x + residual of a run, and total, where there is one; x itself where there is no residual"""
     if residual is None:
         return x
-    whole = n - n % lanes(x)
-    for i in range(0, whole, lanes(x)):
-        store(scratch, i, summed(x, residual, i, None, None))
-    if whole < n:
-        n -= whole
-        store_part(scratch, whole, n, summed(x, residual, whole, n, as_element(x, 0.0)))
-    return scratch
+    i = 0 if total is None else streamed_head(total, n, stream)
+    if i > 0:
+        _sum(x, residual, 0, i, h, total, stream)
+    while i + lanes(x) <= n:
+        _sum(x, residual, i, None, h, total, stream)
+        i += lanes(x)
+    if i < n:
+        _sum(x, residual, i, n - i, h, total, stream)
+    return h
 
 
 @step

@@ -28,9 +28,9 @@ def forward(
         for i in range(b * block, min((b + 1) * block, rows)):
             a = offset(pointer(constants), 5 * i)
             if centred:
-                mean[i], m2 = row_moments(offset(pointer(x), i * cols), None, cols)
+                mean[i], m2 = row_moments(offset(pointer(x), i * cols), cols)
             else:
-                mean[i], m2 = 0.0, row_squares(offset(pointer(x), i * cols), None, cols)
+                mean[i], m2 = 0.0, row_squares(offset(pointer(x), i * cols), cols)
             rstd[i] = reciprocal_sd(m2 / divisor, eps)
             for j in range(channels):
                 c, k = i % groups * channels + j, i * cols + j * inner

@@ -12,6 +12,8 @@ from .run import FEW, PIECE, kind, parameter, run, streams
 
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
 PARTIALS = 32
+# Blocks of rows in a forward that adds a residual: each keeps the sum of one batch at a time.
+SUMS = 64
 # Elements of a run below which every element of a sample gets a weight of its own.
 SHORT_RUN = 32
 
@@ -39,7 +41,7 @@ def row_forward(
     n = plan.cols
     mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
     weight, bias = _parameters(plan, weight, bias)
-    stream = streams(y, n, total)
+    stream = streams(y, n)
     if n > PIECE and plan.rows < (threads or numba.get_num_threads()):  # the same bits as below
         run(
             rows.forward_tiles, plan.nbytes, threads,
@@ -47,10 +49,14 @@ def row_forward(
             np.empty((plan.rows, -(-n // TILE), 4)), total, y, mean, rstd, stream,
         )  # fmt: skip
         return mean, rstd
+    block, scratch = 1 + PIECE // n, None
+    if residual is not None:
+        block = max(block, -(-plan.rows // SUMS))
+        scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n), x.dtype)
     run(
         rows.forward, plan.nbytes, threads,
-        x, residual, plan.rows, n, 1 + PIECE // n, weight, bias, plan.period, kind(activation),
-        plan.centred, eps, total, y, mean, rstd, stream,
+        x, residual, plan.rows, n, block, weight, bias, plan.period, kind(activation), plan.centred, eps,
+        scratch, total, y, mean, rstd, stream,
     )  # fmt: skip
     return mean, rstd
 
@@ -71,14 +77,14 @@ def row_backward(
     """Write dx + dsum; dweight and dbias in float64, or in the dtype of x."""
     n, width, dtype = plan.cols, plan.period * plan.cols, plan.layout.arithmetic
     weight, bias = _parameters(plan, weight, bias)
-    if activation is None:
-        bias = None
+    fused = activation is not None
     scalars = np.empty((plan.rows + 1, 5), dtype)
     if n > PIECE and plan.rows < FEW and plan.period == 1:
         results = _buffers.empty(2 * n, dtype).reshape(2, n)
         run(
             rows.backward_tiles, plan.nbytes, threads,
-            dy, x, plan.rows, n, weight, bias, kind(activation), dsum, plan.centred, mean, rstd, dx, scalars,
+            dy, x, plan.rows, n, weight, bias if fused else None, kind(activation),
+            _buffers.empty(x.size, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx, scalars,
             results, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
         )  # fmt: skip
         return results[0], results[1]
@@ -88,8 +94,9 @@ def row_backward(
     partials = _buffers.empty(2 * blocks * width, np.dtype(np.float64)).reshape(blocks, 2, width)
     run(
         rows.backward, plan.nbytes, threads,
-        dy, x, plan.rows, n, block, weight, bias, plan.period, kind(activation), dsum, plan.centred, mean,
-        rstd, dx, scalars, sums, partials, streams(dx, n),
+        dy, x, plan.rows, n, block, weight, bias if fused else None, plan.period, kind(activation),
+        np.empty(blocks * rows.scratch_width.py_func(n), dtype) if fused else None, dsum, plan.centred,
+        mean, rstd, dx, scalars, sums, partials, streams(dx, n),
     )  # fmt: skip
     return partials[0, 0], partials[0, 1]
 

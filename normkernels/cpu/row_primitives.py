@@ -1,41 +1,35 @@
 """Primitives over rows: every element of a row has its own weight and bias.
 
-What is fused is None where it is absent: `residual`, added to x before the norm, and `total`, which
-receives that sum; `kind`, the activation that follows; `dsum`, a gradient that is added to dx.
+What is fused is None where it is absent: the activation `kind` that follows, for whose backward there is
+bias; and `dsum`, a gradient that is added to dx.
 """
 
 import numpy as np
 
 from .activations import slope
-from .fusion import activated, plus, summed, summed_tile, tile_on_stack
+from .fusion import activated, plus
 from .jit import primitive, step
 from .primitives import TILE, centring, fetch, merge, put, streamed_head, tile_moments, tile_squares
 from .vectors import as_element, fma, lanes, offset, total, zeros
 
 
 @primitive
-def row_moments(x, residual, n):
-    """mean and m2 of one run of x + residual: its tiles merged in their order."""
-    scratch = tile_on_stack(residual)
-    tile = summed_tile(x, residual, min(n, TILE), scratch)
-    count, origin, mean, m2 = tile_moments(tile, 1, 0, min(n, TILE))
+def row_moments(x, n):
+    """mean and m2 of one run: its tiles merged in their order."""
+    count, origin, mean, m2 = tile_moments(x, 1, 0, min(n, TILE))
     for t in range(TILE, n, TILE):
-        n_t = min(TILE, n - t)
-        tile = summed_tile(offset(x, t), offset(residual, t), n_t, scratch)
-        count_t, pivot, mean_t, m2_t = tile_moments(tile, 1, 0, n_t)
+        count_t, pivot, mean_t, m2_t = tile_moments(offset(x, t), 1, 0, min(TILE, n - t))
         mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
         count += count_t
     return origin + mean, m2
 
 
 @primitive
-def row_squares(x, residual, n):
-    """The sum of squares of one run of x + residual: that of its tiles in their order."""
-    scratch = tile_on_stack(residual)
+def row_squares(x, n):
+    """The sum of squares of one run: that of its tiles in their order."""
     q = 0.0
     for t in range(0, n, TILE):
-        n_t = min(TILE, n - t)
-        q += tile_squares(summed_tile(offset(x, t), offset(residual, t), n_t, scratch), n_t)
+        q += tile_squares(offset(x, t), min(TILE, n - t))
     return q
 
 
@@ -49,62 +43,60 @@ def _affine(x_hat, weight, bias, i, n):
 
 
 @step
-def _normalize(x, residual, i, n, hi, lo, rstd, weight, bias, kind, total, y, stream):
-    h = summed(x, residual, i, n, hi)
-    if total is not None:
-        put(total, i, n, h, stream)
-    x_hat = fma(h - hi, rstd, lo)
+def _normalize(x, i, n, hi, lo, rstd, weight, bias, kind, y, stream):
+    x_hat = fma(fetch(x, i, n, hi) - hi, rstd, lo)
     put(y, i, n, activated(_affine(x_hat, weight, bias, i, n), kind), stream)
 
 
 @primitive
-def normalize_row(x, residual, n, mean, rstd, weight, bias, kind, total, y, stream):
-    """y = act((x + residual - mean) * rstd * weight + bias), weight and bias of n elements"""
+def normalize_row(x, n, mean, rstd, weight, bias, kind, y, stream):
+    """y = act((x - mean) * rstd * weight + bias), weight and bias of n elements"""
     hi, lo, rstd = centring(x, mean, rstd)
     i = streamed_head(y, n, stream)
     if i > 0:
-        _normalize(x, residual, 0, i, hi, lo, rstd, weight, bias, kind, total, y, stream)
+        _normalize(x, 0, i, hi, lo, rstd, weight, bias, kind, y, stream)
     while i + lanes(x) <= n:
-        _normalize(x, residual, i, None, hi, lo, rstd, weight, bias, kind, total, y, stream)
+        _normalize(x, i, None, hi, lo, rstd, weight, bias, kind, y, stream)
         i += lanes(x)
     if i < n:
-        _normalize(x, residual, i, n - i, hi, lo, rstd, weight, bias, kind, total, y, stream)
+        _normalize(x, i, n - i, hi, lo, rstd, weight, bias, kind, y, stream)
 
 
 @step
-def _add_row(dy, x, i, n, a, w, weight, bias, kind, q, s, dw, db):
+def _add_row(dy, x, i, n, a, w, weight, bias, kind, dz, q, s, dw, db):
     """q + x_hat * wdy, s + wdy, dw + dy * x_hat, db + dy; a: those of `centring`, w: weight[i : i + n]"""
     x_hat = fma(fetch(x, i, n, a[0]) - a[0], a[2], a[1])
     dy = fetch(dy, i, n, as_element(x, 0.0))
     if kind is not None:
         dy = slope(_affine(x_hat, weight, bias, i, n), dy, kind)
+        put(dz, i, n, dy, False)
     wdy = w * dy
     return fma(x_hat, wdy, q), s + wdy, fma(x_hat, dy, dw), db + dy
 
 
 @step
-def _add_rows(dy, x, i, n, second, a, b, weight, bias, kind, sums, dweight, dbias):
+def _add_rows(dy, x, i, n, second, a, b, weight, bias, kind, dz, sums, dweight, dbias):
     """The sums, q and s of two rows, and dweight and dbias plus those of a vector of both rows."""
     zero = as_element(x, 0.0)
     q, s, q_b, s_b = sums
     w, dw, db = fetch(weight, i, n, zero), fetch(dweight, i, n, zero), fetch(dbias, i, n, zero)
-    q, s, dw, db = _add_row(dy, x, i, n, a, w, weight, bias, kind, q, s, dw, db)
+    q, s, dw, db = _add_row(dy, x, i, n, a, w, weight, bias, kind, dz, q, s, dw, db)
     if second > 0:
-        dy, x = offset(dy, second), offset(x, second)
-        q_b, s_b, dw, db = _add_row(dy, x, i, n, b, w, weight, bias, kind, q_b, s_b, dw, db)
+        dy, x, dz = offset(dy, second), offset(x, second), offset(dz, second)
+        q_b, s_b, dw, db = _add_row(dy, x, i, n, b, w, weight, bias, kind, dz, q_b, s_b, dw, db)
     put(dweight, i, n, dw, False)
     put(dbias, i, n, db, False)
     return q, s, q_b, s_b
 
 
 @primitive
-def rows_sums(dy, x, n, second, scalars, weight, bias, kind, dweight, dbias):
+def rows_sums(dy, x, n, second, scalars, weight, bias, kind, dz, dweight, dbias):
     """Sums of x_hat * wdy and of wdy of two rows; dweight += dy * x_hat, dbias += dy.
 
-    dy stands for the gradient before the activation. The second row lies `second` elements further on, or is
-    left out with 0. scalars: (2, 5), a row begins with those of `centring`. dweight and dbias are
-    summed here, because the pass that writes dx with streaming stores loses a fifth of its speed to
-    other stores (measured).
+    The second row lies `second` elements further on, or is left out with 0. scalars: (2, 5), a row
+    begins with those of `centring`. dweight and dbias are summed here, because the pass that writes
+    dx with streaming stores loses a fifth of its speed to other stores (measured). With an activation
+    dy stands for the gradient before it, which dz receives.
     """
     a, b = scalars, offset(scalars, 5)
     q = s = q_b = s_b = 0.0
@@ -112,10 +104,10 @@ def rows_sums(dy, x, n, second, scalars, weight, bias, kind, dweight, dbias):
         end, i = min(t + TILE, n), t
         sums = zeros(x), zeros(x), zeros(x), zeros(x)
         while i + lanes(x) <= end:
-            sums = _add_rows(dy, x, i, None, second, a, b, weight, bias, kind, sums, dweight, dbias)
+            sums = _add_rows(dy, x, i, None, second, a, b, weight, bias, kind, dz, sums, dweight, dbias)
             i += lanes(x)
         if i < end:
-            sums = _add_rows(dy, x, i, end - i, second, a, b, weight, bias, kind, sums, dweight, dbias)
+            sums = _add_rows(dy, x, i, end - i, second, a, b, weight, bias, kind, dz, sums, dweight, dbias)
         q += np.float64(total(sums[0]))
         s += np.float64(total(sums[1]))
         q_b += np.float64(total(sums[2]))
@@ -124,28 +116,24 @@ def rows_sums(dy, x, n, second, scalars, weight, bias, kind, dweight, dbias):
 
 
 @step
-def _row_gradient(dy, x, i, n, scalars, weight, bias, kind, dsum, dx, stream):
+def _row_gradient(dy, x, i, n, scalars, weight, dsum, dx, stream):
     """dx = (wdy - x_hat * c1 - c2) * rstd + dsum"""
     x_hat = fma(fetch(x, i, n, scalars[0]) - scalars[0], scalars[2], scalars[1])
-    dy = fetch(dy, i, n, scalars[0])
-    if kind is not None:
-        dy = slope(_affine(x_hat, weight, bias, i, n), dy, kind)
-    wdy_c2 = fma(dy, fetch(weight, i, n, scalars[0]), -scalars[4])
-    gradient = fma(x_hat, -scalars[3], wdy_c2) * scalars[2]
-    put(dx, i, n, plus(gradient, dsum, i, n), stream)
+    d = fma(fetch(dy, i, n, scalars[0]), fetch(weight, i, n, scalars[0]), -scalars[4])
+    put(dx, i, n, plus(fma(x_hat, -scalars[3], d) * scalars[2], dsum, i, n), stream)
 
 
 @primitive
-def row_gradient(dy, x, n, scalars, weight, bias, kind, dsum, dx, stream):
+def row_gradient(dy, x, n, scalars, weight, dsum, dx, stream):
     """dx = (wdy - x_hat * c1 - c2) * rstd + dsum; scalars: those of `centring`, c1, c2"""
     i = streamed_head(dx, n, stream)
     if i > 0:
-        _row_gradient(dy, x, 0, i, scalars, weight, bias, kind, dsum, dx, stream)
+        _row_gradient(dy, x, 0, i, scalars, weight, dsum, dx, stream)
     while i + lanes(x) <= n:
-        _row_gradient(dy, x, i, None, scalars, weight, bias, kind, dsum, dx, stream)
+        _row_gradient(dy, x, i, None, scalars, weight, dsum, dx, stream)
         i += lanes(x)
     if i < n:
-        _row_gradient(dy, x, i, n - i, scalars, weight, bias, kind, dsum, dx, stream)
+        _row_gradient(dy, x, i, n - i, scalars, weight, dsum, dx, stream)
 
 
 @primitive

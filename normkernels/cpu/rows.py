@@ -4,8 +4,9 @@ weight and bias have `period` rows: row i takes the row i % period of them. Not 
 taken to be 0, which makes layer norm RMS norm; such a norm may have None for a bias.
 
 Fused are, where they are not None: `residual`, which is added to x before the norm (`total` receives
-the sum); `kind`, the activation that follows; in the backward `kind`, for which it needs bias, and
-`dsum`, which is added to dx.
+the sum), and the activation `kind` that follows; in the backward the activation, and `dsum`, which
+is added to dx. What lies between is kept for a batch of rows in `scratch`: the sum in the dtype of x, the
+gradient before the activation in that of the arithmetic.
 
 `forward` and `backward` share out blocks of rows. A few very long rows are shared out in tiles, by
 `forward_tiles` and `backward_tiles`, and read twice; a row has the same bits either way.
@@ -13,8 +14,8 @@ the sum); `kind`, the activation that follows; in the backward `kind`, for which
 
 from numba import prange
 
-from .fusion import summed_tile, tile_on_stack
-from .jit import kernel
+from .fusion import add_residual, first_of, tile_on_stack
+from .jit import kernel, primitive
 from .primitives import (
     TILE,
     centring,
@@ -49,30 +50,40 @@ FLUSH = 128
 SINGLE = 256, 1024
 
 
+@primitive
+def scratch_width(cols):
+    """Elements of scratch memory for a block."""
+    return max(2 * cols, BATCH)
+
+
 @kernel
 def forward(
-    x, residual, rows, cols, block, weight, bias, period, kind, centred, eps, total, y, mean, rstd, stream
+    x, residual, rows, cols, block, weight, bias, period, kind, centred, eps, scratch, total, y, mean, rstd,
+    stream,
 ):  # fmt: skip
     """y = act((x + residual - mean) * rstd * weight + bias); `block` rows are one piece of work."""
     batch = max(1, BATCH // cols)
     for b in prange((rows + block - 1) // block):
-        end = min((b + 1) * block, rows)
+        end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols))
         for first in range(b * block, end, batch):
-            last = min(first + batch, end)
+            last, k = min(first + batch, end), first * cols
+            h = add_residual(
+                offset(pointer(x), k), offset(pointer(residual), k), (last - first) * cols, own,
+                offset(pointer(total), k), stream,
+            )  # fmt: skip
             for i in range(first, last):
-                row, r = offset(pointer(x), i * cols), offset(pointer(residual), i * cols)
+                row = offset(h, (i - first) * cols)
                 if centred:
-                    mean[i], rstd[i] = row_moments(row, r, cols)
+                    mean[i], rstd[i] = row_moments(row, cols)
                 else:
-                    mean[i], rstd[i] = 0.0, row_squares(row, r, cols)
+                    mean[i], rstd[i] = 0.0, row_squares(row, cols)
             for i in range(first, last):
                 rstd[i] = reciprocal_sd(rstd[i] / cols, eps)
             for i in range(first, last):
-                row, r = offset(pointer(x), i * cols), offset(pointer(residual), i * cols)
-                y_row, sum_row = offset(pointer(y), i * cols), offset(pointer(total), i * cols)
+                row, y_row = offset(h, (i - first) * cols), offset(pointer(y), i * cols)
                 k = i % period * cols if period > 1 else 0
-                w, b = offset(pointer(weight), k), offset(pointer(bias), k)
-                normalize_row(row, r, cols, mean[i], rstd[i], w, b, kind, sum_row, y_row, stream)
+                w, bias_row = offset(pointer(weight), k), offset(pointer(bias), k)
+                normalize_row(row, cols, mean[i], rstd[i], w, bias_row, kind, y_row, stream)
         if stream:
             fence()
 
@@ -87,10 +98,12 @@ def forward_tiles(
         i, t = k // tiles, k % tiles
         start, n = i * cols + t * TILE, min(TILE, cols - t * TILE)
         x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
-        tile = summed_tile(x_tile, r_tile, n, tile_on_stack(r_tile))
-        moments = tile_moments(tile, 1, 0, n) if centred else (0.0, 0.0, 0.0, tile_squares(tile, n))
+        h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), offset(pointer(total), start), stream)
+        moments = tile_moments(h, 1, 0, n) if centred else (0.0, 0.0, 0.0, tile_squares(h, n))
         for j in range(4):
             partials[i, t, j] = moments[j]
+        if stream:
+            fence()
     for i in range(rows):
         if centred:
             mean[i], m2 = merged(offset(pointer(partials), 4 * tiles * i), tiles)
@@ -102,18 +115,21 @@ def forward_tiles(
     for p in prange(rows * tiles):
         i, c = p // tiles, p % tiles * TILE
         start, k, n = i * cols + c, i % period * cols + c, min(TILE, cols - c)
-        part, r_part = offset(pointer(x), start), offset(pointer(residual), start)
-        y_part, sum_part = offset(pointer(y), start), offset(pointer(total), start)
+        if total is None:
+            x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
+            h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), None, False)
+        else:
+            h = offset(pointer(total), start)
         w, b = offset(pointer(weight), k), offset(pointer(bias), k)
-        normalize_row(part, r_part, n, mean[i], rstd[i], w, b, kind, sum_part, y_part, stream)
+        normalize_row(h, n, mean[i], rstd[i], w, b, kind, offset(pointer(y), start), stream)
         if stream:
             fence()
 
 
 @kernel
 def backward(
-    dy, x, rows, cols, block, weight, bias, period, kind, dsum, centred, mean, rstd, dx, scalars, sums,
-    partials, stream,
+    dy, x, rows, cols, block, weight, bias, period, kind, scratch, dsum, centred, mean, rstd, dx, scalars,
+    sums, partials, stream,
 ):  # fmt: skip
     """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
@@ -127,6 +143,7 @@ def backward(
         start, end = b * block, min((b + 1) * block, rows)
         dweight, partial = offset(pointer(sums), 2 * b * width), offset(pointer(partials), 2 * b * width)
         clear(dweight, partial, 2 * width)
+        own = offset(pointer(scratch), b * scratch_width(cols))
         for chunk in range(start, end, FLUSH):
             stop = min(chunk + FLUSH, end)
             for first in range(chunk, stop, batch):
@@ -141,17 +158,18 @@ def backward(
                     c1, c2, c1_b, c2_b = rows_sums(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
                         offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
-                        offset(pointer(bias), k), kind, offset(dweight, k), offset(dweight, width + k),
+                        offset(pointer(bias), k), kind, offset(own, (i - first) * cols),
+                        offset(dweight, k), offset(dweight, width + k),
                     )  # fmt: skip
                     scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
                     if second:
                         scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols if centred else 0.0
                 for i in range(first, last):
                     j, k = i * cols, i % period * cols if period > 1 else 0
+                    dz = first_of(offset(own, (i - first) * cols), offset(pointer(dy), j))
                     row_gradient(
-                        offset(pointer(dy), j), offset(pointer(x), j), cols, offset(pointer(scalars), 5 * i),
-                        offset(pointer(weight), k), offset(pointer(bias), k), kind,
-                        offset(pointer(dsum), j), offset(pointer(dx), j), stream,
+                        dz, offset(pointer(x), j), cols, offset(pointer(scalars), 5 * i),
+                        offset(pointer(weight), k), offset(pointer(dsum), j), offset(pointer(dx), j), stream,
                     )  # fmt: skip
             flush(dweight, partial, 2 * width)
         if stream:
@@ -162,11 +180,12 @@ def backward(
 
 @kernel
 def backward_tiles(
-    dy, x, rows, cols, weight, bias, kind, dsum, centred, mean, rstd, dx, scalars, sums, partials, stream
-):
+    dy, x, rows, cols, weight, bias, kind, scratch, dsum, centred, mean, rstd, dx, scalars, sums, partials,
+    stream,
+):  # fmt: skip
     """As `backward` with a period of 1; sums: (2, cols) in the dtype of x, the result.
 
-    partials: (tiles, rows, 2) in float64.
+    partials: (tiles, rows, 2) in float64. scratch: as large as x.
     """
     for i in range(rows):
         scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(pointer(x), mean[i], rstd[i])
@@ -181,7 +200,8 @@ def backward_tiles(
         for i in range(rows):
             dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
             a = offset(pointer(scalars), 5 * i)
-            dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dweight, dbias)
+            dz = offset(pointer(scratch), i * cols + c)
+            dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dz, dweight, dbias)
             partials[t, i, 0], partials[t, i, 1] = dots[0], dots[1]
     for i in range(rows):
         c1 = c2 = 0.0
@@ -193,10 +213,10 @@ def backward_tiles(
         c, n = t * TILE, min(TILE, cols - t * TILE)
         for i in range(rows):
             k = i * cols + c
+            dz = first_of(offset(pointer(scratch), k), offset(pointer(dy), k))
             row_gradient(
-                offset(pointer(dy), k), offset(pointer(x), k), n, offset(pointer(scalars), 5 * i),
-                offset(pointer(weight), c), offset(pointer(bias), c), kind, offset(pointer(dsum), k),
-                offset(pointer(dx), k), stream,
+                dz, offset(pointer(x), k), n, offset(pointer(scalars), 5 * i), offset(pointer(weight), c),
+                offset(pointer(dsum), k), offset(pointer(dx), k), stream,
             )  # fmt: skip
         if stream:
             fence()

@@ -231,16 +231,6 @@ def elements_to_cache_line(typingctx: Any, pointer: Any) -> Any:
 
 
 @intrinsic
-def rounded(typingctx: Any, pointer: Any, value: Any) -> Any:
-    """The vector as it comes back from the pointer's memory."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return _widened(builder, _narrowed(builder, args[1], pointer.dtype), pointer.dtype)
-
-    return value(pointer, value), codegen
-
-
-@intrinsic
 def zeros(typingctx: Any, pointer: Any) -> Any:
     """The vector of zeros of the pointer's dtype."""
     vector = Vector(arithmetic(pointer.dtype))

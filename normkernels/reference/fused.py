@@ -38,7 +38,7 @@ def _density(z: Array) -> Array:
     return np.asarray(np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
 
 
-# The activation, and its derivative.
+# The activation, and its slope.
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(z.dtype)),
     "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
@@ -47,33 +47,58 @@ ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]
 }
 
 
-def fused_forward(
-    norm_forward: Callable[..., Any],
-    first: bool,
-    x: Array,
-    *args: Any,
-    residual: Array | None = None,
-    activation: str | None = None,
-    **kwargs: Any,
-) -> tuple[Array, Saved]:
-    """y = act(norm(x + residual)) where the residual comes first, else act(norm(x) + residual)"""
-    if residual is not None and first:
-        x = x + residual
-    z, saved = norm_forward(x, *args, **kwargs)
-    if residual is not None and not first:
-        z = z + residual
-    y = z if activation is None else ACTIVATIONS[activation][0](z)
-    return y, Saved(saved, z, activation, residual is not None)
+class Elementwise(NamedTuple):
+    """What a fused pass does besides the norm."""
+
+    add: Callable[..., Array] = np.add
+    """add(a, b, out=None) -> a + b"""
+    activate: Callable[[Array, str], Array] = lambda z, name: ACTIVATIONS[name][0](z)
+    gradient: Callable[[Array, Array, str], Array] = lambda z, dy, name: dy * ACTIVATIONS[name][1](z)
+    """The gradient that arrives at z, where y = activate(z)"""
 
 
-def fused_backward(
-    norm_backward: Callable[..., Grads], first: bool, dy: Array, saved: Saved, *, dsum: Array | None = None
-) -> Grads | ResidualGrads:
-    """The steps of `fused_forward` in reverse; dsum is a gradient that arrives at x + residual besides"""
-    dz = dy if saved.activation is None else dy * ACTIVATIONS[saved.activation][1](saved.z)
-    dx, dweight, dbias = norm_backward(dz, saved.norm)
-    if dsum is not None:
-        dx = dx + dsum
-    if not saved.with_residual:
-        return Grads(dx, dweight, dbias)
-    return ResidualGrads(dx, dweight, dbias, dx if first else dz)
+NUMPY = Elementwise()
+
+
+class Steps(NamedTuple):
+    """The three functions of a fused norm, in steps."""
+
+    norm_forward: Callable[..., Any]
+    norm_backward: Callable[..., Grads]
+    first: bool
+    """Whether the residual comes before the norm."""
+    elementwise: Elementwise = NUMPY
+
+    def forward(
+        self,
+        x: Array,
+        *args: Any,
+        residual: Array | None = None,
+        sum_out: Array | None = None,
+        activation: str | None = None,
+        **kwargs: Any,
+    ) -> tuple[Array, Saved]:
+        """y = act(norm(x + residual)) where the residual comes first, else act(norm(x) + residual)"""
+        if residual is not None and self.first:
+            x = self.elementwise.add(x, residual, sum_out)
+        z, saved = self.norm_forward(x, *args, **kwargs)
+        if residual is not None and not self.first:
+            z = self.elementwise.add(z, residual, z)
+        y = z if activation is None else self.elementwise.activate(z, activation)
+        return y, Saved(saved, z, activation, residual is not None)
+
+    def call(self, x: Array, *args: Any, **kwargs: Any) -> Array:
+        """As `forward`, y only"""
+        return self.forward(x, *args, **kwargs)[0]
+
+    def backward(self, dy: Array, saved: Saved, *, dsum: Array | None = None) -> Grads | ResidualGrads:
+        """The steps of `forward` in reverse; dsum is a gradient that arrives at x + residual besides"""
+        dz = dy
+        if saved.activation is not None:
+            dz = self.elementwise.gradient(saved.z, dy, saved.activation)
+        dx, dweight, dbias = self.norm_backward(dz, saved.norm)
+        if dsum is not None:
+            dx = self.elementwise.add(dx, dsum, dx)
+        if not saved.with_residual:
+            return Grads(dx, dweight, dbias)
+        return ResidualGrads(dx, dweight, dbias, dx if self.first else dz)

@@ -1,0 +1,76 @@
+"""What fused passes save: residual and activation by themselves, as fast as they can be.
+
+The baseline of fused passes: the norm as it is, and beside it sweeps with the same vectors, streaming
+stores and threads.
+"""
+
+from numba import prange
+
+from .._plan import row_plan
+from ..cpu.activations import slope
+from ..cpu.fusion import activated, plus
+from ..cpu.jit import kernel, primitive, step
+from ..cpu.primitives import fetch, put, streamed_head
+from ..cpu.run import kind, run, streams
+from ..cpu.vectors import as_element, fence, lanes, offset, pointer
+from ..norms import NORMS, Passes
+from ..reference.fused import Elementwise
+from .inputs import Array
+
+PIECE = 65536
+
+
+@step
+def _value(x, addend, dy, kind, i, n):
+    z = plus(fetch(x, i, n, as_element(x, 0.0)), addend, i, n)
+    if dy is None:
+        return activated(z, kind)
+    return slope(z, fetch(dy, i, n, as_element(dy, 0.0)), kind)
+
+
+@primitive
+def _sweep_run(x, addend, dy, n, kind, y, stream):
+    i = streamed_head(y, n, stream)
+    if i > 0:
+        put(y, 0, i, _value(x, addend, dy, kind, 0, i), stream)
+    while i + lanes(x) <= n:
+        put(y, i, None, _value(x, addend, dy, kind, i, None), stream)
+        i += lanes(x)
+    if i < n:
+        put(y, i, n - i, _value(x, addend, dy, kind, i, n - i), stream)
+
+
+@kernel
+def sweep(x, addend, dy, n, kind, y, stream):
+    """y = act(x + addend), or dy * act'(x) with a dy."""
+    for p in prange(-(-n // PIECE)):
+        k = p * PIECE
+        _sweep_run(
+            offset(pointer(x), k), offset(pointer(addend), k), offset(pointer(dy), k), min(PIECE, n - k),
+            kind, offset(pointer(y), k), stream,
+        )  # fmt: skip
+        if stream:
+            fence()
+
+
+def _swept(
+    x: Array, addend: Array | None, dy: Array | None, activation: str | None, out: Array | None = None
+) -> Array:
+    plan = row_plan(x.shape, x.strides, x.dtype, 1)
+    y, flat = plan.layout.empty() if out is None else (out, plan.layout.flat(out))
+    others = (None if a is None else plan.layout.flat(a) for a in (addend, dy))
+    stream = streams(flat, x.size)
+    run(sweep, x.nbytes, None, plan.layout.flat(x), *others, x.size, kind(activation), flat, stream)
+    return y
+
+
+SWEEPS = Elementwise(
+    add=lambda a, b, out=None: _swept(a, b, None, None, out),
+    activate=lambda z, name: _swept(z, None, None, name),
+    gradient=lambda z, dy, name: _swept(z, None, dy, name),
+)
+
+
+def in_steps(op: str) -> Passes:
+    """The kernels of a norm, and what is fused with them in sweeps of their own."""
+    return NORMS[op].in_steps(NORMS[op].kernels, SWEEPS)

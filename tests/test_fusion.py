@@ -63,6 +63,11 @@ def assert_matches(spec, got, x, dy, arguments, backward):
         )
 
 
+# Every kind of kernel compiles again for whatever is fused: these tests are chosen so that each meets each
+# fusion once, in float32, and the other dtypes meet one.
+LAYER_NORM, GROUP_NORM, BATCH_NORM = (NORMS[n] for n in ("layer_norm", "group_norm", "batch_norm"))
+ONE_OF_A_FAMILY = [LAYER_NORM, GROUP_NORM, BATCH_NORM]
+
 # Rows in batches, long ones in tiles; runs short and long, few channels in tiles, columns.
 SHAPES = [(40, 33), (2, 70_001), (9, 20, 7, 7), (3, 10, 14, 14), (2, 3, 60, 70)]
 
@@ -71,16 +76,18 @@ SHAPES = [(40, 33), (2, 70_001), (9, 20, 7, 7), (3, 10, 14, 14), (2, 3, 60, 70)]
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("residual", [False, True])
 def test_matches_the_steps(spec, shape, residual, rng):
-    for activation in [*ACTIVATIONS, *([None] if residual else [])]:
+    if spec.name == "rms_norm" and shape[1] > 33:
+        shape = SHAPES[0]  # layer norm's kernels with one argument that is None
+    for activation in ACTIVATIONS:
         x, dy, backward, arguments = problem(spec, shape, np.float32, rng, activation, residual)
         got = run(spec.kernels, x, dy, arguments, backward)
         assert_matches(spec, got, x, dy, arguments, backward)
 
 
-@pytest.mark.parametrize("spec", FUSING, ids=ids)
+@pytest.mark.parametrize("spec", ONE_OF_A_FAMILY, ids=ids)
 @pytest.mark.parametrize("dtype", DTYPES[1:])
 def test_other_dtypes(spec, dtype, rng):
-    for activation in (*ACTIVATIONS, None):
+    for activation in ACTIVATIONS:
         x, dy, backward, arguments = problem(spec, (5, 8, 14, 14), dtype, rng, activation, residual=True)
         got = run(spec.kernels, x, dy, arguments, backward)
         assert_matches(spec, got, x, dy, arguments, backward)
@@ -102,9 +109,15 @@ def test_in_evaluation(spec, shape, rng):
     np.testing.assert_allclose(dx.flat[0], dy.flat[0] * weight / np.sqrt(var + 1e-5), rtol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("spec", BEFORE, ids=ids)
-@pytest.mark.parametrize("shape", [(40, 33), (2, 70_001)], ids=str)
+@pytest.mark.parametrize(
+    ("spec", "shape", "dtype"),
+    [
+        (NORMS["rms_norm"], (40, 33), np.float32),
+        (LAYER_NORM, (40, 33), np.float32),
+        (LAYER_NORM, (40, 33), ml_dtypes.bfloat16),
+        (LAYER_NORM, (2, 70_001), np.float32),
+    ],
+)
 def test_a_residual_before_the_norm_is_the_norm_of_the_sum_to_the_bit(spec, shape, dtype, rng):
     x, dy, _, arguments = problem(spec, shape, dtype, rng, residual=True)
     total = x + arguments["residual"]
@@ -123,7 +136,7 @@ def test_without_an_activation_the_gradient_of_the_residual_is_dy(spec, rng):
     assert_same_bits(grads[:3], run(spec.kernels, x, dy, {**arguments, "residual": None}, {})[1][:3])
 
 
-@pytest.mark.parametrize("spec", FUSING, ids=ids)
+@pytest.mark.parametrize("spec", ONE_OF_A_FAMILY, ids=ids)
 @pytest.mark.parametrize("shape", [(300, 2100), (6, 40, 60, 60), (40, 64, 17, 7), (5000, 130)], ids=str)
 def test_neither_threads_nor_streaming_change_a_bit(spec, shape, rng, monkeypatch):
     x, dy, backward, arguments = problem(spec, shape, np.float32, rng, "relu", residual=True)
@@ -154,8 +167,9 @@ def test_residual_and_gradients_may_lie_in_any_way(spec, layout, rng):
         assert_same_bits(saved.x, x + arguments["residual"])
 
 
-@pytest.mark.parametrize("spec", BEFORE, ids=ids)
-@pytest.mark.parametrize("shape", [(40, 33), (2, 70_001)], ids=str)
+@pytest.mark.parametrize(
+    ("spec", "shape"), [*((spec, (40, 33)) for spec in BEFORE), (LAYER_NORM, (2, 70_001))]
+)
 def test_the_sum_may_replace_x_or_the_residual(spec, shape, rng):
     """The residual stream of a transformer is updated in place, and y may take the place of x."""
     x, dy, backward, arguments = problem(spec, shape, np.float32, rng, residual=True)

@@ -323,7 +323,7 @@ def channel_sums(dy: Any, x: Any, c: Any, mean: Any, rstd: Any) -> Any:
         run, runs, first, n = tile_bounds(t, outer, inner)
         k = (run * channels + c) * inner + first
         dy_tile, x_tile = offset(pointer(dy), k), offset(pointer(x), k)
-        sums = tile_dots(dy_tile, x_tile, runs, channels * inner, n, a[0], a[1], None, None, None)
+        sums = tile_dots(dy_tile, x_tile, runs, channels * inner, n, a[0], a[1], None, None, None, None)
         dweight += sums[0]
         dbias += sums[1]
     return dweight + (a[0] - mean) * a[1] * dbias, dbias
@@ -360,7 +360,5 @@ def channel_gradient(
     gradient_constants(a, mean, rstd, weight, dweight / m, dbias / m, True, a, 1)
     for i in range(outer):
         k = (i * channels + c) * inner
-        run_gradient(
-            offset(pointer(dy), k), offset(pointer(x), k), inner, a, None, None, None, None, True, None,
-            offset(pointer(out), k), False,
-        )  # fmt: skip
+        dy_run, x_run = offset(pointer(dy), k), offset(pointer(x), k)
+        run_gradient(dy_run, x_run, inner, a, None, offset(pointer(out), k), False)

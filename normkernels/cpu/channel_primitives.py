@@ -4,8 +4,8 @@ The *constants* of a channel are hi, scale, shift of its output, y = (x - hi) * 
 scale, c2, k of its gradient, dx = (dy - c2 + (x - hi) * k) * scale, in the dtype of x.
 
 What is fused is None where it is absent: `residual`, added to the output before the activation `kind`.
-The gradient then begins with that of the activation, for which it needs `affine`, the constants of the
-output; `dresidual` receives it.
+The dots then begin with the gradient of the activation, for which they need `affine`, the constants of the
+output, and leave it in `dz`, where the gradient finds it.
 """
 
 import numpy as np
@@ -128,70 +128,55 @@ def normalize_run(x, n, constants, residual, kind, y, stream):
 
 
 @step
-def _gradient_of_affine(dy, x, i, n, affine, residual, kind):
-    """dy, or what remains of it before the activation"""
-    dy = fetch(dy, i, n, as_element(x, 0.0))
-    if kind is None:
-        return dy
-    return slope(_affine(x, i, n, affine, residual), dy, kind)
-
-
-@step
-def _run_gradient(dy, x, i, n, a, weight, affine, residual, kind, training, dresidual, dx, stream):
-    d = _gradient_of_affine(dy, x, i, n, affine, residual, kind)
-    if dresidual is not None:
-        put(dresidual, i, n, d, stream)
-    if kind is None or training:
-        d = d - a[2] if weight is None else fma(d, weight, -a[2])
-        d = fma(fetch(x, i, n, a[0]) - a[0], a[3], d)
+def _run_gradient(dy, x, i, n, a, weight, dx, stream):
+    d = fetch(dy, i, n, a[0])
+    d = d - a[2] if weight is None else fma(d, weight, -a[2])
+    d = fma(fetch(x, i, n, a[0]) - a[0], a[3], d)
     put(dx, i, n, d * a[1], stream)
 
 
 @primitive
-def run_gradient(dy, x, n, a, weight, affine, residual, kind, training, dresidual, dx, stream):
-    """dx = (dy * weight - c2 + (x - hi) * k) * scale; a: hi, scale, c2, k
-
-    A weight of None is 1. With an activation dx = dy * scale in evaluation.
-    """
+def run_gradient(dy, x, n, a, weight, dx, stream):
+    """dx = (dy * weight - c2 + (x - hi) * k) * scale; a: hi, scale, c2, k; a weight of None is 1"""
     i = streamed_head(dx, n, stream)
     if i > 0:
-        _run_gradient(dy, x, 0, i, a, weight, affine, residual, kind, training, dresidual, dx, stream)
+        _run_gradient(dy, x, 0, i, a, weight, dx, stream)
     while i + lanes(x) <= n:
-        _run_gradient(dy, x, i, None, a, weight, affine, residual, kind, training, dresidual, dx, stream)
+        _run_gradient(dy, x, i, None, a, weight, dx, stream)
         i += lanes(x)
     if i < n:
-        _run_gradient(dy, x, i, n - i, a, weight, affine, residual, kind, training, dresidual, dx, stream)
+        _run_gradient(dy, x, i, n - i, a, weight, dx, stream)
 
 
 @step
-def _add_dot(dy, x, i, n, hi, r, affine, residual, kind, s, q):
-    d = _gradient_of_affine(dy, x, i, n, affine, residual, kind)
+def _add_dot(dy, x, i, n, hi, r, affine, residual, kind, dz, s, q):
+    d = fetch(dy, i, n, as_element(x, 0.0))
+    if kind is not None:
+        d = slope(_affine(x, i, n, affine, residual), d, kind)
+        put(dz, i, n, d, False)
     return s + d, fma((fetch(x, i, n, hi) - hi) * r, d, q)
 
 
 @primitive
-def _add_dots(dy, x, n, hi, r, affine, residual, kind, s, q):
+def _add_dots(dy, x, n, hi, r, affine, residual, kind, dz, s, q):
     """The vectors s and q plus dy and dy * (x - hi) * r of a run."""
     whole = n - n % lanes(x)
     for i in range(0, whole, lanes(x)):
-        s, q = _add_dot(dy, x, i, None, hi, r, affine, residual, kind, s, q)
+        s, q = _add_dot(dy, x, i, None, hi, r, affine, residual, kind, dz, s, q)
     if whole < n:
-        s, q = _add_dot(dy, x, whole, n - whole, hi, r, affine, residual, kind, s, q)
+        s, q = _add_dot(dy, x, whole, n - whole, hi, r, affine, residual, kind, dz, s, q)
     return s, q
 
 
 @primitive
-def tile_dots(dy, x, outer, stride, n, hi, r, affine, residual, kind):
+def tile_dots(dy, x, outer, stride, n, hi, r, affine, residual, kind, dz):
     """Sums of dy * (x - hi) * r and of dy over a tile."""
     s = zeros(x)
     q = zeros(x)
-    for g in range(outer):
-        dy_run, x_run, residual_run = (
-            offset(dy, g * stride),
-            offset(x, g * stride),
-            offset(residual, g * stride),
+    for k in range(0, outer * stride, stride):
+        s, q = _add_dots(
+            offset(dy, k), offset(x, k), n, hi, r, affine, offset(residual, k), kind, offset(dz, k), s, q
         )
-        s, q = _add_dots(dy_run, x_run, n, hi, r, affine, residual_run, kind, s, q)
     return np.float64(total(q)), np.float64(total(s))
 
 
@@ -233,9 +218,12 @@ def block_moments(x, t, start, end, outer, channels, inner, scratch, constants, 
 
 @primitive
 def block_dots(
-    dy, x, residual, t, start, end, outer, channels, inner, kind, scratch, constants, affine, partials
+    dy, x, residual, t, start, end, outer, channels, inner, kind, dz, scratch, constants, affine, partials
 ):  # fmt: skip
-    """Sums of dy * (x - hi) * r and of dy of tile t of the channels start..end, as `block_moments`."""
+    """Sums of dy * (x - hi) * r and of dy of tile t of the channels start..end, as `block_moments`.
+
+    dz: room for the runs of these channels, one after the other as they lie in memory.
+    """
     run, runs, first, n = tile_bounds(t, outer, inner)
     for c in range(start, end):
         s = room(scratch, c)
@@ -244,9 +232,10 @@ def block_dots(
     for g in range(run, run + runs):
         for c in range(start, end):
             s, k = room(scratch, c), (g * channels + c) * inner + first
+            own = (g * (end - start) + c - start) * inner + first
             v, w = _add_dots(
-                offset(dy, k), offset(x, k), n, constants[c, 0], constants[c, 1],
-                offset(affine, 4 * c), offset(residual, k), kind, load(s, 0), load(s, lanes(x)),
+                offset(dy, k), offset(x, k), n, constants[c, 0], constants[c, 1], offset(affine, 4 * c),
+                offset(residual, k), kind, offset(dz, own), load(s, 0), load(s, lanes(x)),
             )  # fmt: skip
             store(s, 0, v)
             store(s, lanes(x), w)

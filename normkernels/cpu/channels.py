@@ -9,8 +9,8 @@ In all of them constants: (channels, 4) in the dtype of x; partials: (channels, 
 float64; scratch: (channels, 2 vectors) in the dtype of x; settings, statistics: as for `finish_moments`.
 
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
-follows. In their backward `affine` has the room of `constants`, and `dresidual` receives the gradient of
-residual.
+follows. In their backward `affine` has the room of `constants`, and dz, which lies between the two passes, is
+kept in `dz` and copied to `dresidual`.
 """
 
 from numba import prange
@@ -26,6 +26,7 @@ from .channel_primitives import (
     run_gradient,
     tile_dots,
 )
+from .fusion import copy_run, first_of
 from .jit import kernel, primitive
 from .primitives import merged, tile_bounds, tile_count, tile_moments
 from .vectors import fence, offset, pointer
@@ -66,16 +67,14 @@ def _normalize_piece(x, residual, p, outer, channels, inner, constants, kind, y,
 
 
 @primitive
-def _gradient(dy, x, residual, k, n, constants, affine, c, kind, training, dx, dresidual, stream):
-    """n elements of dx from the k-th on, all of channel c"""
-    dy, dx, a = offset(dy, k), offset(dx, k), offset(constants, 4 * c)
-    if training or kind is not None:
-        run_gradient(
-            dy, offset(x, k), n, a, None, offset(affine, 4 * c), offset(residual, k), kind, training,
-            offset(dresidual, k), dx, stream,
-        )  # fmt: skip
+def _gradient(dy, x, n, a, training, dx, dresidual, stream):
+    """A run of dx, and of dresidual, where there is one"""
+    if training:
+        run_gradient(dy, x, n, a, None, dx, stream)
     else:
         normalize_run(dy, n, a, None, None, dx, stream)
+    if dresidual is not None:
+        copy_run(dy, n, dresidual, stream)
 
 
 @kernel
@@ -143,43 +142,50 @@ def forward_tiles(
 
 @kernel
 def backward(
-    dy, x, residual, outer, channels, inner, block, weight, bias, kind, mean, rstd, training, scratch,
-    constants, affine, partials, dx, dresidual, dweight, dbias, stream,
+    dy, x, residual, outer, channels, inner, block, workers, weight, bias, kind, mean, rstd, training,
+    scratch, constants, affine, dz, partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
-    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
-    for b in prange(-(-channels // block)):
-        start, end = b * block, min((b + 1) * block, channels)
-        for c in range(start, end):
-            a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
-            dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
-        for t in range(tile_count(outer, inner)):
-            block_dots(
-                pointer(dy), pointer(x), pointer(residual), t, start, end, outer, channels, inner, kind,
-                scratch, constants, pointer(affine), partials,
-            )  # fmt: skip
-        for c in range(start, end):
-            a = offset(pointer(constants), 4 * c)
-            finish_dots(
-                pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
-                pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
-            )  # fmt: skip
-        for n in range(outer):
+    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
+
+    The blocks are shared out among `workers`, each with room in dz for one of them.
+    """
+    blocks = -(-channels // block)
+    for w in prange(workers):
+        own = offset(pointer(dz), w * block * outer * inner)
+        for b in range(w * blocks // workers, (w + 1) * blocks // workers):
+            start, end = b * block, min((b + 1) * block, channels)
             for c in range(start, end):
-                _gradient(
-                    pointer(dy), pointer(x), pointer(residual), (n * channels + c) * inner, inner,
-                    pointer(constants), pointer(affine), c, kind, training, pointer(dx),
-                    pointer(dresidual), stream,
+                a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
+                dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
+            for t in range(tile_count(outer, inner)):
+                block_dots(
+                    pointer(dy), pointer(x), pointer(residual), t, start, end, outer, channels, inner, kind,
+                    own, scratch, constants, pointer(affine), partials,
                 )  # fmt: skip
+            for c in range(start, end):
+                a = offset(pointer(constants), 4 * c)
+                finish_dots(
+                    pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
+                    pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
+                )  # fmt: skip
+            for n in range(outer):
+                for c in range(start, end):
+                    k, j = (n * channels + c) * inner, (n * (end - start) + c - start) * inner
+                    _gradient(
+                        first_of(offset(own, j), offset(pointer(dy), k)), offset(pointer(x), k), inner,
+                        offset(pointer(constants), 4 * c), training, offset(pointer(dx), k),
+                        offset(pointer(dresidual), k), stream,
+                    )  # fmt: skip
         if stream:
             fence()
 
 
 @kernel
 def backward_tiles(
-    dy, x, residual, outer, channels, inner, weight, bias, kind, mean, rstd, training, constants, affine,
+    dy, x, residual, outer, channels, inner, weight, bias, kind, mean, rstd, training, constants, affine, dz,
     partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
-    """As `backward`; a tile is one piece of work."""
+    """As `backward`; a tile is one piece of work, and dz is as large as x."""
     for c in range(channels):
         a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
         dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
@@ -188,7 +194,7 @@ def backward_tiles(
         partials[c, t, 0], partials[c, t, 1] = tile_dots(
             offset(pointer(dy), start), offset(pointer(x), start), runs, channels * inner, n,
             constants[c, 0], constants[c, 1], offset(pointer(affine), 4 * c),
-            offset(pointer(residual), start), kind,
+            offset(pointer(residual), start), kind, offset(pointer(dz), start),
         )  # fmt: skip
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
@@ -199,10 +205,11 @@ def backward_tiles(
     for p in prange(-(-outer * channels * inner // PIECE)):
         k, end = p * PIECE, min((p + 1) * PIECE, outer * channels * inner)
         while k < end:
-            n = min((k // inner + 1) * inner, end) - k
+            c, n = k // inner % channels, min((k // inner + 1) * inner, end) - k
             _gradient(
-                pointer(dy), pointer(x), pointer(residual), k, n, pointer(constants), pointer(affine),
-                k // inner % channels, kind, training, pointer(dx), pointer(dresidual), stream,
+                first_of(offset(pointer(dz), k), offset(pointer(dy), k)), offset(pointer(x), k), n,
+                offset(pointer(constants), 4 * c), training, offset(pointer(dx), k),
+                offset(pointer(dresidual), k), stream,
             )  # fmt: skip
             k += n
         if stream:

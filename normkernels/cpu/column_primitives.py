@@ -4,7 +4,7 @@ What is fused is as in `channel_primitives`; `affine`, as all constants here, is
 """
 
 from .activations import slope
-from .fusion import activated, plus
+from .fusion import activated, copy_run, plus
 from .jit import primitive, step
 from .primitives import RESCALE, fetch, put, streamed_head
 from .vectors import as_element, fma, lanes, load_part, offset, store_part, zeros
@@ -57,16 +57,17 @@ def _affine(x, i, n, stride, constants, residual):
 
 
 @step
-def _gradient_of_affine(dy, x, i, n, stride, affine, residual, kind):
-    """dy, or what remains of it before the activation"""
-    dy = fetch(dy, i, n, as_element(x, 0.0))
-    if kind is None:
-        return dy
-    return slope(_affine(x, i, n, stride, affine, residual), dy, kind)
+def _gradient_of_affine(dy, x, i, n, stride, affine, residual, kind, dz):
+    """dy, or what remains of it before the activation, which then goes to dz"""
+    d = fetch(dy, i, n, as_element(x, 0.0))
+    if kind is not None:
+        d = slope(_affine(x, i, n, stride, affine, residual), d, kind)
+        put(dz, i, n, d, False)
+    return d
 
 
 @primitive
-def column_dots(dy, x, rows, stride, count, constants, affine, residual, kind, sums):
+def column_dots(dy, x, rows, stride, count, constants, affine, residual, kind, dz, sums):
     """Sums of dy * (x - hi) * r and of dy for `count` columns; constants, sums: two rows, `stride` apart."""
     zero = as_element(x, 0.0)
     hi, r = load_part(constants, 0, count, zero), load_part(constants, stride, count, zero)
@@ -74,7 +75,7 @@ def column_dots(dy, x, rows, stride, count, constants, affine, residual, kind, s
     q = zeros(x)
     for k in range(0, rows * stride, stride):
         dy_row, x_row, residual_row = offset(dy, k), offset(x, k), offset(residual, k)
-        d = _gradient_of_affine(dy_row, x_row, 0, count, stride, affine, residual_row, kind)
+        d = _gradient_of_affine(dy_row, x_row, 0, count, stride, affine, residual_row, kind, offset(dz, k))
         s = s + d
         q = fma((load_part(x_row, 0, count, zero) - hi) * r, d, q)
     store_part(sums, 0, count, q)
@@ -109,13 +110,16 @@ def add_column_moments(x, rows, n, stride, sums):
 
 
 @step
-def _add_dots(dy, x, i, n, rows, stride, affine, residual, kind, sums):
+def _add_dots(dy, x, i, n, rows, stride, affine, residual, kind, dz, width, sums):
     zero = as_element(x, 0.0)
     hi, r = fetch(sums, i, n, zero), fetch(sums, i + stride, n, zero)
     s, q = fetch(sums, i + 2 * stride, n, zero), fetch(sums, i + 3 * stride, n, zero)
-    for k in range(0, rows * stride, stride):
+    for j in range(rows):
+        k = j * stride
         dy_row, x_row, residual_row = offset(dy, k), offset(x, k), offset(residual, k)
-        d = _gradient_of_affine(dy_row, x_row, i, n, stride, affine, residual_row, kind)
+        d = _gradient_of_affine(
+            dy_row, x_row, i, n, stride, affine, residual_row, kind, offset(dz, j * width)
+        )
         s = s + d
         q = fma((fetch(x_row, i, n, zero) - hi) * r, d, q)
     put(sums, i + 2 * stride, n, s, False)
@@ -123,17 +127,17 @@ def _add_dots(dy, x, i, n, rows, stride, affine, residual, kind, sums):
 
 
 @primitive
-def add_column_dots(dy, x, rows, n, stride, affine, residual, kind, sums):
+def add_column_dots(dy, x, rows, n, stride, affine, residual, kind, dz, sums):
     """Sums of dy and dy * (x - hi) * r of n columns plus those of a few rows.
 
-    sums: rows of hi, r, and the two sums. All rows lie `stride` apart.
+    sums: rows of hi, r, and the two sums. All rows lie `stride` apart, but those of dz n elements.
     """
     i = 0
     while i + lanes(x) <= n:
-        _add_dots(dy, x, i, None, rows, stride, affine, residual, kind, sums)
+        _add_dots(dy, x, i, None, rows, stride, affine, residual, kind, dz, n, sums)
         i += lanes(x)
     if i < n:
-        _add_dots(dy, x, i, n - i, rows, stride, affine, residual, kind, sums)
+        _add_dots(dy, x, i, n - i, rows, stride, affine, residual, kind, dz, n, sums)
 
 
 @primitive
@@ -150,31 +154,29 @@ def columns_normalize(x, n, stride, constants, residual, kind, y, stream):
 
 
 @step
-def _gradient(dy, x, i, n, stride, constants, affine, residual, kind, training, dresidual, dx, stream):
+def _gradient(dy, x, i, n, stride, constants, dx, stream):
     c, zero = offset(constants, i), as_element(x, 0.0)
-    d = _gradient_of_affine(dy, x, i, n, stride, affine, residual, kind)
-    if dresidual is not None:
-        put(dresidual, i, n, d, stream)
-    if kind is None or training:
-        d = d - fetch(c, 2 * stride, n, zero)
-        d = fma(fetch(x, i, n, zero) - fetch(c, 0, n, zero), fetch(c, 3 * stride, n, zero), d)
+    d = fetch(dy, i, n, zero) - fetch(c, 2 * stride, n, zero)
+    d = fma(fetch(x, i, n, zero) - fetch(c, 0, n, zero), fetch(c, 3 * stride, n, zero), d)
     put(dx, i, n, d * fetch(c, stride, n, zero), stream)
 
 
 @primitive
-def columns_gradient(dy, x, n, stride, a, affine, residual, kind, training, dresidual, dx, stream):
-    """dx = (dy - c2 + (x - hi) * k) * scale for one row; a: rows of hi, scale, c2, k
+def columns_gradient(dy, x, n, stride, constants, training, dx, dresidual, stream):
+    """dx = (dy - c2 + (x - hi) * k) * scale for one row; constants: rows of hi, scale, c2, k
 
-    With an activation dx = dy * scale in evaluation; without one that is left to `columns_normalize`.
+    In evaluation dx = dy * scale. dresidual, where there is one, receives dy.
     """
-    if kind is None and not training:
-        columns_normalize(dy, n, stride, a, None, None, dx, stream)
+    if dresidual is not None:
+        copy_run(dy, n, dresidual, stream)
+    if not training:
+        columns_normalize(dy, n, stride, constants, None, None, dx, stream)
         return
     i = streamed_head(dx, n, stream)
     if i > 0:
-        _gradient(dy, x, 0, i, stride, a, affine, residual, kind, training, dresidual, dx, stream)
+        _gradient(dy, x, 0, i, stride, constants, dx, stream)
     while i + lanes(x) <= n:
-        _gradient(dy, x, i, None, stride, a, affine, residual, kind, training, dresidual, dx, stream)
+        _gradient(dy, x, i, None, stride, constants, dx, stream)
         i += lanes(x)
     if i < n:
-        _gradient(dy, x, i, n - i, stride, a, affine, residual, kind, training, dresidual, dx, stream)
+        _gradient(dy, x, i, n - i, stride, constants, dx, stream)

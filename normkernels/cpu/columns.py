@@ -6,8 +6,8 @@ larger than the cache is therefore read twice: the columns of one channel share 
 with other channels, so no channel is ever in the cache alone.
 
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
-follows. In their backward `affine` has the room of `constants`, and `dresidual` receives the gradient of
-residual.
+follows. In their backward `affine` has the room of `constants`, and dz, which lies between the two passes, is
+kept in `dz`, as large as x, and copied to `dresidual`.
 """
 
 import numpy as np
@@ -22,6 +22,7 @@ from .column_primitives import (
     columns_gradient,
     columns_normalize,
 )
+from .fusion import first_of
 from .jit import kernel, primitive
 from .primitives import LARGE, SMALL, merged, reciprocal_sd, tile_moments
 from .vectors import fence, lanes, offset, pointer
@@ -57,7 +58,7 @@ def _moments_piece(x, k, rows, cols, scratch, partials):
 
 
 @primitive
-def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials):
+def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, dz, scratch, partials):
     """Dots of COLS columns of one tile."""
     blocks = -(-cols // COLS)
     t, start = k // blocks, k % blocks * COLS
@@ -67,7 +68,7 @@ def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch
         column_dots(
             offset(pointer(dy), j), offset(pointer(x), j), n, cols, min(lanes(pointer(x)), end - c),
             offset(pointer(constants), c), offset(pointer(affine), c), offset(pointer(residual), j), kind,
-            offset(pointer(scratch), 2 * t * cols + c),
+            offset(pointer(dz), j), offset(pointer(scratch), 2 * t * cols + c),
         )  # fmt: skip
     for c in range(start, end):
         partials[c, t, 0], partials[c, t, 1] = scratch[t, 0, c], scratch[t, 1, c]
@@ -139,7 +140,7 @@ def normalize(x, residual, rows, cols, mean, rstd, weight, bias, constants, kind
 @kernel
 def backward(
     dy, x, residual, rows, cols, weight, bias, kind, mean, rstd, training, scratch, partials, constants,
-    affine, dx, dresidual, dweight, dbias, stream,
+    affine, dz, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
 
@@ -150,7 +151,7 @@ def backward(
         a, z = offset(pointer(constants), c), offset(pointer(affine), c)
         dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, cols)
     for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
-        _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials)
+        _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, dz, scratch, partials)
     for c in prange(cols):
         a = offset(pointer(constants), c)
         finish_dots(
@@ -162,9 +163,8 @@ def backward(
         for i in range(b * block, min((b + 1) * block, rows)):
             k = i * cols
             columns_gradient(
-                offset(pointer(dy), k), offset(pointer(x), k), cols, cols, pointer(constants),
-                pointer(affine), offset(pointer(residual), k), kind, training,
-                offset(pointer(dresidual), k), offset(pointer(dx), k), stream,
+                first_of(offset(pointer(dz), k), offset(pointer(dy), k)), offset(pointer(x), k), cols, cols,
+                pointer(constants), training, offset(pointer(dx), k), offset(pointer(dresidual), k), stream,
             )  # fmt: skip
         if stream:
             fence()

@@ -73,6 +73,20 @@ def add_residual(x, residual, n, h, total, stream):
     return h
 
 
+@primitive
+def copy_run(x, n, y, stream):
+    """y = x"""
+    zero = as_element(x, 0.0)
+    i = streamed_head(y, n, stream)
+    if i > 0:
+        put(y, 0, i, fetch(x, 0, i, zero), stream)
+    while i + lanes(x) <= n:
+        put(y, i, None, fetch(x, i, None, zero), stream)
+        i += lanes(x)
+    if i < n:
+        put(y, i, n - i, fetch(x, i, n - i, zero), stream)
+
+
 @step
 def activated(z, kind):
     if kind is None:

@@ -5,12 +5,13 @@ and a bias of its own. Group norm; with one channel per group instance norm; not
 divisor of 1 weight norm.
 
 constants: (rows, 5) in the dtype of x, of the run at hand. An activation `kind` that is not None follows the
-norm; its backward needs the bias, and `affine`, as constants.
+norm; its backward needs the bias, `affine`, as constants, and keeps a row of dz in `dz`.
 """
 
 from numba import prange
 
 from .channel_primitives import dot_constants, forward_constants, normalize_run, run_gradient, tile_dots
+from .fusion import first_of
 from .jit import kernel
 from .primitives import TILE, centring, reciprocal_sd
 from .row_primitives import row_moments, row_squares
@@ -42,16 +43,18 @@ def forward(
 
 @kernel
 def backward(
-    dy, x, rows, groups, channels, inner, block, divisor, weight, bias, kind, centred, mean, rstd,
-    constants, affine, dx, dweight, dbias, stream,
+    dy, x, rows, groups, channels, inner, workers, divisor, weight, bias, kind, centred, mean, rstd,
+    constants, affine, dz, dx, dweight, dbias, stream,
 ):  # fmt: skip
     """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
 
     The sums of a run give dweight and dbias, and weighted by weight c1 and c2: one pass for all four.
+    The rows are shared out among `workers`, each with room in dz for one of them.
     """
     cols = channels * inner
-    for b in prange(-(-rows // block)):
-        for i in range(b * block, min((b + 1) * block, rows)):
+    for b in prange(workers):
+        own = offset(pointer(dz), b * cols)
+        for i in range(b * rows // workers, (b + 1) * rows // workers):
             a, z = offset(pointer(constants), 5 * i), offset(pointer(affine), 5 * i)
             # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
             r = rstd[i] if cols > 1 or not centred else 0.0
@@ -61,10 +64,11 @@ def backward(
                 dot_constants(pointer(x), mean[i], r, weight[c], bias[c], a, z, 1)
                 dot = s = 0.0
                 for t in range(0, inner, TILE):
-                    k, n = i * cols + j * inner + t, min(TILE, inner - t)
+                    first, n = j * inner + t, min(TILE, inner - t)
                     dots = tile_dots(
-                        offset(pointer(dy), k), offset(pointer(x), k), 1, 0, n, a[0], a[1], z, None, kind
-                    )
+                        offset(pointer(dy), i * cols + first), offset(pointer(x), i * cols + first), 1, 1, n,
+                        a[0], a[1], z, None, kind, offset(own, first),
+                    )  # fmt: skip
                     dot += dots[0]
                     s += dots[1]
                 dweight[i, j], dbias[i, j] = dot + (a[0] - mean[i]) * a[1] * s, s
@@ -74,12 +78,10 @@ def backward(
             _, lo, a[3] = centring(pointer(x), mean[i], -rstd[i] * (c1 / divisor))
             a[2] = as_element(pointer(x), c2 - lo)
             for j in range(channels):
-                k, c = i * cols + j * inner, i % groups * channels + j
-                if kind is not None:
-                    forward_constants(pointer(x), mean[i], r, weight[c], bias[c], z, 1)
+                k = i * cols + j * inner
                 run_gradient(
-                    offset(pointer(dy), k), offset(pointer(x), k), inner, a, weight[c], z, None, kind, True,
-                    None, offset(pointer(dx), k), stream,
+                    first_of(offset(own, j * inner), offset(pointer(dy), k)), offset(pointer(x), k), inner, a,
+                    weight[i % groups * channels + j], offset(pointer(dx), k), stream,
                 )  # fmt: skip
         if stream:
             fence()

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 
+import numba
 import numpy as np
 
+from .. import _buffers
 from .._layout import ChannelPlan
 from ..results import Array
 from . import channels, columns, short_runs
@@ -176,6 +178,28 @@ def channel_normalize(
         )  # fmt: skip
 
 
+def _shares(
+    plan: ChannelPlan, block: int, activation: str | None, threads: int | None
+) -> tuple[int, Array | None]:
+    """Among how many workers the blocks are shared out; with an activation each has room for dz of one."""
+    blocks = -(-plan.channels // block)
+    if activation is None:
+        return blocks, None
+    workers = min(blocks, threads or numba.get_num_threads())
+    return workers, np.empty(workers * block * plan.count, plan.layout.arithmetic)
+
+
+def _whole(
+    plan: ChannelPlan, activation: str | None, dx: Array, dresidual: Array | None
+) -> tuple[Array | None, Array, Array | None]:
+    """Room for dz of the whole array, dx and dresidual, which serves as dz where nothing is rounded."""
+    if activation is None:
+        return None, dx, None
+    if dresidual is not None and dresidual.dtype == plan.layout.arithmetic:
+        return dresidual, dx, None
+    return _buffers.empty(dx.size, plan.layout.arithmetic), dx, dresidual
+
+
 def channel_backward(
     plan: ChannelPlan,
     dy: Array,
@@ -195,34 +219,40 @@ def channel_backward(
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
     dweight, dbias = np.empty(c), np.empty(c)
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
-    fused, tensors = activation is not None, 2 if residual is None else 3
+    tensors = 2 if residual is None else 3
     statistics = weight, bias, kind(activation), mean, rstd, training
-    results = dx, dresidual, dweight, dbias
+    sums = dweight, dbias
     if n == 1:
+        affine = None if activation is None else _constants(plan)
         run(
             columns.backward, plan.nbytes, threads,
             dy, x, residual, plan.outer, c, *statistics, _scratch(plan, 2), _partials(plan, 2),
-            _constants(plan), _constants(plan) if fused else None, *results, streams(dx, c, dresidual),
+            _constants(plan), affine, *_whole(plan, activation, dx, dresidual), *sums, streams(dx, c),
         )  # fmt: skip
     elif _short(plan):
         block = _block(plan, tensors)
+        affine = None if activation is None else _scratch(plan, 2)
+        workers, dz = _shares(plan, block, activation, threads)
         run(
             short_runs.backward, plan.nbytes, threads,
-            dy, x, residual, plan.outer, c, n, block, *statistics, _scratch(plan, 2),
-            _scratch(plan, 2) if fused else None, _partials(plan, 2), *results,
-            streams(dx, block * n, dresidual),
+            dy, x, residual, plan.outer, c, n, block, workers, *statistics, _scratch(plan, 2), affine, dz,
+            _partials(plan, 2), dx, dresidual, *sums, streams(dx, block * n),
         )  # fmt: skip
     elif _tiled(plan):
+        affine = None if activation is None else _constants(plan)
+        dz, *results = _whole(plan, activation, dx, dresidual)
         run(
             channels.backward_tiles, plan.nbytes, threads,
-            dy, x, residual, plan.outer, c, n, *statistics, _constants(plan),
-            _constants(plan) if fused else None, _partials(plan, 2), *results, streams(dx, n, dresidual),
+            dy, x, residual, plan.outer, c, n, *statistics, _constants(plan), affine, dz, _partials(plan, 2),
+            *results, *sums, streams(dx, n),
         )  # fmt: skip
     else:
+        block = _block(plan, tensors)
+        affine = None if activation is None else _constants(plan)
+        workers, dz = _shares(plan, block, activation, threads)
         run(
             channels.backward, plan.nbytes, threads,
-            dy, x, residual, plan.outer, c, n, _block(plan, tensors), *statistics, _scratch(plan, 2),
-            _constants(plan), _constants(plan) if fused else None, _partials(plan, 2), *results,
-            streams(dx, n, dresidual),
+            dy, x, residual, plan.outer, c, n, block, workers, *statistics, _scratch(plan, 2),
+            _constants(plan), affine, dz, _partials(plan, 2), dx, dresidual, *sums, streams(dx, n),
         )  # fmt: skip
     return dweight, dbias

@@ -157,12 +157,15 @@ def group_backward(
         sums = row_backward(_as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
         return sums[0].reshape(-1, n).sum(1), sums[1].reshape(-1, n).sum(1)
     dweight, dbias = np.empty((2, plan.samples, plan.parameters))
+    workers, affine, dz = -(-plan.rows // (1 + PIECE // plan.cols)), None, None
+    if activation is not None:
+        workers = min(workers, threads or numba.get_num_threads())
+        affine, dz = np.empty((plan.rows, 5), dtype), np.empty(workers * plan.cols, dtype)
     run(
         groups.backward, plan.nbytes, threads,
-        dy, x, plan.rows, plan.groups, plan.channels, n, 1 + PIECE // plan.cols, plan.divisor,
+        dy, x, plan.rows, plan.groups, plan.channels, n, workers, plan.divisor,
         parameter(weight, plan.parameters, 1.0, dtype), parameter(bias, plan.parameters, 0.0, dtype),
-        kind(activation), plan.centred, mean, rstd, np.empty((plan.rows, 5), dtype),
-        None if activation is None else np.empty((plan.rows, 5), dtype), dx,
+        kind(activation), plan.centred, mean, rstd, np.empty((plan.rows, 5), dtype), affine, dz, dx,
         dweight.reshape(plan.rows, -1), dbias.reshape(plan.rows, -1), streams(dx, n),
     )  # fmt: skip
     return dweight.sum(0), dbias.sum(0)

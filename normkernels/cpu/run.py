@@ -69,11 +69,10 @@ def _needs_turns() -> bool:
         return True
 
 
-def streams(y: Array, run: int, other: Array | None = None) -> bool:
-    """Whether to write y, in runs of `run` elements, past the caches; and another output beside it."""
+def streams(y: Array, run: int) -> bool:
+    """Whether to write y, in runs of `run` elements, past the caches."""
     nbytes = run * y.itemsize
-    alike = other is None or (y.ctypes.data - other.ctypes.data) % CACHE_LINE == 0
-    return y.nbytes >= STREAM_BYTES and (nbytes % CACHE_LINE == 0 or nbytes >= STREAM_RUN_BYTES) and alike
+    return y.nbytes >= STREAM_BYTES and (nbytes % CACHE_LINE == 0 or nbytes >= STREAM_RUN_BYTES)
 
 
 def kind(activation: str | None) -> int | None:

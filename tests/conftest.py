@@ -1,5 +1,10 @@
 """Fixtures of all tests; what they call is in helpers.py."""
 
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import settings
@@ -11,3 +16,33 @@ settings.load_profile("normkernels")
 @pytest.fixture
 def rng() -> np.random.Generator:
     return np.random.default_rng(20)
+
+
+@dataclass
+class Outcome:
+    """What a command left: its exit code, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def normkernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+    """Run the command in an empty folder, with a small copy."""
+    from normkernels import cli
+    from normkernels.bench import run
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run, "copy_bytes", lambda cache_bytes: 1 << 20)
+
+    def call(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["normkernels", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as end:
+            code = end.code if isinstance(end.code, int) else int(end.code is not None)
+        return Outcome(code, *capsys.readouterr())
+
+    return call

@@ -165,7 +165,7 @@ def test_cache_sizes_count_every_cache_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)
 def test_measure(c: Case) -> None:
-    got = measure(c, Copy(1 << 16, 1), 1 << 20, ONCE, numpy=True)
+    got = measure(c, Copy(1 << 16, 1), 1 << 20, ONCE, "numpy")
     assert 0 <= got.error <= check.tolerance(c)
     assert got.fresh.gbs == pytest.approx(c.bytes_moved / got.fresh.median / 1e9)
     assert got.fresh.fraction == pytest.approx(got.fresh.gbs / got.copy.best)

@@ -1,6 +1,5 @@
 """The `normkernels` command as a user meets it."""
 
-import dataclasses
 import os
 import stat
 import sys
@@ -23,36 +22,13 @@ from normkernels.norms import NORMS
 SMALL = "bench --quick --shape 3x8 --op layer_norm --pass forward --baseline none".split()
 
 
-@dataclasses.dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def normkernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Run the command in an empty folder, with a small copy."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run, "copy_bytes", lambda cache_bytes: 1 << 20)
-
-    def call(*arguments: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["normkernels", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else int(end.code is not None)
-        return Outcome(code, *capsys.readouterr())
-
-    return call
-
-
 def test_help_and_version(normkernels: Any) -> None:
     assert "bench" in normkernels().out
     shown = normkernels("bench", "--help")
     assert shown.code == 0
-    for option in "op pass preset shape batch dtype layout threads baseline quick json plot markdown".split():
+    for (
+        option
+    ) in "op pass preset shape batch dtype layout fuse threads baseline quick json plot markdown".split():
         assert f"--{option}" in shown.out
     assert normkernels("--version").code == 0
 
@@ -125,7 +101,7 @@ def test_bench_threads_and_no_baseline(normkernels: Any) -> None:
         (["--threads", "99999"], "--threads must be between 1 and", "99999"),
         (["--threads", "0"], "--threads must be between 1 and", "0"),
         (["--batch", "many"], "--batch", "many"),
-        (["--baseline", "foo"], "--baseline must be one of numpy, torch, none", "foo"),
+        (["--baseline", "foo"], "--baseline must be one of numpy, steps, torch, none", "foo"),
         (["--json", "nowhere/r.json"], "--json must name a file that can be written", "nowhere/r.json"),
         (["--json", ""], "--json must name a file", "''"),
         (["--plot", "."], "--plot must name a file that can be written", "."),

@@ -34,9 +34,14 @@ def page_text(path: Path) -> str:
 
 def update(path: Path, results: Results) -> None:
     """Put the results between the markers of a page."""
+    insert(path, render(results))
+
+
+def insert(path: Path, content: str) -> None:
+    """Put Markdown between the markers of a page."""
     text = page_text(path)
     head, tail = text[: text.index(START) + len(START)], text[text.index(END) :]
-    write(path, f"{head}\n{render(results)}\n{tail}".encode())
+    write(path, f"{head}\n{content}\n{tail}".encode())
 
 
 def render(results: Results) -> str:

@@ -72,10 +72,9 @@ class _Tensor:
 
 def select(options: Selection) -> list[Case]:
     """The cases of a selection, without repetition; raises BadOption."""
-    _one_of("--op", options.ops, NORMS)
+    check_names(options.ops, options.dtypes)
     _one_of("--pass", options.passes, PASSES)
     _one_of("--preset", options.presets, ["all", *(preset.name for preset in presets())])
-    _one_of("--dtype", options.dtypes, DTYPES)
     _one_of("--layout", [options.layout], LAYOUTS)
     for batch in options.batches:
         if batch < 1:
@@ -91,14 +90,20 @@ def select(options: Selection) -> list[Case]:
         for fuse in options.fuses or ("",)
         for pass_ in options.passes or PASSES
         for dtype in options.dtypes or ("float32",)
-        if _fusible(t.op, fuse)
+        if fusible(t.op, fuse)
     ]
     return list(dict.fromkeys(cases))
 
 
-def _able_to_fuse(options: Selection) -> tuple[str, ...]:
-    """The norms asked for, or all that can do one of the fusions; raises BadOption."""
-    for fuse in options.fuses:
+def check_names(ops: Sequence[str], dtypes: Sequence[str]) -> None:
+    """Raise BadOption unless these are norms and dtypes."""
+    _one_of("--op", ops, NORMS)
+    _one_of("--dtype", dtypes, DTYPES)
+
+
+def check_fuses(fuses: Sequence[str], ops: Sequence[str]) -> None:
+    """Raise BadOption unless every norm takes every fusion."""
+    for fuse in fuses:
         words = fuse.split("+")
         activations = [word for word in words if word in ACTIVATIONS]
         rest = set(words) - set(activations)
@@ -107,14 +112,20 @@ def _able_to_fuse(options: Selection) -> tuple[str, ...]:
             raise BadOption(f"--fuse must be {names}, joined by +, got {fuse}")
         if "sum" in words and "residual" not in words:
             raise BadOption(f"--fuse sum needs residual, got {fuse}")
-        for op in options.ops:
-            if not _fusible(op, fuse):
+        for op in ops:
+            if not fusible(op, fuse):
                 raise BadOption(f"--fuse must be what the norm takes, got {fuse} for {op}")
+
+
+def _able_to_fuse(options: Selection) -> tuple[str, ...]:
+    """The norms asked for, or all that take one of the fusions."""
+    check_fuses(options.fuses, options.ops)
     named = tuple(options.ops) or tuple(NORMS)
-    return tuple(op for op in named if any(_fusible(op, fuse) for fuse in options.fuses or ("",)))
+    return tuple(op for op in named if any(fusible(op, fuse) for fuse in options.fuses or ("",)))
 
 
-def _fusible(op: str, fuse: str) -> bool:
+def fusible(op: str, fuse: str) -> bool:
+    """Whether a norm takes what is named, joined by +."""
     words, spec = fuse.split("+"), NORMS[op]
     return (
         ("residual" not in words or spec.residual is not None)

@@ -1,0 +1,181 @@
+"""Fused passes in the benchmark, the steps they are compared with, and what compiling costs."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("click")
+pytest.importorskip("rich")
+
+from normkernels.bench import check, markdown, results
+from normkernels.bench.cases import Case
+from normkernels.bench.copy import Copy
+from normkernels.bench.inputs import copied, make_inputs
+from normkernels.bench.measure import measure
+from normkernels.bench.selection import BadOption, Selection, fusible, select
+from normkernels.bench.steps import SWEEPS, in_steps
+from normkernels.bench.timing import Effort
+from normkernels.norms import NORMS
+from normkernels.reference.fused import NUMPY
+
+ONCE = Effort(seconds=0, least=1, most=1)
+FUSES = ("residual", "residual+sum", "relu", "residual+silu", "residual+sum+gelu")
+CASES = [
+    Case(op, pass_, (6, 5, 4, 3) if NORMS[op].family != "rows" else (7, 33), fuse=fuse)
+    for op in NORMS
+    for fuse in FUSES
+    if fusible(op, fuse)
+    for pass_ in ("forward", "backward")
+]
+
+
+@pytest.mark.parametrize(
+    ("op", "fuse", "forward", "backward"),
+    [
+        ("layer_norm", "residual", 3, 3),
+        ("layer_norm", "residual+sum", 4, 4),
+        ("rms_norm", "silu", 2, 3),
+        ("batch_norm", "residual", 3, 3),
+        ("batch_norm", "residual+relu", 3, 5),
+        ("group_norm", "silu", 2, 3),
+    ],
+)
+def test_the_byte_model_counts_what_is_fused(op: str, fuse: str, forward: int, backward: int) -> None:
+    for pass_, tensors in (("forward", forward), ("backward", backward)):
+        assert Case(op, pass_, (8, 16), fuse=fuse).bytes_moved == tensors * 8 * 16 * 4
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_fused_cases_are_checked_and_measured(case: Case) -> None:
+    row = measure(case, Copy(1 << 16, 1), 1 << 20, ONCE, "steps")
+    assert row.error <= check.tolerance(case)
+    assert row.baseline is not None
+    assert row.baseline.name == "steps"
+    assert row.ratio is not None
+    assert row.ratio > 0
+
+
+def test_check_finds_a_wrong_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("layer_norm", "forward", (7, 33), fuse="residual+sum")
+    inputs = make_inputs(case)
+    right = NORMS["layer_norm"].kernels.call
+
+    def wrong(*args: Any, sum_out: np.ndarray, **kwargs: Any) -> np.ndarray:
+        y = right(*args, sum_out=sum_out, **kwargs)
+        sum_out[3, 3] += 1
+        return y
+
+    monkeypatch.setattr("normkernels.functional.layer_norm", wrong)
+    with pytest.raises(check.Mismatch, match="layer_norm\\+residual\\+sum/forward"):
+        check.check(case, inputs)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+def test_steps_are_the_reference(case: Case) -> None:
+    inputs = make_inputs(case)
+    spec = NORMS[case.op]
+    reference = spec.in_steps(spec.reference)
+    want_y, want = reference.forward(inputs.x, **copied(inputs.arguments), **inputs.beside_x)
+    y, saved = in_steps(case.op).forward(inputs.x, **inputs.arguments, **inputs.beside_x)
+    np.testing.assert_allclose(y, want_y, rtol=2e-5, atol=2e-5)
+    got = in_steps(case.op).backward(inputs.dy, saved, **inputs.beside_dy)
+    expected = reference.backward(inputs.dy, want, **inputs.beside_dy)
+    for a, b in zip(got, expected, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_sweeps_do_what_numpy_does() -> None:
+    a, b = np.random.default_rng(0).standard_normal((2, 700, 333), np.float32)
+    np.testing.assert_array_equal(SWEEPS.add(a, b), NUMPY.add(a, b))
+    for name in ("relu", "sigmoid", "silu", "gelu"):
+        np.testing.assert_allclose(SWEEPS.activate(a, name), NUMPY.activate(a, name), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(
+            SWEEPS.gradient(a, b, name), NUMPY.gradient(a, b, name), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_selection_of_what_can_be_fused() -> None:
+    cases = select(Selection(shapes=["4x8x2x2"], fuses=["residual+relu", "residual+sum"]))
+    assert {(c.op, c.fuse) for c in cases} == {
+        ("layer_norm", "residual+relu"),
+        ("layer_norm", "residual+sum"),
+        ("rms_norm", "residual+relu"),
+        ("rms_norm", "residual+sum"),
+        ("batch_norm", "residual+relu"),
+        ("batch_renorm", "residual+relu"),
+    }
+    assert cases[0].id == "layer_norm+residual+relu/forward/shape/4x8x2x2/float32"
+
+
+@pytest.mark.parametrize(
+    ("fuse", "op", "message"),
+    [
+        ("tanh", (), "--fuse must be residual, sum and one of relu.*got tanh"),
+        ("relu+silu", (), "one of relu.*got relu\\+silu"),
+        ("residual+residual", (), "got residual\\+residual"),
+        ("sum", (), "--fuse sum needs residual, got sum"),
+        ("", (), "--fuse must be residual"),
+        ("residual", ("group_norm",), "what the norm takes, got residual for group_norm"),
+        ("residual+sum", ("batch_norm",), "got residual\\+sum for batch_norm"),
+    ],
+)
+def test_bad_fusions(fuse: str, op: tuple[str, ...], message: str) -> None:
+    with pytest.raises(BadOption, match=message):
+        select(Selection(ops=op, shapes=["4x8x2x2"], fuses=[fuse]))
+
+
+def test_bench_shows_fused_rows(normkernels: Any) -> None:
+    options = "--quick --shape 3x8 --op layer_norm --fuse residual --baseline steps --json r.json".split()
+    shown = normkernels("bench", *options)
+    assert (shown.code, shown.err) == (0, "")
+    assert "layer_norm+residual forward" in shown.out
+    assert "vs steps" in shown.out
+    assert {row.case.fuse for row in results.load(Path("r.json")).rows} == {"residual"}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--baseline", "steps"], "--baseline steps needs --fuse"),
+        (["--fuse", "nothing"], "--fuse must be .*got nothing"),
+        (["--fuse", "relu", "--baseline", "torch"], "--baseline torch measures norms alone, got --fuse relu"),
+    ],
+)
+def test_options_that_do_not_go_together(normkernels: Any, options: list[str], message: str) -> None:
+    shown = normkernels("bench", "--quick", "--shape", "3x8", *options)
+    assert shown.code == 2
+    assert shown.err.count("\n") == 1
+    assert re.search(message, shown.err)
+
+
+def test_compile_fills_an_empty_cache(tmp_path: Path) -> None:
+    """In processes of their own: the second has nothing left to do."""
+    page = tmp_path / "page.md"
+    page.write_text(f"{markdown.START}\n{markdown.END}\n")
+    command = [sys.executable, "-m", "normkernels.cli", "compile", "--op", "weight_norm"]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    first, second = (
+        subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=True).stdout
+        for more in (["--markdown", str(page)], [])
+    )
+    assert "| groups.forward |" in first
+    assert "Measured with `normkernels compile --op weight_norm`" in page.read_text()
+    assert second == "nothing to compile\n"
+
+
+@pytest.mark.parametrize(
+    "options", [("--op", "norm"), ("--dtype", "int8"), ("--fuse", "x"), ("--markdown", "none")]
+)
+def test_compile_says_what_is_wrong(normkernels: Any, options: tuple[str, str]) -> None:
+    shown = normkernels("compile", *options)
+    assert shown.code == 2
+    assert options[0] in shown.err
+    assert shown.err.count("\n") == 1

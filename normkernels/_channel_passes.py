@@ -89,10 +89,10 @@ def batch_norm_backward(
     others = (saved.weight, saved.bias, None if saved.activation is None else residual)
     dx, flat = target(plan.layout, saved.x, out, (dy, saved.x), others)
     dresidual = flat_dresidual = None
-    if residual is not None:
-        dresidual = dy
-        if saved.activation is not None:
-            dresidual, flat_dresidual = plan.layout.empty()
+    if residual is not None and saved.activation is not None:
+        dresidual, flat_dresidual = plan.layout.empty()
+    elif residual is not None:
+        dresidual = dy if out is None or not np.shares_memory(dy, out) else dy.copy()
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     if saved.renorm is not None:  # y = (x_hat * r + d) * weight + bias
         r, d = saved.renorm

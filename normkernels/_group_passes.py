@@ -71,11 +71,11 @@ def instance_norm(
         if plan.cols == 1 and x.size:
             raise ValueError(f"x must have more than one value per instance and channel, got shape {x.shape}")
         y, flat = target(plan.layout, x, out, () if keep else (x,), others)
-        mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation)
-        if x.size and running:
-            v = np.divide(1.0, rstd * rstd, out=np.full_like(rstd, eps), where=rstd != 0) - eps
-            v *= plan.cols / (plan.cols - 1)
-            means = (s.reshape(plan.samples, c).mean(0) for s in (mean, v))
+        var = np.empty(plan.rows) if running else None
+        mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, var)
+        if x.size and var is not None:
+            unbiased = var * (plan.cols / (plan.cols - 1))
+            means = (s.reshape(plan.samples, c).mean(0) for s in (mean, unbiased))
             update(
                 running, [(1 - factor) * old + factor * new for old, new in zip(running, means, strict=True)]
             )
@@ -141,11 +141,12 @@ def _group_forward(
     y: Array,
     threads: int | None,
     activation: str | None = None,
+    var: Array | None = None,
 ) -> tuple[Array, Array]:
     if not x.size:
         return np.zeros(plan.rows), np.zeros(plan.rows)
     flat = None if weight is None else weight.reshape(-1)
     statistics: tuple[Array, Array] = backend("cpu").group_forward(
-        plan, plan.layout.flat(x), flat, bias, eps, y, threads, activation
+        plan, plan.layout.flat(x), flat, bias, eps, y, threads, activation, var
     )
     return statistics

@@ -81,7 +81,7 @@ def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Array, Range]:
     y = np.subtract(wide, low, out=out if wide is x else None)
     constant = extent == 0
     np.divide(y, np.where(constant, 1, extent), out=y)
-    np.copyto(y, 0, where=constant)
+    np.copyto(y, 0, where=constant & ~np.isnan(y))
     return _into(out, y.astype(x.dtype, copy=False)), statistics
 
 

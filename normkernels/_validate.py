@@ -86,7 +86,8 @@ def activation(value: Any) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"activation must be None or a string, got {value!r}")
     if value is not None and value not in ACTIVATIONS:
-        raise ValueError(f"activation must be None, {', '.join(ACTIVATIONS)}, got {value!r}")
+        *first, last = ACTIVATIONS
+        raise ValueError(f"activation must be None, {', '.join(first)} or {last}, got {value!r}")
     return value
 
 
@@ -257,12 +258,14 @@ def output(out: Any, name: str, x: Array, same: Sequence[Array], others: Sequenc
     for other in same:
         if np.shares_memory(out, other) and not _identical(out, other):
             raise ValueError(
-                f"{name} must be the input itself or not overlap it, got a part of one of shape {other.shape}"
+                f"{name} must be one of the inputs itself or not overlap it, "
+                f"got a part of one of shape {other.shape}"
             )
     for argument in others:
         if argument is not None and np.shares_memory(out, argument):
             raise ValueError(
-                f"{name} must not overlap another argument, got memory of one of shape {argument.shape}"
+                f"{name} must not overlap an argument that is needed or written besides, "
+                f"got memory of one of shape {argument.shape}"
             )
 
 

@@ -5,7 +5,8 @@ or ``x.ravel()``), channels lie in an array of three axes (outer, channels, inne
 ``images.reshape(N, C, H * W)``. They compute in the dtype of x with statistics in float64 and allocate
 nothing, so that they may be called from every iteration of a ``prange``. They are compiled into the
 caller. A row gives the same bits as in the public functions, a channel the same values. A ValueError raised
-inside a ``prange`` reaches Python as numba's SystemError: check shapes before the loop.
+inside a ``prange`` reaches Python as numba's SystemError: check shapes before the loop. Arrays of other
+types, and read-only ones that are to be written, are numba's TypingError when your code is compiled.
 
 >>> import numba, numpy as np
 >>> from normkernels import jit
@@ -24,6 +25,7 @@ array([[-1.,  1.],
 from typing import Any
 
 from . import _formulas
+from .cpu.argument_types import require_alike, require_channels, require_row, require_writeable
 from .cpu.channel_primitives import (
     dot_constants,
     forward_constants,
@@ -57,15 +59,26 @@ reciprocal_sd = callable_from_python(_formulas.reciprocal_sd)
 
 @callable_from_python
 def _check(x: Any) -> None:
-    if x.ndim != 1 or x.strides[0] != x.itemsize:
-        raise ValueError("arrays must be one-dimensional and contiguous")
+    require_row(x)
+    if len(x) > 1 and x.strides[0] != x.itemsize:
+        raise ValueError("arrays must be contiguous")
 
 
 @callable_from_python
 def _check_beside(x: Any, other: Any) -> None:
-    _check(other)
+    if other is None:
+        return
+    require_alike(x, other)
+    if len(other) > 1 and other.strides[0] != other.itemsize:
+        raise ValueError("arrays must be contiguous")
     if len(other) < len(x):
         raise ValueError("the other arrays must be as long as x")
+
+
+@callable_from_python
+def _check_written(x: Any, out: Any) -> None:
+    require_writeable(out)
+    _check_beside(x, out)
 
 
 @callable_from_python
@@ -100,7 +113,7 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     Parameters
     ----------
     x, weight, bias, out : array, shape (n,), contiguous, of one dtype
-        out may be x.
+        out may be x. A bias may be None.
     mean, rstd : float
         Of the row, in float64: the mean keeps digits that its rounding to float32 would lose.
 
@@ -112,7 +125,7 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     _check(x)
     _check_beside(x, weight)
     _check_beside(x, bias)
-    _check_beside(x, out)
+    _check_written(x, out)
     w, b, y = pointer(weight), pointer(bias), pointer(out)
     normalize_row(pointer(x), len(x), mean, rstd, w, b, None, y, False)
 
@@ -134,7 +147,7 @@ def standardize(x: Any, mean: Any, rstd: Any, out: Any) -> None:
         If an array is not contiguous, or out shorter than x.
     """
     _check(x)
-    _check_beside(x, out)
+    _check_written(x, out)
     hi, lo, scale = centring(pointer(x), mean, rstd)
     normalize_run(pointer(x), len(x), (hi, scale, lo), None, None, pointer(out), False)
 
@@ -166,7 +179,7 @@ def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     Parameters
     ----------
     x, weight, bias, out : array, shape (n,), contiguous, of one dtype
-        out may be x. A bias of zeros is RMS norm as published.
+        out may be x. RMS norm as published has a bias of None.
     eps : float
         Added to the mean square.
 
@@ -205,9 +218,9 @@ def layer_norm_gradient(
     _check(x)
     _check_beside(x, dy)
     _check_beside(x, weight)
-    _check_beside(x, dweight)
-    _check_beside(x, dbias)
-    _check_beside(x, out)
+    _check_written(x, dweight)
+    _check_written(x, dbias)
+    _check_written(x, out)
     a, n = tile_on_stack(pointer(x)), len(x)
     a[0], a[1], a[2] = centring(pointer(x), mean, rstd if n > 1 else 0.0)
     g, w, dw, db = pointer(dy), pointer(weight), pointer(dweight), pointer(dbias)
@@ -218,7 +231,8 @@ def layer_norm_gradient(
 
 @callable_from_python
 def _check_channels(x: Any, c: Any) -> None:
-    if x.ndim != 3 or not x.flags.c_contiguous:
+    require_channels(x, c)
+    if not x.flags.c_contiguous:
         raise ValueError("arrays must be contiguous with the axes (outer, channels, inner)")
     if not 0 <= c < x.shape[1]:
         raise ValueError("c must be the number of a channel")
@@ -226,6 +240,7 @@ def _check_channels(x: Any, c: Any) -> None:
 
 @callable_from_python
 def _check_alike(x: Any, other: Any) -> None:
+    require_alike(x, other)
     if other.shape != x.shape or not other.flags.c_contiguous:
         raise ValueError("dy and out must be contiguous and have the shape of x")
 
@@ -284,6 +299,7 @@ def normalize_channel(x: Any, c: Any, mean: Any, rstd: Any, weight: Any, bias: A
         If an array is not contiguous, the shapes differ, or there is no channel c.
     """
     _check_channels(x, c)
+    require_writeable(out)
     _check_alike(x, out)
     outer, channels, inner = x.shape
     a = tile_on_stack(pointer(x))
@@ -354,6 +370,7 @@ def channel_gradient(
     """
     _check_channels(x, c)
     _check_alike(x, dy)
+    require_writeable(out)
     _check_alike(x, out)
     outer, channels, inner = x.shape
     a, m = tile_on_stack(pointer(x)), outer * inner

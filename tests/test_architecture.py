@@ -38,7 +38,7 @@ LAYERS = [
     "normkernels.cpu.fusion",
     "normkernels.cpu.activations  normkernels.cpu.primitives",
     "normkernels.cpu.vectors",
-    "normkernels.cpu.jit",
+    "normkernels.cpu.jit  normkernels.cpu.argument_types",
     "normkernels._layout",
     "normkernels._buffers",
     "normkernels.results",

@@ -62,9 +62,6 @@ def made(rows: list[Row]) -> Results:
     return Results(here, {"preset": ["gpt2"], "quick": True}, CopySpeed(10.0, 8.0), rows, ["too/large"])
 
 
-# What is measured
-
-
 def test_the_byte_model_is_two_tensors_forward_and_three_backward() -> None:
     assert case(dtype="float32").bytes_moved == 2 * 8 * 16 * 4
     assert case(pass_="backward", dtype="float64").bytes_moved == 3 * 8 * 16 * 8

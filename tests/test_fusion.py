@@ -93,14 +93,12 @@ def test_other_dtypes(spec, dtype, rng):
         assert_matches(spec, got, x, dy, arguments, backward)
 
 
-@pytest.mark.parametrize("spec", [s for s in FUSING if s.family != "rows"], ids=ids)
+@pytest.mark.parametrize("spec", [*AFTER, NORMS["instance_norm"]], ids=ids)
 @pytest.mark.parametrize("shape", SHAPES[2:], ids=str)
 def test_in_evaluation(spec, shape, rng):
     """Also where x is infinite: dx is dy' * scale and never looks at x but through the activation."""
     options = {"training": False, "use_input_stats": False}
     x, dy, backward, arguments = problem(spec, shape, np.float32, rng, "relu", True, **options)
-    if not accepted(spec, **options):
-        return  # group norm has no evaluation
     got = run(spec.kernels, x, dy, arguments, backward)
     assert_matches(spec, got, x, dy, arguments, backward)
     x.flat[0] = np.inf
@@ -131,8 +129,12 @@ def test_a_residual_before_the_norm_is_the_norm_of_the_sum_to_the_bit(spec, shap
 @pytest.mark.parametrize("spec", AFTER, ids=ids)
 def test_without_an_activation_the_gradient_of_the_residual_is_dy(spec, rng):
     x, dy, _, arguments = problem(spec, (4, 3, 5, 5), np.float32, rng, residual=True)
-    grads = run(spec.kernels, x, dy, arguments, {})[1]
+    _, saved = spec.kernels.forward(x, **copy.deepcopy(arguments))
+    grads = spec.kernels.backward(dy, saved)
     assert grads.dresidual is dy
+    place = dy.copy()  # which dx takes
+    replaced = spec.kernels.backward(place, saved, out=place)
+    assert_same_bits((replaced.dx, replaced.dresidual), (grads.dx, dy))
     assert_same_bits(grads[:3], run(spec.kernels, x, dy, {**arguments, "residual": None}, {})[1][:3])
 
 
@@ -238,10 +240,32 @@ def test_activations_to_a_few_ulp_at_any_magnitude(activation, dtype):
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_nan_stays_nan(activation):
+    """In the backward too: relu hands dy on, as PyTorch's does."""
     x = np.ones((4, 3), np.float32)
     x[1, 1] = np.nan
-    y = nk.batch_norm(x, np.zeros(3), np.ones(3), activation=activation)
+    y, saved = nk.batch_norm_forward(x, np.zeros(3), np.ones(3), eps=0.0, activation=activation)
     np.testing.assert_array_equal(np.isnan(y), np.isnan(x))
+    dx = nk.batch_norm_backward(np.full_like(x, 3), saved).dx
+    assert dx[1, 1] == 3 if activation == "relu" else np.isnan(dx[1, 1])
+    assert np.isfinite(dx[0]).all()
+
+
+@pytest.mark.parametrize("spec", FUSING, ids=ids)
+def test_without_weight_and_bias(spec, rng):
+    x, dy, backward, arguments = problem(spec, (40, 33), np.float32, rng, "relu", residual=True)
+    arguments |= accepted(spec, weight=None, bias=None)
+    assert_matches(spec, run(spec.kernels, x, dy, arguments, backward), x, dy, arguments, backward)
+
+
+@pytest.mark.parametrize("spec", FUSING, ids=ids)
+def test_dx_may_take_the_place_of_dy_or_of_what_was_normalized(spec, rng):
+    x, dy, backward, arguments = problem(spec, (9, 20, 7, 7), np.float32, rng, "gelu", residual=True)
+    expected = run(spec.kernels, x, dy, arguments, backward)[1]
+    for place in ("dy", "x"):
+        _, saved = spec.kernels.forward(x.copy(), **copy.deepcopy(arguments))
+        gradient = dy.copy()
+        out = gradient if place == "dy" else saved.x
+        assert_same_bits(spec.kernels.backward(gradient, saved, **backward, out=out), expected)
 
 
 PLAIN = {"x": np.ones((4, 6), np.float32), "normalized_shape": 6}

@@ -234,3 +234,9 @@ def test_bad_input(call, error, message):
     with pytest.raises(error, match=message):
         call()
     assert (X == 1).all()
+
+
+def test_minmax_keeps_nan_where_the_fitted_slice_was_constant():
+    fitted = nk.Range(np.array([1.0, 0.0]), np.array([0.0, 2.0]))
+    y = nk.minmax(np.array([[np.nan, 1.0], [5.0, np.nan]]), statistics=fitted)
+    np.testing.assert_array_equal(y, [[np.nan, 0.5], [0.0, np.nan]])

@@ -41,7 +41,7 @@ def test_rows_are_those_of_the_public_functions(shape, dtype, rng):
     y = np.empty_like(x)
     layer_norms(x, weight, bias, 1e-5, y)
     assert_same_bits(y, nk.layer_norm(x, shape[1], weight, bias))
-    rms_norms(x, weight, np.zeros_like(bias), 1e-6, y)
+    rms_norms(x, weight, None, 1e-6, y)
     assert_same_bits(y, nk.rms_norm(x, shape[1], weight, 1e-6))
 
 
@@ -124,8 +124,41 @@ def test_what_is_not_contiguous_or_too_short_is_an_error():
         jit.channel_moments(np.ones((2, 3, 4))[:, :, ::2], 0)
     with pytest.raises(ValueError, match="shape of x"):
         jit.channel_sums(np.ones((2, 3, 4)), np.ones((2, 3, 5)), 0, 0.0, 1.0)
+    one_row(x[:1], x[::2][:1], x[:1], x[6:])  # one element is contiguous whatever its stride
     with pytest.raises(ValueError, match="at least one element"):
         one_row(x[:0], x[:6], x[:6], x[6:])
+
+
+def readonly(a):
+    a.flags.writeable = False
+    return a
+
+
+X = np.arange(8.0)
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "message"),
+    [
+        (jit.standardize, (X, 0.0, 1.0, X.astype(np.float32)), "must have the dtype and axes of x"),
+        (jit.standardize, (X, 0.0, 1.0, readonly(X.copy())), "must not be read-only"),
+        (jit.layer_norm, (X, X.astype(np.float32), X, 0.0, X), "must have the dtype"),
+        (jit.moments, (np.arange(8, dtype=np.int16),), "float32 or float64"),
+        (jit.moments, (X.reshape(2, 4),), "one-dimensional"),
+        (jit.moments, ([1.0, 2.0],), "x must be a one-dimensional array"),
+        (jit.channel_moments, (X, 0), "outer, channels, inner"),
+        (jit.channel_moments, (X.reshape(2, 2, 2), 1.5), "c must be an integer"),
+        (
+            jit.normalize_channel,
+            (X.reshape(2, 2, 2), 0, 0.0, 1.0, 1.0, 0.0, X),
+            "must have the dtype and axes",
+        ),
+    ],
+)
+def test_types_are_checked_when_code_is_compiled(function, arguments, message):
+    """Never later: what is written through a pointer of another type is written beside the array."""
+    with pytest.raises(numba.TypingError, match=message):
+        function(*arguments)
 
 
 def test_the_docstring():

@@ -19,7 +19,7 @@ from .check import Mismatch
 from .machine import machine
 from .presets import presets
 from .run import BASELINES, Plan, fitting, memory_text, run
-from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select
+from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select, takes
 from .table import show
 from .torch_baseline import WorkerEnded, available
 
@@ -74,7 +74,12 @@ _file_option = partial(click.option, type=click.Path(), callback=_file, metavar=
 @click.option("--batch", "batches", multiple=True, type=int, help="N, or how many times a preset's rows.")
 @click.option("--dtype", "dtypes", multiple=True, help="float32 (default), float64, float16, bfloat16.")
 @click.option("--layout", default=LAYOUTS[0], show_default=True, help="Or channels_last: NHWC in memory.")
-@click.option("--fuse", "fuses", multiple=True, help="residual, residual+sum, relu, residual+relu, ...")
+@click.option(
+    "--fuse",
+    "fuses",
+    multiple=True,
+    help="residual, residual+sum, an activation (relu, sigmoid, silu, gelu), or residual+relu, ...",
+)
 @click.option("--threads", type=int, help="Threads of the kernels and of the copy; default all.")
 @click.option("--baseline", default=BASELINES[0], show_default=True, help=f"{', '.join(BASELINES)}.")
 @click.option("--quick", is_flag=True, help="Few small cases, few repetitions.")
@@ -220,6 +225,8 @@ def compile_(
 def list_() -> None:
     """The norms there are, and the presets with their shapes."""
     _say(f"norms: {', '.join(NORMS)}")
+    for op in NORMS:
+        _say(f"  {op} can be fused with {takes(op)}")
     for preset in presets():
         batch = "" if len(preset.layers[0].sizes) == 2 else f", batch {preset.batch}"
         _say(f"{preset.op}  {preset.name}{batch}")

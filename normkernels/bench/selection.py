@@ -90,7 +90,7 @@ def select(options: Selection) -> list[Case]:
         for fuse in options.fuses or ("",)
         for pass_ in options.passes or PASSES
         for dtype in options.dtypes or ("float32",)
-        if fusible(t.op, fuse)
+        if fusible(t.op, fuse) and (pass_ == "forward" or fuse != "residual")  # whose backward fuses nothing
     ]
     return list(dict.fromkeys(cases))
 
@@ -109,12 +109,12 @@ def check_fuses(fuses: Sequence[str], ops: Sequence[str]) -> None:
         rest = set(words) - set(activations)
         if len(activations) > 1 or len(set(words)) < len(words) or not rest <= {"residual", "sum"}:
             names = f"residual, sum and one of {', '.join(ACTIVATIONS)}"
-            raise BadOption(f"--fuse must be {names}, joined by +, got {fuse}")
+            raise BadOption(f"--fuse must be {names}, joined by +, got {fuse!r}")
         if "sum" in words and "residual" not in words:
             raise BadOption(f"--fuse sum needs residual, got {fuse}")
         for op in ops:
             if not fusible(op, fuse):
-                raise BadOption(f"--fuse must be what the norm takes, got {fuse} for {op}")
+                raise BadOption(f"--fuse must be what {op} takes, {takes(op)}, got {fuse!r}")
 
 
 def _able_to_fuse(options: Selection) -> tuple[str, ...]:
@@ -122,6 +122,13 @@ def _able_to_fuse(options: Selection) -> tuple[str, ...]:
     check_fuses(options.fuses, options.ops)
     named = tuple(options.ops) or tuple(NORMS)
     return tuple(op for op in named if any(fusible(op, fuse) for fuse in options.fuses or ("",)))
+
+
+def takes(op: str) -> str:
+    """What can be fused with a norm."""
+    spec = NORMS[op]
+    words = {"before": ["residual", "sum"], "after": ["residual"], None: []}[spec.residual]
+    return " ".join([*words, *(ACTIVATIONS if spec.activation else [])]) or "nothing"
 
 
 def fusible(op: str, fuse: str) -> bool:

@@ -26,17 +26,16 @@ def show(results: Results, console: Console) -> None:
     for title, rows in groups(results.rows, group_title):
         console.print(_table(title, rows, baseline))
     console.print(caption(results))
-    console.print(
-        "× 6: a model has 6 such layers, and the mean counts them all. "
-        "p10–p90: tenth and ninetieth percentile of the time, in its unit."
-    )
+    if any(row.case.count > 1 for row in results.rows):
+        console.print("× 6: a model has 6 such layers, and the mean counts them all.")
+    console.print("p10–p90: tenth and ninetieth percentile of the time, in its unit.")
     console.print(
         "of copy: bytes that must move (2 tensors forward, 3 backward, and what is fused) per second, as a "
         "fraction of a large copy; ◀ is the lowest of a table. Tensors of 64 KB and less stay in cache and "
         "have none. into out: the same, into an array of the caller."
     )
     if baseline == "steps":
-        console.print("vs steps: the norm, and beside it what is fused in sweeps of its own.")
+        console.print("vs steps: the norm's kernel alone, then sweeps as fast for residual and activation.")
     if baseline == "PyTorch":
         console.print("vs PyTorch: ratio of the fractions of copy, each library in its own process.")
     for case in results.skipped:

@@ -42,15 +42,22 @@ def _constant(single: float, double: float) -> Any:
     return _polynomial([single], [double])
 
 
-@intrinsic
-def _where_negative(typingctx: Any, x: Any, a: Any, b: Any) -> Any:
-    """a where x < 0, else b"""
+def _where(comparison: str, ordered: bool) -> Any:
+    """A function (x, a, b) of vectors: a where x compares so with 0, else b."""
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        negative = builder.fcmp_ordered("<", args[0], ir.Constant(args[0].type, None))
-        return builder.select(negative, args[1], args[2])
+    @intrinsic
+    def value(typingctx: Any, x: Any, a: Any, b: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+            compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
+            return builder.select(compare(comparison, args[0], ir.Constant(args[0].type, None)), *args[1:])
 
-    return x(x, x, x), codegen
+        return x(x, x, x), codegen
+
+    return value
+
+
+_where_negative = _where("<", ordered=True)
+_where_positive_or_nan = _where(">", ordered=False)
 
 
 @intrinsic
@@ -163,7 +170,7 @@ def activation(z, kind):
 def slope(z, dy, kind):
     """dy times the derivative of the activation at z."""
     if kind == RELU:
-        return _where_negative(-z, dy, _ZERO(z))
+        return _where_positive_or_nan(z, dy, _ZERO(z))
     if kind == SIGMOID:
         s, t = _sigmoids(z)
         return dy * s * t

@@ -21,9 +21,12 @@ from .vectors import as_element, fence, offset, pointer
 @kernel
 def forward(
     x, rows, groups, channels, inner, block, divisor, weight, bias, kind, centred, eps, constants,
-    y, mean, rstd, stream,
+    y, mean, rstd, var, stream,
 ):  # fmt: skip
-    """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor; `block` rows are one piece of work."""
+    """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor; `block` rows are one piece of work.
+
+    var, which only running statistics need, may be rstd.
+    """
     cols = channels * inner
     for b in prange(-(-rows // block)):
         for i in range(b * block, min((b + 1) * block, rows)):
@@ -32,7 +35,8 @@ def forward(
                 mean[i], m2 = row_moments(offset(pointer(x), i * cols), cols)
             else:
                 mean[i], m2 = 0.0, row_squares(offset(pointer(x), i * cols), cols)
-            rstd[i] = reciprocal_sd(m2 / divisor, eps)
+            var[i] = m2 / divisor
+            rstd[i] = reciprocal_sd(var[i], eps)
             for j in range(channels):
                 c, k = i % groups * channels + j, i * cols + j * inner
                 forward_constants(pointer(x), mean[i], rstd[i], weight[c], bias[c], a, 1)

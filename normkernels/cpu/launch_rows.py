@@ -12,8 +12,6 @@ from .run import FEW, PIECE, kind, parameter, run, streams
 
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
 PARTIALS = 32
-# Blocks of rows in a forward that adds a residual: each keeps the sum of one batch at a time.
-SUMS = 64
 # Elements of a run below which every element of a sample gets a weight of its own.
 SHORT_RUN = 32
 
@@ -36,27 +34,30 @@ def row_forward(
     activation: str | None = None,
     residual: Array | None = None,
     total: Array | None = None,
+    var: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write y, and x + residual to total; mean and rstd."""
+    """Write y, x + residual to total, and var, where they are wanted; mean and rstd."""
     n = plan.cols
     mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
+    if var is None:
+        var = rstd
     weight, bias = _parameters(plan, weight, bias)
     stream = streams(y, n)
     if n > PIECE and plan.rows < (threads or numba.get_num_threads()):  # the same bits as below
         run(
             rows.forward_tiles, plan.nbytes, threads,
             x, residual, plan.rows, n, weight, bias, plan.period, kind(activation), plan.centred, eps,
-            np.empty((plan.rows, -(-n // TILE), 4)), total, y, mean, rstd, stream,
+            np.empty((plan.rows, -(-n // TILE), 4)), total, y, mean, rstd, var, stream,
         )  # fmt: skip
         return mean, rstd
     block, scratch = 1 + PIECE // n, None
     if residual is not None:
-        block = max(block, -(-plan.rows // SUMS))
-        scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n), x.dtype)
+        block = max(block, -(-plan.rows // (threads or numba.get_num_threads())))  # one for each thread
+        scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n, 1), x.dtype)
     run(
         rows.forward, plan.nbytes, threads,
         x, residual, plan.rows, n, block, weight, bias, plan.period, kind(activation), plan.centred, eps,
-        scratch, total, y, mean, rstd, stream,
+        scratch, total, y, mean, rstd, var, stream,
     )  # fmt: skip
     return mean, rstd
 
@@ -95,7 +96,7 @@ def row_backward(
     run(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, weight, bias if fused else None, plan.period, kind(activation),
-        np.empty(blocks * rows.scratch_width.py_func(n), dtype) if fused else None, dsum, plan.centred,
+        np.empty(blocks * rows.scratch_width.py_func(n, 2), dtype) if fused else None, dsum, plan.centred,
         mean, rstd, dx, scalars, sums, partials, streams(dx, n),
     )  # fmt: skip
     return partials[0, 0], partials[0, 1]
@@ -121,19 +122,21 @@ def group_forward(
     y: Array,
     threads: int | None,
     activation: str | None = None,
+    var: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write y; mean and rstd of every row."""
+    """Write y, and var, where it is wanted; mean and rstd of every row."""
     n, dtype = plan.inner, plan.layout.arithmetic
     if n < SHORT_RUN and plan.centred:
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
-        return row_forward(_as_rows(plan), x, weight, bias, eps, y, threads, activation)
+        return row_forward(_as_rows(plan), x, weight, bias, eps, y, threads, activation, var=var)
     mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
     weight = parameter(weight, plan.parameters, 1.0, dtype)
     bias = parameter(bias, plan.parameters, 0.0, dtype)
     run(
         groups.forward, plan.nbytes, threads,
         x, plan.rows, plan.groups, plan.channels, n, 1 + PIECE // plan.cols, plan.divisor, weight, bias,
-        kind(activation), plan.centred, eps, np.empty((plan.rows, 5), dtype), y, mean, rstd, streams(y, n),
+        kind(activation), plan.centred, eps, np.empty((plan.rows, 5), dtype), y, mean, rstd,
+        rstd if var is None else var, streams(y, n),
     )  # fmt: skip
     return mean, rstd
 

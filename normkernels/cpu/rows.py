@@ -51,20 +51,23 @@ SINGLE = 256, 1024
 
 
 @primitive
-def scratch_width(cols):
-    """Elements of scratch memory for a block."""
-    return max(2 * cols, BATCH)
+def scratch_width(cols, rows):
+    """Elements of scratch memory for a block of which so many rows are taken together."""
+    return max(rows * cols, BATCH)
 
 
 @kernel
 def forward(
     x, residual, rows, cols, block, weight, bias, period, kind, centred, eps, scratch, total, y, mean, rstd,
-    stream,
+    var, stream,
 ):  # fmt: skip
-    """y = act((x + residual - mean) * rstd * weight + bias); `block` rows are one piece of work."""
+    """y = act((x + residual - mean) * rstd * weight + bias); `block` rows are one piece of work.
+
+    var, which nobody else needs, may be rstd.
+    """
     batch = max(1, BATCH // cols)
     for b in prange((rows + block - 1) // block):
-        end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols))
+        end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols, 1))
         for first in range(b * block, end, batch):
             last, k = min(first + batch, end), first * cols
             h = add_residual(
@@ -74,11 +77,12 @@ def forward(
             for i in range(first, last):
                 row = offset(h, (i - first) * cols)
                 if centred:
-                    mean[i], rstd[i] = row_moments(row, cols)
+                    mean[i], var[i] = row_moments(row, cols)
                 else:
-                    mean[i], rstd[i] = 0.0, row_squares(row, cols)
+                    mean[i], var[i] = 0.0, row_squares(row, cols)
             for i in range(first, last):
-                rstd[i] = reciprocal_sd(rstd[i] / cols, eps)
+                var[i] /= cols
+                rstd[i] = reciprocal_sd(var[i], eps)
             for i in range(first, last):
                 row, y_row = offset(h, (i - first) * cols), offset(pointer(y), i * cols)
                 k = i % period * cols if period > 1 else 0
@@ -90,7 +94,8 @@ def forward(
 
 @kernel
 def forward_tiles(
-    x, residual, rows, cols, weight, bias, period, kind, centred, eps, partials, total, y, mean, rstd, stream
+    x, residual, rows, cols, weight, bias, period, kind, centred, eps, partials, total, y, mean, rstd, var,
+    stream,
 ):  # fmt: skip
     """As `forward`; partials: (rows, tiles, 4) in float64."""
     tiles = -(-cols // TILE)
@@ -111,7 +116,8 @@ def forward_tiles(
             mean[i] = m2 = 0.0
             for t in range(tiles):
                 m2 += partials[i, t, 3]
-        rstd[i] = reciprocal_sd(m2 / cols, eps)
+        var[i] = m2 / cols
+        rstd[i] = reciprocal_sd(var[i], eps)
     for p in prange(rows * tiles):
         i, c = p // tiles, p % tiles * TILE
         start, k, n = i * cols + c, i % period * cols + c, min(TILE, cols - c)
@@ -143,7 +149,7 @@ def backward(
         start, end = b * block, min((b + 1) * block, rows)
         dweight, partial = offset(pointer(sums), 2 * b * width), offset(pointer(partials), 2 * b * width)
         clear(dweight, partial, 2 * width)
-        own = offset(pointer(scratch), b * scratch_width(cols))
+        own = offset(pointer(scratch), b * scratch_width(cols, 2))
         for chunk in range(start, end, FLUSH):
             stop = min(chunk + FLUSH, end)
             for first in range(chunk, stop, batch):

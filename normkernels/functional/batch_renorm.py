@@ -145,7 +145,7 @@ def batch_renorm_backward(
     -------
     Grads, or ResidualGrads after a residual
         dx, dweight, dbias; None for a parameter that was not given. Without an activation dresidual is
-        dy itself, no copy.
+        dy itself, and a copy of it only where `out` takes its place.
 
     Raises
     ------

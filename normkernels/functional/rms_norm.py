@@ -94,7 +94,8 @@ def rms_norm_forward(
     y : array
     saved : Saved
         What `rms_norm_backward` takes. ``saved.x`` is what was normalized, x itself or the sum with
-        residual (in `sum_out` where that is given): do not change it in between.
+        residual (in `sum_out` where that is given): do not change it in between. A residual stream that is
+        updated in place by the next layer loses what this layer's backward needs.
 
     Raises
     ------

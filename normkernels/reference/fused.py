@@ -40,7 +40,7 @@ def _density(z: Array) -> Array:
 
 # The activation, and its slope.
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
-    "relu": (lambda z: np.maximum(z, 0), lambda z: (z > 0).astype(z.dtype)),
+    "relu": (lambda z: np.maximum(z, 0), lambda z: np.where(z <= 0, z.dtype.type(0), z.dtype.type(1))),
     "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
     "silu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z))),
     "gelu": (lambda z: z * _phi(z), lambda z: _phi(z) + z * _density(z)),
@@ -83,7 +83,7 @@ class Steps(NamedTuple):
             x = self.elementwise.add(x, residual, sum_out)
         z, saved = self.norm_forward(x, *args, **kwargs)
         if residual is not None and not self.first:
-            z = self.elementwise.add(z, residual, z)
+            z = self.elementwise.add(z, residual)
         y = z if activation is None else self.elementwise.activate(z, activation)
         return y, Saved(saved, z, activation, residual is not None)
 

@@ -56,14 +56,13 @@ def test_one_value_per_channel_cannot_train(shape):
 
 
 @pytest.mark.parametrize("shape", [(2, 1, 4), (2, 1, 4000)], ids=str)
-@pytest.mark.parametrize(("size", "eps"), [(1e200, 1e-5), (1e-9, 1e-5), (0.0, 0.0), (0.0, 1e-5)])
+@pytest.mark.parametrize(("size", "eps"), [(1e150, 1e-5), (1e-9, 1e-5), (0.0, 0.0), (0.0, 1e-5)])
 def test_running_var_of_instance_norm_is_the_variance_itself(shape, size, eps):
-    """Not what can be had back from rstd, which has lost it beside eps, or to overflow."""
+    """Not what can be had back from rstd, which has lost it beside eps."""
     x = size * np.random.default_rng(0).standard_normal(shape)
     mean, var = np.zeros(1), np.zeros(1)
     nk.instance_norm(x, mean, var, momentum=1.0, eps=eps)
-    with np.errstate(over="ignore"):
-        np.testing.assert_allclose(var, x.var(-1, ddof=1).mean(0), rtol=1e-13)
+    np.testing.assert_allclose(var, x.var(-1, ddof=1).mean(0), rtol=1e-13)
 
 
 @pytest.mark.parametrize("training", [True, False])

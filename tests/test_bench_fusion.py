@@ -61,6 +61,11 @@ def test_fused_cases_are_checked_and_measured(case: Case) -> None:
     assert row.ratio > 0
 
 
+def test_relu_is_not_asked_at_its_kink() -> None:
+    inputs = make_inputs(Case("layer_norm", "backward", (2000, 500), fuse="residual+relu"))
+    assert 0 < (inputs.dy == 0).sum() < 100
+
+
 def test_check_finds_a_wrong_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case("layer_norm", "forward", (7, 33), fuse="residual+sum")
     inputs = make_inputs(case)

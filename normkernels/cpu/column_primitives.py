@@ -58,26 +58,48 @@ def _affine(x, i, n, stride, constants, residual):
 
 @step
 def _gradient_of_affine(dy, x, i, n, stride, affine, residual, kind, dz):
-    """dy, or what remains of it before the activation, which then goes to dz"""
+    """dy, or what remains of it before the activation, which goes to dz, where there is one"""
     d = fetch(dy, i, n, as_element(x, 0.0))
     if kind is not None:
         d = slope(_affine(x, i, n, stride, affine, residual), d, kind)
+    if dz is not None:
         put(dz, i, n, d, False)
     return d
 
 
 @primitive
-def column_dots(dy, x, rows, stride, count, constants, affine, residual, kind, dz, sums):
+def columns_slope(dy, x, n, stride, affine, residual, kind, dz):
+    """dz = dy * act'(z) for one row"""
+    i = 0
+    while i + lanes(x) <= n:
+        _gradient_of_affine(dy, x, i, None, stride, affine, residual, kind, dz)
+        i += lanes(x)
+    if i < n:
+        _gradient_of_affine(dy, x, i, n - i, stride, affine, residual, kind, dz)
+
+
+@step
+def _add_column_dot(d, x, hi, r, s, q):
+    return s + d, fma((x - hi) * r, d, q)
+
+
+@primitive
+def column_dots(dy, x, rows, stride, count, constants, affine, residual, kind, sums):
     """Sums of dy * (x - hi) * r and of dy for `count` columns; constants, sums: two rows, `stride` apart."""
     zero = as_element(x, 0.0)
     hi, r = load_part(constants, 0, count, zero), load_part(constants, stride, count, zero)
     s = zeros(x)
     q = zeros(x)
-    for k in range(0, rows * stride, stride):
-        dy_row, x_row, residual_row = offset(dy, k), offset(x, k), offset(residual, k)
-        d = _gradient_of_affine(dy_row, x_row, 0, count, stride, affine, residual_row, kind, offset(dz, k))
-        s = s + d
-        q = fma((load_part(x_row, 0, count, zero) - hi) * r, d, q)
+    if kind is None:
+        for k in range(0, rows * stride, stride):
+            d, value = load_part(dy, k, count, zero), load_part(x, k, count, zero)
+            s, q = _add_column_dot(d, value, hi, r, s, q)
+    else:
+        scale, shift = fetch(affine, stride, count, zero), fetch(affine, 2 * stride, count, zero)
+        for k in range(0, rows * stride, stride):
+            d, value = load_part(dy, k, count, zero), load_part(x, k, count, zero)
+            d = slope(plus(fma(value - hi, scale, shift), residual, k, count), d, kind)
+            s, q = _add_column_dot(d, value, hi, r, s, q)
     store_part(sums, 0, count, q)
     store_part(sums, stride, count, s)
 

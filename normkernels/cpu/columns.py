@@ -6,8 +6,8 @@ larger than the cache is therefore read twice: the columns of one channel share 
 with other channels, so no channel is ever in the cache alone.
 
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
-follows. In their backward `affine` has the room of `constants`, and dz, which lies between the two passes, is
-kept in `dz`, as large as x, and copied to `dresidual`.
+follows. In their backward `affine` has the room of `constants`, and both passes form dz: memory to keep it in
+costs more than the slopes. `dz` has room for a row for each piece of work, which is copied to `dresidual`.
 """
 
 import numpy as np
@@ -21,6 +21,7 @@ from .column_primitives import (
     column_spread,
     columns_gradient,
     columns_normalize,
+    columns_slope,
 )
 from .fusion import first_of
 from .jit import kernel, primitive
@@ -58,7 +59,7 @@ def _moments_piece(x, k, rows, cols, scratch, partials):
 
 
 @primitive
-def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, dz, scratch, partials):
+def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials):
     """Dots of COLS columns of one tile."""
     blocks = -(-cols // COLS)
     t, start = k // blocks, k % blocks * COLS
@@ -68,7 +69,7 @@ def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, dz, scr
         column_dots(
             offset(pointer(dy), j), offset(pointer(x), j), n, cols, min(lanes(pointer(x)), end - c),
             offset(pointer(constants), c), offset(pointer(affine), c), offset(pointer(residual), j), kind,
-            offset(pointer(dz), j), offset(pointer(scratch), 2 * t * cols + c),
+            offset(pointer(scratch), 2 * t * cols + c),
         )  # fmt: skip
     for c in range(start, end):
         partials[c, t, 0], partials[c, t, 1] = scratch[t, 0, c], scratch[t, 1, c]
@@ -151,7 +152,7 @@ def backward(
         a, z = offset(pointer(constants), c), offset(pointer(affine), c)
         dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, cols)
     for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
-        _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, dz, scratch, partials)
+        _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials)
     for c in prange(cols):
         a = offset(pointer(constants), c)
         finish_dots(
@@ -162,9 +163,13 @@ def backward(
     for b in prange(-(-rows // block)):
         for i in range(b * block, min((b + 1) * block, rows)):
             k = i * cols
+            dy_row, x_row, own = offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(dz), b * cols)
+            if kind is not None:
+                residual_row = offset(pointer(residual), k)
+                columns_slope(dy_row, x_row, cols, cols, pointer(affine), residual_row, kind, own)
             columns_gradient(
-                first_of(offset(pointer(dz), k), offset(pointer(dy), k)), offset(pointer(x), k), cols, cols,
-                pointer(constants), training, offset(pointer(dx), k), offset(pointer(dresidual), k), stream,
+                first_of(own, dy_row), x_row, cols, cols, pointer(constants), training,
+                offset(pointer(dx), k), offset(pointer(dresidual), k), stream,
             )  # fmt: skip
         if stream:
             fence()

@@ -223,11 +223,14 @@ def channel_backward(
     statistics = weight, bias, kind(activation), mean, rstd, training
     sums = dweight, dbias
     if n == 1:
-        affine = None if activation is None else _constants(plan)
+        affine = dz = None
+        if activation is not None:
+            pieces = -(-plan.outer // (1 + columns.PIECE // c))
+            affine, dz = _constants(plan), np.empty(pieces * c, dtype)
         run(
             columns.backward, plan.nbytes, threads,
             dy, x, residual, plan.outer, c, *statistics, _scratch(plan, 2), _partials(plan, 2),
-            _constants(plan), affine, *_whole(plan, activation, dx, dresidual), *sums, streams(dx, c),
+            _constants(plan), affine, dz, dx, dresidual, *sums, streams(dx, c),
         )  # fmt: skip
     elif _short(plan):
         block = _block(plan, tensors)

@@ -120,7 +120,7 @@ def bench(
     used = _threads(threads)
     _check_baseline(baseline, dtypes, fuses)
     outputs.check(paths)
-    fit, skipped = fitting(cases)
+    fit, skipped = fitting(cases, baseline)
     if not fit:
         raise BadOption(f"a case must fit into the memory available, got {memory_text(skipped[0])}")
 

@@ -12,9 +12,9 @@ import math
 import numpy as np
 from numba import prange
 
+from .fusion import copy_run
 from .jit import kernel, primitive
-from .primitives import put, streamed_head
-from .vectors import as_element, element, fence, lanes, load, load_part, offset, pointer
+from .vectors import as_element, element, fence, offset, pointer
 
 # Elements taken through all steps together: three arrays of them stay in L1.
 TILE = 1024
@@ -69,27 +69,13 @@ def _power(r, n, beta, p):
 
 
 @primitive
-def _deliver(values, n, y, stream):
-    """y = values"""
-    zero = as_element(y, 0.0)
-    i = streamed_head(y, n, stream)
-    if i > 0:
-        put(y, 0, i, load_part(values, 0, i, zero), stream)
-    while i + lanes(y) <= n:
-        put(y, i, None, load(values, i), stream)
-        i += lanes(y)
-    if i < n:
-        put(y, i, n - i, load_part(values, i, n - i, zero), stream)
-
-
-@primitive
 def _forward_tile(x, start, n, size, stride, before, after, settings, r, p, y, stream):
     """y = x * r ** beta"""
     _reciprocals(x, start, n, size, stride, before, after, settings, r)
     _power(r, n, settings[2], p)
     for i in range(n):
         p[i] = element(x, start + i) * p[i]
-    _deliver(p, n, offset(y, start), stream)
+    copy_run(p, n, offset(y, start), stream)
 
 
 @kernel
@@ -124,7 +110,7 @@ def _gradient_tile(x, t, start, n, size, stride, before, after, slope, sums, g, 
     _window_sums(t, start, n, size, stride, before, after, sums)
     for i in range(n):
         sums[i] = g[i] - slope * element(x, i) * sums[i]
-    _deliver(sums, n, dx, stream)
+    copy_run(sums, n, dx, stream)
 
 
 @primitive

@@ -37,26 +37,29 @@ def row_norm(
     eps = _validate.eps(eps)
     activation = _validate.activation(activation)
     _validate.threads(threads)
-    if residual is None and sum_out is not None:
-        raise ValueError("sum_out must be None without a residual, got an array")
-    inputs, parameters = [x], [weight, bias]
+    same: tuple[Array, ...] = (x,)
+    read: tuple[Array | None, ...] = (weight, bias)
+    h, flat_residual, flat_sum = x, None, None
     if residual is not None:
         residual = _validate.beside(residual, "residual", x)
-        inputs.append(residual)
-    held = keep and residual is None
-    y, flat = target(plan.layout, x, out, [] if held else inputs, [*parameters, x if held else None])
-    h, flat_sum = x, None
+        same, flat_residual = (x, residual), plan.layout.flat(residual)
+    elif sum_out is not None:
+        raise ValueError("sum_out must be None without a residual, got an array")
+    elif keep:
+        same, read = (), (weight, bias, x)
+    y, flat = target(plan.layout, x, out, same, read)
     if residual is not None and (keep or sum_out is not None):
-        h, flat_sum = target(plan.layout, x, sum_out, inputs, [*parameters, out], "sum_out")
+        h, flat_sum = target(plan.layout, x, sum_out, same, (*read, out), "sum_out")
     if x.size:
         mean, rstd = backend("cpu").row_forward(
-            plan, plan.layout.flat(x), weight, bias, eps, flat, threads, activation,
-            None if residual is None else plan.layout.flat(residual), flat_sum,
-        )  # fmt: skip
+            plan, plan.layout.flat(x), weight, bias, eps, flat, threads, activation, flat_residual, flat_sum
+        )
     else:
         mean = rstd = np.empty(0)
-    h = delivered(h, sum_out)
-    saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, summed=residual is not None)
+    summed = residual is not None
+    if summed:
+        h = delivered(h, sum_out)
+    saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
     return delivered(y, out), saved
 
 
@@ -66,15 +69,16 @@ def row_norm_backward(
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads)
     plan, x, weight = saved.plan, saved.x, saved.weight
-    inputs = [dy, x]
+    same: tuple[Array, ...] = (dy, x)
+    flat_dsum = None
     if dsum is not None:
         dsum = _validate.beside(dsum, "dsum", x)
-        inputs.append(dsum)
-    dx, flat = target(plan.layout, x, out, inputs, (weight, saved.bias))
+        same, flat_dsum = (dy, x, dsum), plan.layout.flat(dsum)
+    dx, flat = target(plan.layout, x, out, same, (weight, saved.bias))
     if x.size:
         sums = backend("cpu").row_backward(
             plan, plan.layout.flat(dy), plan.layout.flat(x), saved.mean, saved.rstd, weight, saved.bias,
-            flat, threads, saved.activation, None if dsum is None else plan.layout.flat(dsum),
+            flat, threads, saved.activation, flat_dsum,
         )  # fmt: skip
     else:
         sums = np.zeros((2, plan.cols))

@@ -10,13 +10,12 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 from numba.core import event
 
-from .._layout import ACTIVATIONS
 from ..cpu.jit import KERNELS
 from ..norms import NORMS
+from .cases import Case
+from .inputs import make_inputs
 from .machine import machine
 from .selection import fusible
 
@@ -55,27 +54,23 @@ def compile_all(ops: Sequence[str], dtypes: Sequence[str], fuses: Sequence[str] 
                     continue
                 with _listening() as seconds:
                     for shape in (shape for sizes in SHAPES for shape in sizes):
-                        _call(op, shape, ml_dtypes.finfo(dtype).dtype, fuse.split("+"))
+                        _call(op, shape, dtype, fuse)
                 compiled += [Compiled(*kernel, dtype, fuse, s) for kernel, s in seconds.items()]
     return compiled
 
 
-def _call(op: str, shape: tuple[int, ...], dtype: Any, fused: Sequence[str]) -> None:
+def _call(op: str, shape: tuple[int, ...], dtype: str, fuse: str) -> None:
     spec = NORMS[op]
     if spec.family == "channels" and math.prod(shape) == shape[1]:
         return  # one value per channel cannot train
     shape = (*shape, *[2] * (spec.min_ndim - len(shape)))
-    x = np.ones(shape, dtype)
-    arguments = spec.arguments(shape, dtype, np.random.default_rng(0))
-    for name in set(fused).intersection(ACTIVATIONS):
-        arguments["activation"] = name
-    if "residual" in fused:
-        arguments["residual"] = x
-    _, saved = spec.kernels.forward(x, **arguments)
-    spec.kernels.backward(x, saved, **({"dsum": x} if "sum" in fused else {}))
-    spec.kernels.call(x, **arguments)
+    inputs = make_inputs(Case(op, "forward", shape, dtype, fuse=fuse))
+    arguments = inputs.arguments | inputs.beside_x
+    _, saved = spec.kernels.forward(inputs.x, **arguments)
+    spec.kernels.backward(inputs.dy, saved, **inputs.beside_dy)
+    spec.kernels.call(inputs.x, **arguments)
     if op in EVALUATION:
-        spec.kernels.call(x, **{**arguments, EVALUATION[op]: False})
+        spec.kernels.call(inputs.x, **{**arguments, EVALUATION[op]: False})
 
 
 @contextmanager

@@ -34,14 +34,14 @@ def delivered(result: Array, out: Any) -> Array:
     return out  # type: ignore[no-any-return]
 
 
-def grads(saved: Saved, dx: Array, dweight: Array, dbias: Array) -> Grads:
+def grads(saved: Saved, dx: Array, dweight: Array, dbias: Array | None) -> Grads:
     """The gradients in the shapes and dtypes of what they belong to."""
     weight, bias = saved.weight, saved.bias
     with np.errstate(over="ignore"):  # as y and dx become inf without a warning
         return Grads(
             dx,
             None if weight is None else dweight.astype(weight.dtype).reshape(weight.shape),
-            None if bias is None else dbias.astype(bias.dtype),
+            None if bias is None or dbias is None else dbias.astype(bias.dtype).reshape(bias.shape),
         )
 
 

@@ -83,6 +83,5 @@ def row_norm_backward(
     else:
         sums = np.zeros((2, plan.cols))
     dx = delivered(dx, out)
-    dweight, dbias = (s.reshape(plan.parameter_shape) for s in sums)
-    result = grads(saved, dx, dweight, dbias)
+    result = grads(saved, dx, *sums)
     return ResidualGrads(*result, dx) if saved.summed else result

@@ -79,32 +79,6 @@ def columns_slope(dy, x, n, stride, affine, residual, kind, dz):
 
 
 @step
-def _add_column_dot(d, x, hi, r, s, q):
-    return s + d, fma((x - hi) * r, d, q)
-
-
-@primitive
-def column_dots(dy, x, rows, stride, count, constants, affine, residual, kind, sums):
-    """Sums of dy * (x - hi) * r and of dy for `count` columns; constants, sums: two rows, `stride` apart."""
-    zero = as_element(x, 0.0)
-    hi, r = load_part(constants, 0, count, zero), load_part(constants, stride, count, zero)
-    s = zeros(x)
-    q = zeros(x)
-    if kind is None:
-        for k in range(0, rows * stride, stride):
-            d, value = load_part(dy, k, count, zero), load_part(x, k, count, zero)
-            s, q = _add_column_dot(d, value, hi, r, s, q)
-    else:
-        scale, shift = fetch(affine, stride, count, zero), fetch(affine, 2 * stride, count, zero)
-        for k in range(0, rows * stride, stride):
-            d, value = load_part(dy, k, count, zero), load_part(x, k, count, zero)
-            d = slope(plus(fma(value - hi, scale, shift), residual, k, count), d, kind)
-            s, q = _add_column_dot(d, value, hi, r, s, q)
-    store_part(sums, 0, count, q)
-    store_part(sums, stride, count, s)
-
-
-@step
 def _add_moments(x, i, n, rows, stride, sums):
     zero = as_element(x, 0.0)
     pivot = fetch(sums, i, n, zero)

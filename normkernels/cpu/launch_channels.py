@@ -229,7 +229,7 @@ def channel_backward(
             affine, dz = _constants(plan), np.empty(pieces * c, dtype)
         run(
             columns.backward, plan.nbytes, threads,
-            dy, x, residual, plan.outer, c, *statistics, _scratch(plan, 2), _partials(plan, 2),
+            dy, x, residual, plan.outer, c, *statistics, _scratch(plan, 4), _partials(plan, 2),
             _constants(plan), affine, dz, dx, dresidual, *sums, streams(dx, c),
         )  # fmt: skip
     elif _short(plan):

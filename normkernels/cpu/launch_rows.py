@@ -74,32 +74,33 @@ def row_backward(
     threads: int | None,
     activation: str | None = None,
     dsum: Array | None = None,
-) -> tuple[Array, Array]:
-    """Write dx + dsum; dweight and dbias in float64, or in the dtype of x."""
+) -> tuple[Array, Array | None]:
+    """Write dx + dsum; dweight and dbias in float64, or in the dtype of x; RMS norm has no dbias."""
     n, width, dtype = plan.cols, plan.period * plan.cols, plan.layout.arithmetic
     weight, bias = _parameters(plan, weight, bias)
     fused = activation is not None
     scalars = np.empty((plan.rows + 1, 5), dtype)
     if n > PIECE and plan.rows < FEW and plan.period == 1:
-        results = _buffers.empty(2 * n, dtype).reshape(2, n)
+        dweight, dbias = np.empty(n, dtype), np.empty(n, dtype) if plan.centred else None
         run(
             rows.backward_tiles, plan.nbytes, threads,
             dy, x, plan.rows, n, weight, bias if fused else None, kind(activation),
             _buffers.empty(x.size, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx, scalars,
-            results, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
+            dweight, dbias, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
         )  # fmt: skip
-        return results[0], results[1]
+        return dweight, dbias
     block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)), plan.period)
     blocks = -(-plan.rows // block)
-    sums = _buffers.empty(2 * blocks * width, dtype).reshape(blocks, 2, width)
-    partials = _buffers.empty(2 * blocks * width, np.dtype(np.float64)).reshape(blocks, 2, width)
+    size, sums = blocks * width, 2 if plan.centred else 1
+    dweight, dbias = _buffers.empty(size, dtype), _buffers.empty(size, dtype) if plan.centred else None
+    partials = _buffers.empty(sums * size, np.dtype(np.float64)).reshape(blocks, sums, width)
     run(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, weight, bias if fused else None, plan.period, kind(activation),
         np.empty(blocks * rows.scratch_width.py_func(n, 2), dtype) if fused else None, dsum, plan.centred,
-        mean, rstd, dx, scalars, sums, partials, streams(dx, n),
+        mean, rstd, dx, scalars, dweight, dbias, partials, streams(dx, n),
     )  # fmt: skip
-    return partials[0, 0], partials[0, 1]
+    return partials[0, 0], partials[0, 1] if plan.centred else None
 
 
 def _as_rows(plan: GroupPlan) -> RowPlan:
@@ -158,7 +159,8 @@ def group_backward(
     if n < SHORT_RUN and plan.centred:
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
         sums = row_backward(_as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
-        return sums[0].reshape(-1, n).sum(1), sums[1].reshape(-1, n).sum(1)
+        dweight, dbias = (s.reshape(-1, n).sum(1) for s in sums if s is not None)
+        return dweight, dbias
     dweight, dbias = np.empty((2, plan.samples, plan.parameters))
     workers, affine, dz = -(-plan.rows // (1 + PIECE // plan.cols)), None, None
     if activation is not None:

@@ -79,13 +79,15 @@ def _add_rows(dy, x, i, n, second, a, b, weight, bias, kind, dz, sums, dweight, 
     """The sums, q and s of two rows, and dweight and dbias plus those of a vector of both rows."""
     zero = as_element(x, 0.0)
     q, s, q_b, s_b = sums
-    w, dw, db = fetch(weight, i, n, zero), fetch(dweight, i, n, zero), fetch(dbias, i, n, zero)
+    w, dw = fetch(weight, i, n, zero), fetch(dweight, i, n, zero)
+    db = zeros(x) if dbias is None else fetch(dbias, i, n, zero)
     q, s, dw, db = _add_row(dy, x, i, n, a, w, weight, bias, kind, dz, q, s, dw, db)
     if second > 0:
         dy, x, dz = offset(dy, second), offset(x, second), offset(dz, second)
         q_b, s_b, dw, db = _add_row(dy, x, i, n, b, w, weight, bias, kind, dz, q_b, s_b, dw, db)
     put(dweight, i, n, dw, False)
-    put(dbias, i, n, db, False)
+    if dbias is not None:
+        put(dbias, i, n, db, False)
     return q, s, q_b, s_b
 
 
@@ -137,15 +139,19 @@ def row_gradient(dy, x, n, scalars, weight, dsum, dx, stream):
 
 
 @primitive
-def clear(sums, partials, n):
+def zero(sums, n):
+    """sums = 0"""
+    if sums is None:
+        return
     for i in range(n):
         sums[i] = as_element(sums, 0.0)
-        partials[i] = 0.0
 
 
 @primitive
 def flush(sums, partials, n):
     """partials += sums, sums = 0"""
+    if sums is None:
+        return
     for i in range(n):
         partials[i] += np.float64(sums[i])
         sums[i] = as_element(sums, 0.0)

@@ -26,13 +26,13 @@ from .primitives import (
 )
 from .row_primitives import (
     add,
-    clear,
     flush,
     normalize_row,
     row_gradient,
     row_moments,
     row_squares,
     rows_sums,
+    zero,
 )
 from .vectors import fence, offset, pointer
 
@@ -135,20 +135,25 @@ def forward_tiles(
 @kernel
 def backward(
     dy, x, rows, cols, block, weight, bias, period, kind, scratch, dsum, centred, mean, rstd, dx, scalars,
-    sums, partials, stream,
+    dweight, dbias, partials, stream,
 ):  # fmt: skip
     """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    scalars: (rows, 5) for hi, lo, rstd, c1, c2. sums: (blocks, 2, period, cols), of at most FLUSH rows at a
-    time, both in the dtype of x. partials: as sums, in float64; the first receives the result.
+    scalars: (rows, 5) for hi, lo, rstd, c1, c2. dweight, dbias (which may be None): (blocks, period, cols),
+    of at most FLUSH rows at a time, all in the dtype of x. partials: (blocks, 2, period, cols) in float64, or
+    1 without dbias; the first receives the result.
     """
     step = 1 if SINGLE[0] < cols <= SINGLE[1] or period > 1 else 2
-    width = period * cols
+    width, sums = period * cols, partials.shape[1]
     batch = max(step, BATCH // cols)
     for b in prange((rows + block - 1) // block):
         start, end = b * block, min((b + 1) * block, rows)
-        dweight, partial = offset(pointer(sums), 2 * b * width), offset(pointer(partials), 2 * b * width)
-        clear(dweight, partial, 2 * width)
+        dw, db = offset(pointer(dweight), b * width), offset(pointer(dbias), b * width)
+        dw_partial = offset(pointer(partials), b * sums * width)
+        db_partial = offset(dw_partial, width)
+        zero(dw, width)
+        zero(db, width)
+        zero(dw_partial, sums * width)
         own = offset(pointer(scratch), b * scratch_width(cols, 2))
         for chunk in range(start, end, FLUSH):
             stop = min(chunk + FLUSH, end)
@@ -165,7 +170,7 @@ def backward(
                         offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
                         offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
                         offset(pointer(bias), k), kind, offset(own, (i - first) * cols),
-                        offset(dweight, k), offset(dweight, width + k),
+                        offset(dw, k), offset(db, k),
                     )  # fmt: skip
                     scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
                     if second:
@@ -177,19 +182,20 @@ def backward(
                         dz, offset(pointer(x), j), cols, offset(pointer(scalars), 5 * i),
                         offset(pointer(weight), k), offset(pointer(dsum), j), offset(pointer(dx), j), stream,
                     )  # fmt: skip
-            flush(dweight, partial, 2 * width)
+            flush(dw, dw_partial, width)
+            flush(db, db_partial, width)
         if stream:
             fence()
     for b in range(1, len(partials)):
-        add(pointer(partials), offset(pointer(partials), 2 * b * width), 2 * width)
+        add(pointer(partials), offset(pointer(partials), b * sums * width), sums * width)
 
 
 @kernel
 def backward_tiles(
-    dy, x, rows, cols, weight, bias, kind, scratch, dsum, centred, mean, rstd, dx, scalars, sums, partials,
-    stream,
+    dy, x, rows, cols, weight, bias, kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight, dbias,
+    partials, stream,
 ):  # fmt: skip
-    """As `backward` with a period of 1; sums: (2, cols) in the dtype of x, the result.
+    """As `backward` with a period of 1; dweight, dbias: (cols,) in the dtype of x, the result.
 
     partials: (tiles, rows, 2) in float64. scratch: as large as x.
     """
@@ -199,15 +205,14 @@ def backward_tiles(
     for t in prange(tiles):
         c, n = t * TILE, min(TILE, cols - t * TILE)
         w, b = offset(pointer(weight), c), offset(pointer(bias), c)
-        dweight = offset(pointer(sums), c)
-        dbias = offset(dweight, cols)
-        for j in range(n):
-            dweight[j] = dbias[j] = 0.0
+        dw, db = offset(pointer(dweight), c), offset(pointer(dbias), c)
+        zero(dw, n)
+        zero(db, n)
         for i in range(rows):
             dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
             a = offset(pointer(scalars), 5 * i)
             dz = offset(pointer(scratch), i * cols + c)
-            dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dz, dweight, dbias)
+            dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dz, dw, db)
             partials[t, i, 0], partials[t, i, 1] = dots[0], dots[1]
     for i in range(rows):
         c1 = c2 = 0.0

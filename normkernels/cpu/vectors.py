@@ -136,6 +136,16 @@ def _widened(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
     return builder.bitcast(builder.shl(builder.zext(value, wide), _constant(wide, 16)), single)
 
 
+def _upper_halves(builder: Any, value: ir.Value) -> ir.Value:
+    """The upper 16 of every 32 bits; one shuffle of two registers where shifts and narrowing take four."""
+    if not isinstance(value.type, ir.VectorType):
+        return builder.trunc(builder.lshr(value, _I32(16)), _I16)
+    count = value.type.count
+    halves = builder.bitcast(value, ir.VectorType(_I16, 2 * count))
+    odd = ir.VectorType(_I32, count)(list(range(1, 2 * count, 2)))
+    return builder.shuffle_vector(halves, ir.Constant(halves.type, ir.Undefined), odd)
+
+
 def _narrowed(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
     """A vector of the arithmetic as it is to be stored."""
     if dtype not in _HALF:
@@ -145,11 +155,12 @@ def _narrowed(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
         return builder.bitcast(builder.fptrunc(value, _retyped(value.type, ir.HalfType())), short)
     wide = _retyped(value.type, _I32)
     bits = builder.bitcast(value, wide)
-    kept = builder.lshr(bits, _constant(wide, 16))
-    odd = builder.and_(kept, _constant(wide, 1))
-    rounded = builder.lshr(builder.add(bits, builder.add(odd, _constant(wide, 0x7FFF))), _constant(wide, 16))
-    nan = builder.or_(kept, _constant(wide, 0x40))  # rounding could turn it into infinity
-    return builder.trunc(builder.select(builder.fcmp_unordered("uno", value, value), nan, rounded), short)
+    tie = builder.and_(bits, _constant(wide, 0x10000))
+    odd = builder.icmp_unsigned("!=", tie, _constant(wide, 0))
+    half_step = builder.select(odd, _constant(wide, 0x8000), _constant(wide, 0x7FFF))
+    nan = builder.or_(bits, _constant(wide, 0x400000))  # rounding could turn it into infinity
+    rounded = builder.select(builder.fcmp_unordered("uno", value, value), nan, builder.add(bits, half_step))
+    return _upper_halves(builder, rounded)
 
 
 @intrinsic

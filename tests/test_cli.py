@@ -275,7 +275,8 @@ def test_without_the_extra_one_line_says_what_to_install(
         if name.startswith("normkernels.bench") or name.partition(".")[0] == package:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    shown = normkernels("bench", "--plot", "p.png", "--shape", "3x8")
+    words = ["ab", "--base", "main"] if package == "scipy" else ["bench", "--plot", "p.png", "--shape", "3x8"]
+    shown = normkernels(*words)
     assert shown.code == 2
     assert shown.err == f"normkernels: {package} is missing: pip install 'normkernels[bench]'\n"
 

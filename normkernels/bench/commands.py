@@ -3,7 +3,6 @@
 import io
 import os
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -14,9 +13,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import __version__, _buffers
 from ..norms import NORMS
-from . import compiling, files, markdown, outputs, timing
+from . import compare as stored
+from . import compiling, files, markdown, outputs, results, summary, timing
+from . import noise as noises
+from .ab.command import ab
 from .check import Mismatch
 from .machine import machine
+from .options import Percent, file_option
 from .presets import presets
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select, takes
@@ -50,13 +53,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-def _file(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
-    if value == "":
-        raise BadOption(f"{parameter.opts[0]} must name a file, got ''")
-    return None if value is None else Path(value)
-
-
-_file_option = partial(click.option, type=click.Path(), callback=_file, metavar="FILE")
+cli.add_command(ab)
 
 
 @cli.command()
@@ -83,9 +80,9 @@ _file_option = partial(click.option, type=click.Path(), callback=_file, metavar=
 @click.option("--threads", type=int, help="Threads of the kernels and of the copy; default all.")
 @click.option("--baseline", default=BASELINES[0], show_default=True, help=f"{', '.join(BASELINES)}.")
 @click.option("--quick", is_flag=True, help="Few small cases, few repetitions.")
-@_file_option(outputs.JSON, "json_file", help="Write the results.")
-@_file_option(outputs.PLOT, "plot_file", help="Write a picture, a .png file.")
-@_file_option(
+@file_option(outputs.JSON, "json_file", help="Write the results.")
+@file_option(outputs.PLOT, "plot_file", help="Write a picture, a .png file.")
+@file_option(
     outputs.MARKDOWN,
     "page",
     help=f"Write the results into a page: all between {markdown.START} and {markdown.END} is replaced.",
@@ -199,7 +196,7 @@ def _check_baseline(baseline: str, dtypes: tuple[str, ...], fuses: tuple[str, ..
 @click.option("--op", "ops", multiple=True, help="A norm; default all.")
 @click.option("--dtype", "dtypes", multiple=True, help="float32 (default), float64, float16, bfloat16.")
 @click.option("--fuse", "fuses", multiple=True, help="As for bench; without it the norms alone.")
-@_file_option(outputs.MARKDOWN, "page", help="Write the table into a page, as bench does.")
+@file_option(outputs.MARKDOWN, "page", help="Write the table into a page, as bench does.")
 def compile_(
     ops: tuple[str, ...], dtypes: tuple[str, ...], fuses: tuple[str, ...], page: Path | None
 ) -> None:
@@ -219,6 +216,50 @@ def compile_(
     if page and done:
         markdown.insert(page, text)
     _say(text)
+
+
+@cli.command()
+@click.argument("base", type=click.Path(path_type=Path))
+@click.argument("head", type=click.Path(path_type=Path))
+@click.option("--fail-on", type=Percent(), help="Exit with 1 where a case takes so much longer: 10%.")
+@click.option("--any-machine", is_flag=True, help="Compare even results of different machines.")
+def compare(base: Path, head: Path, fail_on: float | None, any_machine: bool) -> None:
+    """Compare two files of `bench --json`, case by case.
+
+    One run each cannot tell a change from noise: `normkernels ab` can.
+    """
+    try:
+        before, after = results.load(base), results.load(head)
+    except results.ResultsError as error:
+        raise BadOption(str(error)) from None
+    changes = stored.compare(before, after, any_machine)
+    for change in changes:
+        _say(
+            f"{change.ratio - 1:+7.1%}  {summary.duration(change.base):>8} to "
+            f"{summary.duration(change.head):>8}  {change.name}"
+        )
+    _say(f"{stored.mean(changes) - 1:+7.1%}  geometric mean of {len(changes)} cases")
+    slower = [change for change in changes if fail_on is not None and change.ratio > 1 + fail_on]
+    if slower:
+        _say(f"{len(slower)} slower by more than {fail_on:.0%}")
+        sys.exit(1)
+
+
+@cli.command()
+@click.option("--seconds", type=float, default=60.0, show_default=True, help="How long to watch.")
+def noise(seconds: float) -> None:
+    """How noisy this machine is now, and what change can be detected on it.
+
+    Jitter of arithmetic in the cache, time stolen by other machines on the same host, time used by other
+    processes, drift of the copy speed.
+    """
+    if not 0 < seconds <= 3600:
+        raise BadOption(f"--seconds must be between 0 and 3600, got {seconds:g}")
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("watching", total=1.0)
+        found = noises.measure(seconds, lambda share: progress.update(task, completed=share))
+    _say(str(found))
 
 
 @cli.command("list")

@@ -97,7 +97,7 @@ class Contender:
 
 
 @contextmanager
-def _collector_off() -> Any:
+def collector_off() -> Any:
     enabled = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -111,7 +111,7 @@ def _collector_off() -> Any:
 def take_turns(samples: Sequence[Sample], effort: Effort) -> list[list[float]]:
     """Seconds per call of each of `samples`, one after the other, repeated."""
     seconds: list[list[float]] = [[] for _ in samples]
-    with _collector_off():
+    with collector_off():
         start = perf_counter()
         for repetition in range(effort.most):
             for sample, times in zip(samples, seconds, strict=True):

@@ -1,0 +1,142 @@
+"""Two commits of one repository as folders, each with what it needs to run; gone after the block."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import tomllib
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..selection import BadOption
+
+ENTRY_POINTS = "normkernels.ab"
+
+
+class GitError(BadOption):
+    """What git refused, in its own words."""
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """One commit, checked out, and how to run Python on it."""
+
+    ref: str
+    commit: str
+    root: Path
+    python: Path
+    environment: dict[str, str]
+
+
+@dataclass(frozen=True)
+class CasesAt:
+    """Where the cases come from: a function of a module, and its file, if it lies in head's checkout."""
+
+    module: str
+    function: str
+    file: Path | None
+    beside: Path | None = None
+    """The folder of the cases, unless the code under test is imported from it too."""
+
+
+def git(*words: str, at: Path | None = None) -> str:
+    """What git prints."""
+    try:
+        done = subprocess.run(
+            ["git", *words], cwd=at, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+        )
+    except FileNotFoundError:
+        raise GitError("git must be installed, got no such command") from None
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.strip().splitlines() or [f"git {words[0]} failed"]
+        raise GitError(f"git {words[0]}: {lines[-1]}") from None
+    return done.stdout.strip()
+
+
+def commit_of(option: str, ref: str) -> str:
+    """The commit that a name stands for."""
+    git("rev-parse", "--git-dir")
+    try:
+        return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    except GitError:
+        raise BadOption(f"{option} must name a commit of this repository, got {ref}") from None
+
+
+@contextmanager
+def checkouts(refs: dict[str, str], isolated: bool) -> Iterator[dict[str, Checkout]]:
+    """A checkout for each ref, by its name; whatever happens, nothing of them is left behind."""
+    commits = {name: commit_of(f"--{name}", ref) for name, ref in refs.items()}
+    repository = Path(git("rev-parse", "--show-toplevel"))
+    made: list[Path] = []
+    with tempfile.TemporaryDirectory(prefix="normkernels-ab-", ignore_cleanup_errors=True) as folder:
+        try:
+            ready = {}
+            for name, commit in commits.items():
+                root = Path(folder).resolve() / name
+                made.append(root)
+                git("worktree", "add", "--detach", "--force", str(root), commit, at=repository)
+                ready[name] = _ready(name, refs[name], commit, root, isolated)
+            yield ready
+        finally:
+            for root in made:
+                subprocess.run(
+                    ["git", "worktree", "remove", "--force", str(root)], cwd=repository, capture_output=True
+                )
+            subprocess.run(["git", "worktree", "prune"], cwd=repository, capture_output=True)
+
+
+def _ready(name: str, ref: str, commit: str, root: Path, isolated: bool) -> Checkout:
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(root.parent / f"{name}-kernels")}
+    environment.pop("PYTHONPATH", None)
+    if isolated:
+        return Checkout(ref, commit, root, _installed(root, root.parent / f"{name}-venv"), environment)
+    places = [place for place in (root / "src", root) if place.is_dir()]
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
+    return Checkout(ref, commit, root, Path(sys.executable), environment)
+
+
+def _installed(root: Path, place: Path) -> Path:
+    """The Python of a new environment with the checkout installed."""
+    venv.create(place, with_pip=True)
+    python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    done = subprocess.run(
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(root)],
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["pip failed"])[-1]
+        raise BadOption(f"--isolated must be able to install both commits: {last}")
+    return python
+
+
+def cases_at(head: Path, option: str | None) -> CasesAt:
+    """The cases asked for, or those that the project names in its pyproject.toml."""
+    text = option or _entry_point(head / "pyproject.toml")
+    module, _, function = text.partition(":")
+    if not all(part.isidentifier() for part in [*module.split("."), function]):
+        raise BadOption(f"--cases must be module:function, got {text}")
+    parts = module.split(".")
+    places = head / "src", head
+    for place in places:
+        for file in (place.joinpath(*parts).with_suffix(".py"), place.joinpath(*parts, "__init__.py")):
+            if file.is_file():
+                return CasesAt(module, function, file, None if file.parent in places else file.parent)
+    return CasesAt(module, function, None)
+
+
+def _entry_point(file: Path) -> str:
+    try:
+        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
+        names = dict(project.get("entry-points", {}).get(ENTRY_POINTS, {}))
+    except (OSError, ValueError):
+        names = {}
+    if len(names) != 1:
+        raise BadOption(
+            "--cases must be given where pyproject.toml has not one entry in "
+            f'[project.entry-points."{ENTRY_POINTS}"], got {len(names)}'
+        )
+    return str(next(iter(names.values())))

@@ -1,0 +1,92 @@
+"""A run of the gate as a table: for the terminal, and as Markdown for a pull request."""
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ..summary import duration
+from .outcome import Outcome
+from .verdict import Comparison
+
+MARKS = {"slower": "🔺 slower", "faster": "🟢 faster", "same": ""}
+HEADINGS = ("case", "base", "head", "change", "99 % interval", "p", "verdict")
+
+
+def rows(outcome: Outcome) -> list[list[str]]:
+    """A row for each case, what changed most first; then the controls."""
+    again = {c.name: c for c in outcome.again}
+    ordered = sorted(outcome.first, key=lambda c: (c.verdict == "same", -abs(c.change)))
+    return [_cells(c, again.get(c.name)) for c in ordered] + [_cells(c, None) for c in outcome.controls]
+
+
+def _cells(first: Comparison, again: Comparison | None) -> list[str]:
+    shown = again or first
+    mark = MARKS[shown.verdict]
+    if again and first.verdict != again.verdict:
+        mark = f"({first.verdict}, did not recur)"
+    return [
+        shown.name,
+        duration(shown.base),
+        duration(shown.head),
+        f"{shown.change:+.1%}",
+        f"{shown.low - 1:+.1%} to {shown.high - 1:+.1%}",
+        f"{shown.p:.1g}",
+        mark,
+    ]
+
+
+def explanation(outcome: Outcome) -> str:
+    """What was compared, where, and how to read it."""
+    m, pairs, minutes = outcome.machine, len(outcome.first[0].pairs), outcome.seconds / 60
+    return (
+        f"{pairs} pairs of processes on {m.cpu}, {m.threads} threads, {minutes:.1f} min, {m.date[:10]}. "
+        "Change: median over the pairs of head's time by base's. A case is flagged beyond "
+        f"{outcome.threshold:.0%} where the interval excludes 0 and p, corrected for all cases, is below "
+        "0.05; flagged cases were measured again, and the table shows that second run."
+    )
+
+
+def show(outcome: Outcome, console: Console) -> None:
+    """Print the table and the verdict."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for i, heading in enumerate(HEADINGS):
+        table.add_column(heading, justify="left" if i in (0, 6) else "right", no_wrap=i == 0)
+    for cells in rows(outcome):
+        table.add_row(*cells)
+    console.print(table)
+    for name, reason in outcome.only_head.items():
+        console.print(f"not in base: {name} ({reason})", markup=False)
+    console.print(explanation(outcome), markup=False)
+    console.print(_title(outcome), style="bold", markup=False)
+
+
+def _title(outcome: Outcome) -> str:
+    base, head = outcome.base, outcome.head
+    sides = f"{base.ref} ({base.commit[:9]}) to {head.ref} ({head.commit[:9]})"
+    return f"{'A/A ' if outcome.aa else ''}{sides}: {outcome.headline}"
+
+
+def markdown(outcome: Outcome) -> str:
+    """The same, fit for a comment on a pull request."""
+    flagged = {c.name for c in outcome.again} | set(outcome.moved)
+    every = rows(outcome)
+    lines = [f"### {_escaped(_title(outcome))}", ""]
+    if flagged:
+        lines += [*_table([row for row in every if row[0] in flagged]), ""]
+    lines += [f"<details>\n<summary>All {len(outcome.first)} cases</summary>\n", *_table(every), ""]
+    lines += [f"- not in base: {_escaped(name)}" for name in outcome.only_head]
+    lines += ["</details>\n", _escaped(explanation(outcome)), ""]
+    return "\n".join(lines)
+
+
+def _table(body: list[list[str]]) -> list[str]:
+    head = [f"| {' | '.join(HEADINGS)} |", "| --- | --: | --: | --: | --: | --: | --- |"]
+    return [*head, *(f"| {' | '.join(map(_escaped, row))} |" for row in body)]
+
+
+def _escaped(text: str) -> str:
+    """Text that is no Markdown and no HTML: a case or branch may have any name."""
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for sign in "\\`*_[]|#@":
+        text = text.replace(sign, f"&#{ord(sign)};")
+    return text

@@ -1,0 +1,130 @@
+"""Process pairs: base and head one right after the other, in a balanced random order."""
+
+import json
+import random
+import subprocess
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from ..selection import BadOption
+from .checkouts import CasesAt, Checkout
+from .verdict import Pair
+
+WORKER = Path(__file__).with_name("worker.py")
+BASE, HEAD = "base", "head"
+# With fewer no outcome is significant beside many cases: the least p that n pairs can give is 2 / 2**n.
+LEAST_PAIRS = 12
+# Seconds for each case in each process: with less, the scheduler is measured; more gains nothing.
+LEAST_SECONDS, MOST_SECONDS = 0.04, 0.3
+# Of the minutes allowed; the rest is for a rerun.
+FIRST_RUN = 0.6
+
+
+class Failed(Exception):
+    """A process of the code under test ended without an answer, or a case is wrong."""
+
+
+@dataclass
+class Arms:
+    """Both checkouts, their common cases, and how long a process takes."""
+
+    checkouts: dict[str, Checkout]
+    at: CasesAt
+    root_matters: bool
+    names: list[str] = field(default_factory=list)
+    controls: list[str] = field(default_factory=list)
+    only_head: dict[str, str] = field(default_factory=dict)
+    """Cases that base cannot run, with its reason."""
+
+    def answer(self, arm: str, names: Sequence[str] | None, seconds: float, seed: int = 0) -> dict[str, Any]:
+        """What one process says of some cases."""
+        checkout = self.checkouts[arm]
+        request = {
+            "module": self.at.module,
+            "function": self.at.function,
+            "file": self.at.file and str(self.at.file),
+            "beside": self.at.beside and str(self.at.beside),
+            "root": str(checkout.root) if self.root_matters else None,
+            "names": names,
+            "seconds": seconds,
+            "seed": seed,
+        }
+        with tempfile.TemporaryDirectory(prefix="normkernels-ab-") as folder:
+            asked, answered = Path(folder, "request.json"), Path(folder, "answer.json")
+            asked.write_text(json.dumps(request))
+            done = subprocess.run(
+                [str(checkout.python), "-P", str(WORKER), str(asked), str(answered)],
+                cwd=folder,
+                env=checkout.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            if done.returncode or not answered.is_file():
+                last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+                raise Failed(f"the cases must run in {arm} ({checkout.ref}), got {last}")
+            answer: dict[str, Any] = json.loads(answered.read_text())
+        return answer
+
+    def prepare(self) -> None:
+        """Compile and check every case in both arms; what base does not have is left out."""
+        answers = {arm: self.answer(arm, None, 0) for arm in (HEAD, BASE)}
+        for arm, answer in answers.items():
+            if not answer["found"]:
+                root = self.checkouts[arm].root.name
+                raise BadOption(
+                    f"--cases must import the code of the checkout, got none from {root}: is it a compiled "
+                    "package? then use --isolated"
+                )
+        for name, message in answers[HEAD]["failed"].items():
+            raise Failed(f"case {name} must run in head ({self.checkouts[HEAD].ref}), got {message}")
+        names = answers[HEAD]["names"]
+        self.only_head = answers[BASE]["failed"]
+        self.controls = [name for name in names if name.startswith("control: ")]
+        self.names = [name for name in names if name not in {*self.only_head, *self.controls}]
+        if not self.names:
+            raise BadOption(f"--cases must have one that runs in both commits, got {len(names)} that do not")
+
+    def seconds_to_spend(self, pairs: int, minutes: float) -> float:
+        """Seconds for each case, so that pairs and rerun end in time; measured by a pair that is not kept."""
+        names = [*self.names, *self.controls]
+        start = perf_counter()
+        for arm in (BASE, HEAD):
+            self.answer(arm, names, LEAST_SECONDS)
+        fixed = (perf_counter() - start) / 2 - LEAST_SECONDS * len(names)
+        room = FIRST_RUN * minutes * 60 / (2 * pairs) - fixed
+        if room / len(names) < LEAST_SECONDS:
+            needed = 2 * pairs * (fixed + LEAST_SECONDS * len(names)) / 60 / FIRST_RUN
+            raise BadOption(
+                f"--max-minutes must leave {needed:.1f} minutes to {pairs} pairs of {len(names)} cases, "
+                f"got {minutes:.1f} after compiling"
+            )
+        return min(MOST_SECONDS, room / len(names))
+
+    def measure(
+        self, names: Sequence[str], pairs: int, seconds: float, seed: int, step: Callable[[], None]
+    ) -> dict[str, list[Pair]]:
+        """Seconds of base and head by case and pair of processes; `step` is told of every process."""
+        taken: dict[str, list[Pair]] = {name: [] for name in names}
+        for number, order in enumerate(orders(pairs, seed)):
+            answers = {}
+            for arm in order:
+                answers[arm] = self.answer(arm, names, seconds, seed + number)
+                for name, message in answers[arm]["failed"].items():
+                    raise Failed(f"case {name} must run every time, got {message} in {arm}")
+                step()
+            for name in names:
+                taken[name].append((answers[BASE]["seconds"][name], answers[HEAD]["seconds"][name]))
+        return taken
+
+
+def orders(pairs: int, seed: int) -> list[tuple[str, str]]:
+    """Which arm goes first in each pair: each as often as the other, in random order."""
+    first = [(BASE, HEAD)] * ((pairs + 1) // 2) + [(HEAD, BASE)] * (pairs // 2)
+    random.Random(seed).shuffle(first)
+    return first

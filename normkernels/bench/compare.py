@@ -1,0 +1,56 @@
+"""Stored results beside each other: which cases took longer."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .results import Results
+from .selection import BadOption
+
+# What must be the same for two times to mean anything beside each other.
+SAME = ("cpu", "cores", "logical_cores", "memory_bytes", "threads")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One case in two results."""
+
+    name: str
+    base: float
+    """Median seconds per call, into a fresh array."""
+    head: float
+
+    @property
+    def ratio(self) -> float:
+        """Above 1 is slower."""
+        return self.head / self.base
+
+
+def compare(base: Results, head: Results, any_machine: bool) -> list[Change]:
+    """The cases that both results have, the slowest change first; raises BadOption."""
+    if not any_machine:
+        _check_machines(base, head)
+    before = {row.case.id: row.fresh.median for row in base.rows}
+    changes = [
+        Change(row.case.id, before[row.case.id], row.fresh.median)
+        for row in head.rows
+        if row.case.id in before
+    ]
+    if not changes:
+        raise BadOption("two results must have a case in common, got none")
+    return sorted(changes, key=lambda change: -change.ratio)
+
+
+def mean(changes: Sequence[Change]) -> float:
+    """The geometric mean of the ratios."""
+    return math.exp(sum(math.log(change.ratio) for change in changes) / len(changes))
+
+
+def _check_machines(base: Results, head: Results) -> None:
+    for name in SAME:
+        a, b = getattr(base.machine, name), getattr(head.machine, name)
+        if a != b:
+            raise BadOption(
+                f"results must come from one machine: {name.replace('_', ' ')} is {a} and {b}; "
+                "--any-machine compares them all the same"
+            )

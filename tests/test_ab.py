@@ -142,6 +142,7 @@ def test_an_interrupted_gate_leaves_nothing_behind(project, temporary, tmp_path)
         (["--base", "nowhere"], "--base must name a commit of this repository, got nowhere"),
         (["--base", "fast", "--head", "--help"], "--head must name a commit of this repository, got --help"),
         (["--base", "fast", "--pairs", "11"], "--pairs must be 12 or more, got 11"),
+        (["--base", "fast", "--threads", "0"], "--threads must be 1 or more, got 0"),
         (["--base", "fast", "--max-minutes", "0"], "--max-minutes must be more than 0, got 0"),
         (
             ["--base", "fast", "--threshold", "much"],

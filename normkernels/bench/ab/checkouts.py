@@ -14,6 +14,7 @@ from pathlib import Path
 from ..selection import BadOption
 
 ENTRY_POINTS = "normkernels.ab"
+THREADS = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 class GitError(BadOption):
@@ -66,7 +67,7 @@ def commit_of(option: str, ref: str) -> str:
 
 
 @contextmanager
-def checkouts(refs: dict[str, str], isolated: bool) -> Iterator[dict[str, Checkout]]:
+def checkouts(refs: dict[str, str], isolated: bool, threads: int = 1) -> Iterator[dict[str, Checkout]]:
     """A checkout for each ref, by its name; whatever happens, nothing of them is left behind."""
     commits = {name: commit_of(f"--{name}", ref) for name, ref in refs.items()}
     repository = Path(git("rev-parse", "--show-toplevel"))
@@ -78,7 +79,7 @@ def checkouts(refs: dict[str, str], isolated: bool) -> Iterator[dict[str, Checko
                 root = Path(folder).resolve() / name
                 made.append(root)
                 git("worktree", "add", "--detach", "--force", str(root), commit, at=repository)
-                ready[name] = _ready(name, refs[name], commit, root, isolated)
+                ready[name] = _ready(name, refs[name], commit, root, isolated, threads)
             yield ready
         finally:
             for root in made:
@@ -88,8 +89,9 @@ def checkouts(refs: dict[str, str], isolated: bool) -> Iterator[dict[str, Checko
             subprocess.run(["git", "worktree", "prune"], cwd=repository, capture_output=True)
 
 
-def _ready(name: str, ref: str, commit: str, root: Path, isolated: bool) -> Checkout:
+def _ready(name: str, ref: str, commit: str, root: Path, isolated: bool, threads: int) -> Checkout:
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(root.parent / f"{name}-kernels")}
+    environment |= dict.fromkeys(THREADS, str(threads))
     environment.pop("PYTHONPATH", None)
     if isolated:
         return Checkout(ref, commit, root, _installed(root, root.parent / f"{name}-venv"), environment)

@@ -9,7 +9,6 @@ from pathlib import Path
 from types import FrameType
 
 import click
-import numba
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -32,6 +31,7 @@ from .pairs import LEAST_PAIRS, Failed
 @click.option("--threshold", type=Percent(), default="10%", show_default=True, help="Change worth flagging.")
 @click.option("--pairs", type=int, default=LEAST_PAIRS, show_default=True, help="Pairs of processes.")
 @click.option("--max-minutes", type=float, default=10.0, show_default=True, help="For everything.")
+@click.option("--threads", type=int, default=1, show_default=True, help="Of the code under test.")
 @click.option("--isolated", is_flag=True, help="Install each commit into an environment of its own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of pairs and cases.")
 @file_option("--json", "json_file", help="Write the results.")
@@ -44,12 +44,15 @@ def ab(
     threshold: float,
     pairs: int,
     max_minutes: float,
+    threads: int,
     isolated: bool,
     seed: int,
     json_file: Path | None,
     text_file: Path | None,
 ) -> None:
     """Compare two commits of this repository, in pairs of processes: is head slower than base?
+
+    One thread, unless told otherwise: a parallel region waits for the slowest core, whoever else is using it.
 
     Each process compiles, checks, times and checks again every case; a change counts where it is beyond the
     threshold, significant among all cases, and there again in a second run. Nothing is left behind.
@@ -60,6 +63,8 @@ def ab(
 
     if pairs < LEAST_PAIRS:
         raise BadOption(f"--pairs must be {LEAST_PAIRS} or more, got {pairs}")
+    if threads < 1:
+        raise BadOption(f"--threads must be 1 or more, got {threads}")
     if not max_minutes > 0:
         raise BadOption(f"--max-minutes must be more than 0, got {max_minutes:g}")
     if aa:
@@ -67,7 +72,7 @@ def ab(
     outputs = {"--json": json_file, "--markdown": text_file}
     for option, path in outputs.items():
         _check(option, path)
-    plan = Plan(base, head, cases, pairs, threshold, max_minutes, isolated, seed, aa)
+    plan = Plan(base, head, cases, pairs, threshold, max_minutes, isolated, threads, seed, aa)
     with _tidy_when_terminated():
         outcome = _run(plan)
     page.show(outcome, Console(width=None if sys.stdout.isatty() else 160))
@@ -94,7 +99,7 @@ def _run(plan: Plan) -> Outcome:
         try:
             return run(
                 plan,
-                machine(int(numba.get_num_threads())),
+                machine(plan.threads),
                 stage=lambda text, total: progress.reset(task, description=text, total=total),
                 step=partial(progress.advance, task),
             )

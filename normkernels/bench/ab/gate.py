@@ -22,6 +22,7 @@ class Plan:
     threshold: float
     minutes: float
     isolated: bool
+    threads: int
     seed: int
     aa: bool
 
@@ -30,7 +31,7 @@ def run(plan: Plan, machine: Machine, stage: Callable[[str, int], None], step: C
     """Run the gate. `stage` is told what begins and how many processes it takes, `step` of each of them."""
     start = perf_counter()
     stage("checking out", 2)
-    with checkouts({BASE: plan.base, HEAD: plan.head}, plan.isolated) as arms_at:
+    with checkouts({BASE: plan.base, HEAD: plan.head}, plan.isolated, plan.threads) as arms_at:
         arms = Arms(arms_at, cases_at(arms_at[HEAD].root, plan.cases), root_matters=not plan.isolated)
         stage("compiling and checking", 2)
         arms.prepare()

@@ -39,7 +39,7 @@ def explanation(outcome: Outcome) -> str:
     """What was compared, where, and how to read it."""
     m, pairs, minutes = outcome.machine, len(outcome.first[0].pairs), outcome.seconds / 60
     return (
-        f"{pairs} pairs of processes on {m.cpu}, {m.threads} threads, {minutes:.1f} min, {m.date[:10]}. "
+        f"{pairs} pairs of processes on {m.cpu}, threads: {m.threads}, {minutes:.1f} min, {m.date[:10]}. "
         "Change: median over the pairs of head's time by base's. A case is flagged beyond "
         f"{outcome.threshold:.0%} where the interval excludes 0 and p, corrected for all cases, is below "
         "0.05; flagged cases were measured again, and the table shows that second run."

@@ -18,6 +18,7 @@ from . import compiling, files, markdown, outputs, timing
 from .check import Mismatch
 from .machine import machine
 from .presets import presets
+from .report.command import report
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select, takes
 from .table import show
@@ -48,6 +49,9 @@ def cli(context: click.Context) -> None:
     """Fused normalization kernels: measure them on this machine."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+cli.add_command(report)
 
 
 def _file(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:

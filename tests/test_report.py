@@ -104,14 +104,14 @@ def as_torch(row: results.Row) -> results.Row:
 @pytest.mark.parametrize(
     ("revision", "label", "code"),
     [
-        (None, "0 2026-11-20", "not in a git checkout"),
-        (Revision("0123456789", "main", False), "0123456 2026-11-20", "0123456 on main"),
-        (Revision("0123456789", None, True), "0123456* 2026-11-20", "0123456, changed since"),
+        (None, "0", "not in a git checkout"),
+        (Revision("0123456789", "main", False), "0123456", "0123456 on main"),
+        (Revision("0123456789", None, True), "0123456*", "0123456, changed since"),
     ],
 )
 def test_a_run_says_which_code_it_measured(revision: Revision | None, label: str, code: str) -> None:
     run = report_of(dataclasses.replace(some_results(), revision=revision)).runs[0]
-    assert (run.label, run.code) == (label, code)
+    assert (run.label, run.day, run.code) == (label, "2026-11-20", code)
 
 
 def test_the_page_holds_every_case_without_javascript() -> None:
@@ -148,6 +148,12 @@ def test_the_page_is_the_same_for_the_same_results() -> None:
 # What it must not do
 
 
+def embedded(text: str) -> str:
+    """The JSON in a page."""
+    start = text.index('<script id="data" type="application/json">')
+    return text[start : text.index("</script>", start)].split(">", 1)[1]
+
+
 @pytest.mark.parametrize("nasty", NASTY)
 def test_every_text_shows_as_text(nasty: str) -> None:
     clean, dirty = (
@@ -158,18 +164,15 @@ def test_every_text_shows_as_text(nasty: str) -> None:
     assert [sorted(a) for _, a in dirty.tags] == [sorted(a) for _, a in clean.tags]
     # commits are shown short, as long as PLAIN is
     assert dirty.visible().replace(nasty, PLAIN).replace(nasty[: len(PLAIN)], PLAIN) == clean.visible()
-    inside = "".join(dirty.text["script"])
-    found = json.loads(inside[inside.index("{") : inside.index('\n"use strict"')])
+    found = json.loads(embedded(page.render(data.report("t", [(Path("r.json"), nasty_results(nasty))]))))
     assert found["entries"][0]["norm"] == f"{nasty}+{nasty}"
     assert found["runs"][0]["machine"].startswith(nasty)
 
 
 def test_the_embedded_json_cannot_end_its_element() -> None:
     text = page.render(data.report("t", [(Path("r.json"), nasty_results("".join(NASTY)))]))
-    start = text.index('<script id="data" type="application/json">')
-    embedded = text[start : text.index("</script>", start)].split(">", 1)[1]
-    assert not set("<>&'\u2028\u2029") & set(embedded)
-    json.loads(embedded)
+    assert not set("<>&'\u2028\u2029") & set(embedded(text))
+    json.loads(embedded(text))
 
 
 def test_only_the_script_of_the_page_may_run() -> None:

@@ -149,6 +149,7 @@ def _history(report: Report) -> Figure | None:
     if not groups:
         return None
     used = sorted({entry.run for line in lines for entry in line})
+    names = [f"{report.runs[i].label}\n{report.runs[i].day}" for i in used]
     figure, panels = _panels(groups)
     for ax, (title, own) in zip(panels, groups.items(), strict=False):
         for line in own:
@@ -161,7 +162,7 @@ def _history(report: Report) -> Figure | None:
         ax.yaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(ScalarFormatter())
         shown = sorted({0, len(used) // 2, len(used) - 1})
-        ax.set_xticks(shown, [report.runs[used[i]].label.replace(" ", "\n") for i in shown], fontsize=7)
+        ax.set_xticks(shown, [names[i] for i in shown], fontsize=7)
         ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
         _tidy(ax, "y")
     figure.supylabel("speed, times the first", fontsize=9)

@@ -54,7 +54,8 @@ class Run:
     """One results file."""
 
     label: str
-    """The commit, short, with a star where the code differed, or the file's name; and the date."""
+    """The commit, short, with a star where the code differed, or the file's name."""
+    day: str
     file: str
     date: str
     code: str
@@ -163,7 +164,8 @@ def _run(path: Path, results: Results) -> Run:
         branch = f" on {code.branch}" if code.branch else ""
         known = f"{code.commit[:7]}{branch}{', changed since' if code.dirty else ''}"
     return Run(
-        label=f"{label} {moment:%Y-%m-%d}",
+        label=label,
+        day=f"{moment:%Y-%m-%d}",
         file=path.name,
         date=f"{moment:%Y-%m-%d %H:%M}",
         code=known,

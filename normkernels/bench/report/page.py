@@ -10,7 +10,18 @@ from markupsafe import Markup
 from ..results import as_json
 from .data import CHARTS, Report
 
-SCRIPTS = ("svg.js", "marks.js", "charts.js", "table.js", "page.js")
+SCRIPTS = (
+    "svg.js",
+    "marks.js",
+    "plot.js",
+    "speed.js",
+    "roofline.js",
+    "throughput.js",
+    "history.js",
+    "charts.js",
+    "table.js",
+    "page.js",
+)
 
 # heading, and what is in the column
 COLUMNS = (

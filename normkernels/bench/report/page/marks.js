@@ -1,4 +1,3 @@
-"use strict";
 // Marks that say what they are: the nearest to a pointer, or the one that the arrow keys reached.
 
 const tip = document.getElementById("tip");
@@ -36,11 +35,11 @@ function mark(kind, x, y, lines, size = 4.5) {
   return { node, x, y, lines };
 }
 
-/** Let the marks of a figure be found; `pictures` are pairs of an svg and its marks. */
-function findable(figure, pictures) {
-  const marks = pictures.flatMap(([, own]) => own);
+/** Let marks be found: by a pointer, and as one stop of the tab key with arrow keys from there. */
+function findable(plots) {
+  const marks = plots.flatMap((plot) => plot.marks);
   if (marks.length) marks[0].node.setAttribute("tabindex", 0);
-  for (const [picture, own] of pictures) {
+  for (const { node: picture, marks: own } of plots) {
     const point = (event) => {
       const place = picture.getBoundingClientRect();
       const [x, y] = [event.clientX - place.left, event.clientY - place.top];
@@ -70,7 +69,18 @@ function findable(figure, pictures) {
 
 document.addEventListener("keydown", (event) => event.key === "Escape" && hideTip());
 // Focus may have scrolled the page to its mark, which then keeps its tooltip.
-document.addEventListener("scroll", () => document.activeElement.matches(".mark.on") ? placeTip(document.activeElement) : hideTip(), { passive: true });
+document.addEventListener(
+  "scroll",
+  () => (document.activeElement.matches(".mark.on") ? placeTip(document.activeElement) : hideTip()),
+  { passive: true },
+);
+
+const BACKENDS = { normkernels: "own", NumPy: "numpy", PyTorch: "torch", steps: "steps" };
+
+/** The class that gives a backend its colour. */
+function backend(name) {
+  return Object.hasOwn(BACKENDS, name) ? BACKENDS[name] : "other";
+}
 
 function passOf(entry) {
   return entry.pass === "backward" ? "backward" : "forward";

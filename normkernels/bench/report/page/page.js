@@ -1,4 +1,3 @@
-"use strict";
 // The filters, and what follows them: rows, charts and the line that sums up.
 
 const report = JSON.parse(document.getElementById("data").textContent);
@@ -20,7 +19,7 @@ function draw(name, entries) {
   if (typeof drawn === "string") figure.replaceChildren(html("p", "", drawn));
   else {
     figure.replaceChildren(...drawn.nodes);
-    findable(figure, drawn.pictures);
+    findable(drawn.plots);
   }
 }
 

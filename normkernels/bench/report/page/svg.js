@@ -1,5 +1,4 @@
-"use strict";
-// Elements, scales and axes. Text enters the page as text nodes and attributes only, never as markup.
+// Elements, scales and numbers. Text enters the page as text nodes and attributes only, never as markup.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -74,22 +73,18 @@ function grouped(things, key) {
   return groups;
 }
 
-/** An empty picture with grid and axes; x and y are scales, and so are in pixels what they return. */
-function frame({ width, height, left, right, top, bottom, x, y, xTicks, yTicks, xLabel, yLabel, title }) {
-  const node = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": title });
-  const [plotRight, plotBottom] = [width - right, height - bottom];
-  for (const [value, label] of yTicks) {
-    node.append(svg("line", { class: "grid", x1: left, x2: plotRight, y1: y(value), y2: y(value) }));
-    node.append(svg("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, label));
+/** Groups in which `at` takes two values or more, those with most of them first. */
+function withSeveral(entries, key, at) {
+  const sizes = ([, own]) => new Set(own.map(at)).size;
+  return [...grouped(entries, key)].filter((group) => sizes(group) > 1).sort((a, b) => sizes(b) - sizes(a));
+}
+
+/** As many of the values as have room, among them the first and the last. */
+function spaced(values, scale, room) {
+  const kept = values.slice(0, 1);
+  const last = values.at(-1);
+  for (const value of values.slice(1, -1)) {
+    if (scale(value) - scale(kept.at(-1)) >= room && scale(last) - scale(value) >= room) kept.push(value);
   }
-  for (const [value, ...labels] of xTicks) {
-    node.append(svg("line", { class: "grid", x1: x(value), x2: x(value), y1: top, y2: plotBottom }));
-    labels.forEach((label, i) => {
-      node.append(svg("text", { x: x(value), y: plotBottom + 15 + 13 * i, "text-anchor": "middle" }, fitted(label, 90)));
-    });
-  }
-  node.append(svg("line", { class: "axis", x1: left, x2: plotRight, y1: plotBottom, y2: plotBottom }));
-  if (xLabel) node.append(svg("text", { x: plotRight, y: height - 3, "text-anchor": "end" }, xLabel));
-  if (yLabel) node.append(svg("text", { x: 0, y: top - 9 }, yLabel));
-  return node;
+  return kept[0] === last ? kept : [...kept, last];
 }

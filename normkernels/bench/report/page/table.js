@@ -1,4 +1,3 @@
-"use strict";
 // Sorting and filtering the rows that are there.
 
 function valueOf(row, column) {

@@ -104,7 +104,7 @@ def as_torch(row: results.Row) -> results.Row:
 @pytest.mark.parametrize(
     ("revision", "label", "code"),
     [
-        (None, "0", "not in a git checkout"),
+        (None, "0", "not known: no git checkout"),
         (Revision("0123456789", "main", False), "0123456", "0123456 on main"),
         (Revision("0123456789", None, True), "0123456*", "0123456, changed since"),
     ],

@@ -158,7 +158,7 @@ def _machine(results: Results) -> str:
 def _run(path: Path, results: Results) -> Run:
     m, code = results.machine, results.revision
     moment = datetime.fromisoformat(m.date)
-    label, known = path.stem, "not in a git checkout"
+    label, known = path.stem, "not known: no git checkout"
     if code:
         label = code.commit[:7] + ("*" if code.dirty else "")
         branch = f" on {code.branch}" if code.branch else ""

@@ -3,6 +3,17 @@
 const tip = document.getElementById("tip");
 const REACH = 28; // pixels between a pointer and the mark it means
 
+const BACKENDS = { normkernels: "own", NumPy: "numpy", PyTorch: "torch", steps: "steps" };
+
+/** The class that gives a backend its colour. */
+function backend(name) {
+  return Object.hasOwn(BACKENDS, name) ? BACKENDS[name] : "other";
+}
+
+function passOf(entry) {
+  return entry.pass === "backward" ? "backward" : "forward";
+}
+
 function hideTip() {
   tip.hidden = true;
   for (const node of document.querySelectorAll(".mark.on")) node.classList.remove("on");
@@ -74,17 +85,6 @@ document.addEventListener(
   () => (document.activeElement.matches(".mark.on") ? placeTip(document.activeElement) : hideTip()),
   { passive: true },
 );
-
-const BACKENDS = { normkernels: "own", NumPy: "numpy", PyTorch: "torch", steps: "steps" };
-
-/** The class that gives a backend its colour. */
-function backend(name) {
-  return Object.hasOwn(BACKENDS, name) ? BACKENDS[name] : "other";
-}
-
-function passOf(entry) {
-  return entry.pass === "backward" ? "backward" : "forward";
-}
 
 /** What the shapes and colours mean, above the pictures. */
 function legend(entries, more = []) {

@@ -41,6 +41,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     browser = webdriver.Chrome(options=options, service=Service(executable_path=DRIVER))
     offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+    browser.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
     yield browser
@@ -197,6 +198,7 @@ def test_arrow_keys_go_from_mark_to_mark(browser: Any, tmp_path: Path) -> None:
     assert seen[3] == seen[1]
     assert len(set(seen)) == 3
     assert "" not in seen
+    assert len(all_of(browser, "#roofline [tabindex='0']")) == 1
     ActionChains(browser).send_keys(Keys.ESCAPE).perform()
     assert tip(browser) == ""
 

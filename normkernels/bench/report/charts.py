@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, NullFormatter, NullLocator, ScalarFormatter
+from matplotlib.ticker import EngFormatter, FixedLocator, FormatStrFormatter, NullLocator
 
 from ..files import write
 from ..plot import COLOURS, PLACES
@@ -83,14 +83,13 @@ def _roofline(report: Report) -> Figure | None:
         own = [run for run in runs if run.machine == machine]
         copy, shortest = max(run.copy for run in own), min(run.shortest for run in own)
         most = 2 * max(own[-1].cache, *(entry.bytes for entry in newest))
-        ax.plot(
-            [bottom * 1e9 * shortest, copy * 1e9 * shortest, most], [bottom, copy, copy], color="black", lw=1
-        )
+        start, knee = bottom * 1e9 * shortest, copy * 1e9 * shortest
+        ax.plot([start, knee, most], [bottom, copy, copy], color="black", lw=1)
         ax.text(most, copy * 1.05, f"large copy, {copy:.1f} GB/s", ha="right", va="bottom")
         ax.axvline(own[-1].cache, color="0.5", ls=":", lw=1)
         ax.text(own[-1].cache, bottom, "last-level cache ", ha="right", va="bottom", color="0.3")
     ax.xaxis.set_major_formatter(EngFormatter("B"))
-    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
     _tidy(ax, "both")
     ax.legend(loc="upper left", frameon=False)
     return figure
@@ -99,25 +98,28 @@ def _roofline(report: Report) -> Figure | None:
 def _size(report: Report) -> Figure | None:
     known = [entry for entry in _newest(report) if entry.tensor]
     groups = _several(known, lambda e: f"{e.norm} {e.pass_}{_dtype(e)}", lambda e: e.tensor)
-    return _throughput(report, groups, lambda e: e.tensor or 1, "B")
+    return _throughput(report, groups, lambda e: e.tensor or 1, EngFormatter("B", places=1))
 
 
 def _batch(report: Report) -> Figure | None:
     newest = _newest(report)
     groups = _several(newest, lambda e: f"{e.norm} {e.pass_}, {e.layer}{_dtype(e)}", lambda e: e.rows)
-    return _throughput(report, groups, lambda e: e.rows, "")
+    return _throughput(report, groups, lambda e: e.rows, str)
 
 
 def _dtype(entry: Entry) -> str:
     return "" if entry.dtype == "float32" else f", {entry.dtype}"
 
 
-def _throughput(report: Report, groups: list[Panel], at: Callable[[Entry], int], unit: str) -> Figure | None:
+def _throughput(
+    report: Report, groups: list[Panel], at: Callable[[Entry], int], label: Callable[[int], str]
+) -> Figure | None:
     if not groups:
         return None
     figure, panels = _panels(groups)
     for ax, (title, own) in zip(panels, groups, strict=False):
-        many = len(set(map(at, own))) > MOST_SIZES
+        sizes = sorted(set(map(at, own)))
+        many = len(sizes) > MOST_SIZES
         points = [("normkernels", at(e), e.gbs) for e in own]
         points += [(e.other.name, at(e), e.other.gbs) for e in own if e.other]
         for name in dict.fromkeys(name for name, _, _ in points):
@@ -130,14 +132,18 @@ def _throughput(report: Report, groups: list[Panel], at: Callable[[Entry], int],
             ax.plot(*zip(*line, strict=True), color=LINES.get(name, OTHER), label=name)
         ax.axhline(max(report.runs[e.run].copy for e in own), color="black", lw=1, ls="--")
         ax.set_xscale("log")
-        ax.xaxis.set_major_formatter(EngFormatter(unit))
-        ax.xaxis.set_minor_formatter(NullFormatter())
+        middle = min(sizes, key=lambda size: abs(log2(size * size / sizes[0] / sizes[-1])))
+        shown = sorted({sizes[0], middle, sizes[-1]})
+        ax.set_xticks(shown, [label(size) for size in shown])
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.set_title(title, loc="left", fontsize=9, fontweight="bold")
         ax.set_ylim(0, None)
         _tidy(ax, "y")
     for ax in panels[::COLUMNS]:
         ax.set_ylabel("GB/s")
-    panels[0].legend(frameon=False)
+    named = [ax.get_legend_handles_labels() for ax in panels]
+    lines = {name: line for each in named for line, name in zip(*each, strict=True)}
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=len(lines), frameon=False)
     return figure
 
 
@@ -158,9 +164,9 @@ def _history(report: Report) -> Figure | None:
         ax.axhline(1.0, color="black", lw=1, ls="--")
         ax.set_yscale("log")
         ax.set_ylim(*_around_one(ax.get_ylim()))
-        ax.yaxis.set_major_locator(matplotlib.ticker.FixedLocator([0.25, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 4]))
+        ax.yaxis.set_major_locator(FixedLocator([0.25, 0.5, 0.67, 0.8, 1, 1.25, 1.5, 2, 4]))
         ax.yaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter(ScalarFormatter())
+        ax.yaxis.set_major_formatter(FormatStrFormatter("%g"))
         shown = sorted({0, len(used) // 2, len(used) - 1})
         ax.set_xticks(shown, [names[i] for i in shown], fontsize=7)
         ax.set_title(title, loc="left", fontsize=9, fontweight="bold")

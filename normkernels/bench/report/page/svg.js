@@ -47,7 +47,7 @@ function short(value) {
 }
 
 function bytes(value) {
-  const units = ["B", "KB", "MB", "GB", "TB"];
+  const units = ["B", "kB", "MB", "GB", "TB"];
   const power = Math.min(units.length - 1, Math.max(0, Math.floor(Math.log10(value) / 3 + 1e-9)));
   return `${short(value / 1000 ** power)} ${units[power]}`;
 }

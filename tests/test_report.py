@@ -96,6 +96,17 @@ def test_newest_is_by_case_machine_and_baseline() -> None:
     assert len({entry.id for entry in report.entries}) == 2 * len(first.rows)
 
 
+def test_machines_are_told_apart_where_there_are_several() -> None:
+    one, other = some_results(), changed(some_results(), cpu="another", date="2026-11-21T00:00:00+00:00")
+    assert {entry.context for entry in report_of(one, one).entries} == {"", ", float64"}
+    both = report_of(one, other).entries
+    assert {entry.context for entry in both if entry.dtype == "float32"} == {
+        ", Test CPU, 2 of 2 cores",
+        ", another, 2 of 2 cores",
+    }
+    assert {entry.tip[-1] for entry in both} == {"Test CPU, 2 of 2 cores", "another, 2 of 2 cores"}
+
+
 def as_torch(row: results.Row) -> results.Row:
     assert row.baseline
     return dataclasses.replace(row, baseline=dataclasses.replace(row.baseline, name="torch"))

@@ -172,6 +172,13 @@ def test_one_of_several_results_can_be_chosen(browser: Any, tmp_path: Path) -> N
     assert set(column(browser, 12)) == {"abcdef0 2026-11-20"}
 
 
+def test_lines_do_not_join_two_machines(browser: Any, tmp_path: Path) -> None:
+    show(browser, tmp_path, some_results(), changed(some_results(), cpu="another"))
+    assert len(all_of(browser, "#batch .title")) == 2
+    assert len(all_of(browser, "#roofline .roof")) == 2
+    assert len(all_of(browser, "#history .series")) == 0
+
+
 def test_a_pointer_over_a_mark_reads_it(browser: Any, tmp_path: Path) -> None:
     show(browser, tmp_path, some_results())
     assert tip(browser) == ""

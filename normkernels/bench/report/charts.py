@@ -97,18 +97,14 @@ def _roofline(report: Report) -> Figure | None:
 
 def _size(report: Report) -> Figure | None:
     known = [entry for entry in _newest(report) if entry.tensor]
-    groups = _several(known, lambda e: f"{e.norm} {e.pass_}{_dtype(e)}", lambda e: e.tensor)
+    groups = _several(known, lambda e: f"{e.norm} {e.pass_}{e.context}", lambda e: e.tensor)
     return _throughput(report, groups, lambda e: e.tensor or 1, EngFormatter("B", places=1))
 
 
 def _batch(report: Report) -> Figure | None:
     newest = _newest(report)
-    groups = _several(newest, lambda e: f"{e.norm} {e.pass_}, {e.layer}{_dtype(e)}", lambda e: e.rows)
+    groups = _several(newest, lambda e: f"{e.norm} {e.pass_}, {e.layer}{e.context}", lambda e: e.rows)
     return _throughput(report, groups, lambda e: e.rows, str)
-
-
-def _dtype(entry: Entry) -> str:
-    return "" if entry.dtype == "float32" else f", {entry.dtype}"
 
 
 def _throughput(
@@ -151,7 +147,7 @@ def _history(report: Report) -> Figure | None:
     lines = [line for _, line in _several(report.entries, lambda e: e.id, lambda e: e.run)]
     groups: dict[str, list[list[Entry]]] = {}
     for line in lines:
-        groups.setdefault(f"{line[0].norm} {line[0].pass_}", []).append(line)
+        groups.setdefault(f"{line[0].norm} {line[0].pass_}{line[0].context}", []).append(line)
     if not groups:
         return None
     used = sorted({entry.run for line in lines for entry in line})

@@ -97,6 +97,8 @@ class Entry:
     preset: str
     shape: str
     dtype: str
+    context: str
+    """What else tells its line from others: a dtype that is not float32, and one of several machines."""
     rows: int
     """Length of the first axis: the batch."""
     layer: str
@@ -134,8 +136,9 @@ def report(title: str, files: Sequence[tuple[Path, Results]]) -> Report:
     newest: dict[tuple[str, str | None], int] = {}
     for i, (_, results) in enumerate(ordered):
         newest |= {_key(results, row): i for row in results.rows}
+    several = len({_machine(results) for _, results in ordered}) > 1
     entries = [
-        _entry(i, newest[_key(results, row)] == i, results, row)
+        _entry(i, newest[_key(results, row)] == i, several, results, row)
         for i, (_, results) in enumerate(ordered)
         for row in results.rows
     ]
@@ -181,8 +184,8 @@ def _run(path: Path, results: Results) -> Run:
     )
 
 
-def _entry(run: int, newest: bool, results: Results, row: Row) -> Entry:
-    case, fresh = row.case, row.fresh
+def _entry(run: int, newest: bool, several: bool, results: Results, row: Row) -> Entry:
+    case, fresh, machine = row.case, row.fresh, _machine(results)
     other = None
     if row.baseline and row.ratio:
         there = row.baseline.fresh
@@ -199,6 +202,7 @@ def _entry(run: int, newest: bool, results: Results, row: Row) -> Entry:
         preset=where,
         shape=case.size if case.layout == "contiguous" else f"{case.size} {case.layout}",
         dtype=case.dtype,
+        context=("" if case.dtype == "float32" else f", {case.dtype}") + (f", {machine}" if several else ""),
         rows=case.shape[0],
         layer=_layer(case),
         # not by the byte model: the file may know norms that this version does not
@@ -212,7 +216,7 @@ def _entry(run: int, newest: bool, results: Results, row: Row) -> Entry:
         fraction=fresh.fraction if row.cold else None,
         into_out=row.into_out.fraction if row.cold else None,
         other=other,
-        tip=_tip(row, where, spread, other),
+        tip=[*_tip(row, where, spread, other), *([machine] if several else [])],
     )
 
 

@@ -40,8 +40,7 @@ function speed(entries, width) {
 }
 
 function caseLabel(entry) {
-  const dtype = entry.dtype === "float32" ? "" : entry.dtype;
-  return [...new Set([entry.preset, entry.shape, dtype])].filter(Boolean).join("  ");
+  return [...new Set([entry.preset, entry.shape])].join("  ") + entry.context;
 }
 
 /** The cases of one pass in one line; a short stroke is the baseline. */

@@ -5,21 +5,17 @@ const MOST_SIZES = 8; // a line through more takes the mean of each doubling
 function size(entries, width, runs) {
   const known = entries.filter((entry) => entry.tensor);
   const at = (entry) => entry.tensor;
-  const groups = withSeveral(known, (entry) => titled(entry, `${entry.norm} ${entry.pass}`), at);
+  const groups = withSeveral(known, (entry) => `${entry.norm} ${entry.pass}${entry.context}`, at);
   if (!groups.length) return "No norm here was measured at two tensor sizes or more.";
   return throughput(groups, width, runs, { at, label: bytes, xLabel: "one tensor" });
 }
 
 function batch(entries, width, runs) {
   const at = (entry) => entry.rows;
-  const layer = (entry) => titled(entry, `${entry.norm} ${entry.pass}, ${entry.layer}`);
+  const layer = (entry) => `${entry.norm} ${entry.pass}, ${entry.layer}${entry.context}`;
   const groups = withSeveral(entries, layer, at);
   if (!groups.length) return "No layer here was measured at two batches or more.";
   return throughput(groups, width, runs, { at, label: String, xLabel: "N" });
-}
-
-function titled(entry, title) {
-  return entry.dtype === "float32" ? title : `${title}, ${entry.dtype}`;
 }
 
 /** A panel for each group; `at` is the size of an entry, `label` how it reads. */

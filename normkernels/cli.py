@@ -3,7 +3,7 @@
 import sys
 
 # What the extra `bench` installs, by the names they are imported by.
-BENCH = ("click", "cpuinfo", "matplotlib", "psutil", "rich", "scipy", "yaml")
+BENCH = ("click", "cpuinfo", "jinja2", "matplotlib", "psutil", "rich", "scipy", "yaml")
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from .check import Mismatch
 from .machine import machine
 from .options import Percent, file_option
 from .presets import presets
+from .report.command import report
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select, takes
 from .table import show
@@ -53,7 +54,8 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-cli.add_command(ab)
+for command in (ab, report):
+    cli.add_command(command)
 
 
 @cli.command()

@@ -3,16 +3,23 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
+from math import isfinite
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, TypeVar, get_origin, get_type_hints
 
 import numpy as np
 
 from .cases import Case
 from .files import write
 from .machine import Machine
+from .revision import Revision
 
-SCHEMA = 1
+SCHEMA = 2
+
+
+T = TypeVar("T")
 
 
 class ResultsError(ValueError):
@@ -91,13 +98,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Results:
-    """A whole run. `skipped` holds the ids of cases that did not fit into memory."""
+    """A whole run. `skipped` holds the ids of cases that did not fit into memory.
+
+    `revision` is the code that was measured, None where it did not lie in a git checkout.
+    """
 
     machine: Machine
     options: dict[str, Any]
     copy: CopySpeed
     rows: list[Row]
     skipped: list[str]
+    revision: Revision | None = None
 
 
 def save(results: Results, path: Path) -> None:
@@ -113,44 +124,61 @@ def as_json(value: Any) -> dict[str, Any]:
 
 def case_from(fields: dict[str, Any]) -> Case:
     """A Case from what `as_json` made of it."""
-    return Case(
-        **{k: v for k, v in fields.items() if k not in ("pass", "shape")},
-        pass_=fields["pass"],
-        shape=tuple(fields["shape"]),
-    )
+    rest = {k: v for k, v in fields.items() if k not in ("pass", "shape")}
+    shape = tuple(fields["shape"])
+    if not all(isinstance(size, int) and size > 0 for size in shape):
+        raise TypeError(f"shape must be positive sizes, got {fields['shape']!r}")
+    return _made(Case, {**rest, "pass_": fields["pass"], "shape": shape})
 
 
 def load(path: Path) -> Results:
     """Read what `save` wrote; raises ResultsError where it is something else."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"results must be a readable JSON file, got {path}: {error}") from None
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
-        raise ResultsError(f"results must have schema {SCHEMA}, got {schema} in {path}")
+        old = isinstance(schema, int) and schema < SCHEMA
+        advice = "; measure again: normkernels bench --json" if old else ""
+        raise ResultsError(f"results must have schema {SCHEMA}, got {schema!r} in {path}{advice}")
     try:
-        return Results(
-            machine=Machine(**document["machine"]),
-            options=document["options"],
-            copy=CopySpeed(**document["copy"]),
-            rows=[_row(row) for row in document["rows"]],
-            skipped=document["skipped"],
-        )
-    except (KeyError, TypeError) as error:
-        raise ResultsError(f"results must have all fields of schema {SCHEMA}, got {path}: {error}") from None
+        return _results(document)
+    except KeyError as error:
+        problem = f"{error.args[0]} is missing"
+    except (AttributeError, TypeError, ValueError) as error:
+        problem = str(error)
+    raise ResultsError(f"results must have all fields of schema {SCHEMA}, got {path}: {problem}")
+
+
+def _results(document: dict[str, Any]) -> Results:
+    revision = document["revision"]
+    machine = _made(Machine, document["machine"])
+    datetime.fromisoformat(machine.date)
+    return _made(
+        Results,
+        {
+            "machine": machine,
+            "options": document["options"],
+            "copy": _made(CopySpeed, document["copy"]),
+            "rows": [_row(row) for row in document["rows"]],
+            "skipped": document["skipped"],
+            "revision": revision and _made(Revision, revision),
+        },
+    )
 
 
 def _row(row: dict[str, Any]) -> Row:
-    return Row(
-        **{
+    return _made(
+        Row,
+        {
             **row,
             "case": case_from(row["case"]),
-            "fresh": Timing(**row["fresh"]),
-            "into_out": Timing(**row["into_out"]),
-            "copy": CopySpeed(**row["copy"]),
+            "fresh": _made(Timing, row["fresh"]),
+            "into_out": _made(Timing, row["into_out"]),
+            "copy": _made(CopySpeed, row["copy"]),
             "baseline": baseline_from(row["baseline"]),
-        }
+        },
     )
 
 
@@ -158,4 +186,19 @@ def baseline_from(fields: dict[str, Any] | None) -> Baseline | None:
     """A Baseline from what `as_json` made of it."""
     if fields is None:
         return None
-    return Baseline(fields["name"], Timing(**fields["fresh"]), CopySpeed(**fields["copy"]))
+    fresh, copy = _made(Timing, fields["fresh"]), _made(CopySpeed, fields["copy"])
+    return _made(Baseline, {**fields, "fresh": fresh, "copy": copy})
+
+
+def _made(cls: type[T], fields: dict[str, Any]) -> T:
+    """A dataclass from its fields; TypeError where one is missing or has another type."""
+    hints = get_type_hints(cls)
+    for name, value in fields.items():
+        hint = hints.get(name, object)
+        kind = hint if isinstance(hint, UnionType) else get_origin(hint) or hint
+        if not isinstance(value, int | float if kind is float else kind):
+            raise TypeError(f"{name} must be {getattr(kind, '__name__', kind)}, got {value!r:.40}")
+        # of all measured numbers only an error may be 0
+        if kind is float and not (isfinite(value) and (value > 0 or name == "error")):
+            raise ValueError(f"{name} must be positive, got {value}")
+    return cls(**fields)

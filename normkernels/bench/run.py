@@ -14,6 +14,7 @@ from .copy import Copy, copy_bytes
 from .machine import cache_sizes, machine
 from .measure import measure
 from .results import CopySpeed, Results, Row
+from .revision import revision
 from .timing import Effort
 from .torch_baseline import TorchBaseline
 
@@ -57,6 +58,7 @@ def run(
     plan: Plan, options: dict[str, Any], skipped: Sequence[Case], starting: Callable[[Case], None]
 ) -> Results:
     """Measure every case of the plan; `starting` is told of each. Raises check.Mismatch."""
+    code = revision()  # before measuring: a checkout may move meanwhile
     before = numba.get_num_threads()
     numba.set_num_threads(plan.threads)
     try:
@@ -68,7 +70,8 @@ def run(
         streaming=float(np.median([row.copy.streaming for row in rows])),
     )
     others = ("torch",) if plan.baseline == "torch" else ()
-    return Results(machine(plan.threads, others), options, speed, rows, [case.id for case in skipped])
+    here = machine(plan.threads, others)
+    return Results(here, options, speed, rows, [case.id for case in skipped], code)
 
 
 def _rows(plan: Plan, starting: Callable[[Case], None]) -> list[Row]:

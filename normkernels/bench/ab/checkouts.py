@@ -7,7 +7,7 @@ import tempfile
 import tomllib
 import venv
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,9 +45,17 @@ class CasesAt:
 
 def git(*words: str, at: Path | None = None) -> str:
     """What git prints."""
+    # Within a hook git's own variables name another work tree.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     try:
         done = subprocess.run(
-            ["git", *words], cwd=at, capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL
+            ["git", *words],
+            cwd=at,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            stdin=subprocess.DEVNULL,
         )
     except FileNotFoundError:
         raise GitError("git must be installed, got no such command") from None
@@ -83,10 +91,9 @@ def checkouts(refs: dict[str, str], isolated: bool, threads: int = 1) -> Iterato
             yield ready
         finally:
             for root in made:
-                subprocess.run(
-                    ["git", "worktree", "remove", "--force", str(root)], cwd=repository, capture_output=True
-                )
-            subprocess.run(["git", "worktree", "prune"], cwd=repository, capture_output=True)
+                with suppress(GitError):  # it was never added
+                    git("worktree", "remove", "--force", str(root), at=repository)
+            git("worktree", "prune", at=repository)
 
 
 def _ready(name: str, ref: str, commit: str, root: Path, isolated: bool, threads: int) -> Checkout:

@@ -116,7 +116,7 @@ def main(results: Path, page: Path, **counts: int) -> None:
             found = [run(trial, i, file, clone) for i, file in enumerate(files)]
             if found:
                 lines.append(row(trial, found))
-    m = found[0].machine
+                m = found[0].machine
     head = f"Measured with `python benchmarks/ab_trials.py` on {m.cpu}, {m.threads} threads, {m.date[:10]}."
     markdown.insert(page, "\n".join([head, "", *lines]))
 

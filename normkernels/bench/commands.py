@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import __version__, _buffers
 from ..norms import NORMS
-from . import compiling, files, markdown, outputs, timing
+from . import compiling, files, markdown, outputs, ratios, timing
 from .check import Mismatch
 from .machine import machine
 from .presets import presets
@@ -48,6 +48,9 @@ def cli(context: click.Context) -> None:
     """Fused normalization kernels: measure them on this machine."""
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
+
+
+cli.add_command(ratios.table)
 
 
 def _file(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from itertools import combinations
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -61,15 +61,14 @@ def load(path: Path) -> Run:
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise BadOption(f"{rule}, got {path}, which cannot be read ({reason})") from None
+    ours = document.get(KEY) if isinstance(document, dict) else None
+    schema = ours.get("schema") if isinstance(ours, dict) else None
+    if ours is None or schema != SCHEMA:
+        raise BadOption(f"{rule}, schema {SCHEMA}, got schema {schema} in {path}")
     try:
-        ours = document[KEY]
-        if ours["schema"] != SCHEMA:
-            raise BadOption(f"FILE must have schema {SCHEMA}, got {ours['schema']} in {path}")
         measured = [_measured(benchmark) for benchmark in document["benchmarks"]]
         return Run(path, Machine(**ours["machine"]), str(ours["command"]), measured)
     except (KeyError, TypeError, ValueError) as error:
-        if isinstance(error, BadOption):
-            raise
         raise BadOption(f"{rule}, got {path} ({type(error).__name__}: {error})") from None
 
 
@@ -139,7 +138,7 @@ def _cells(runs: Sequence[Run]) -> dict[tuple[tuple[str, str, str], str], Measur
 
 
 def _check_same_machine(runs: Sequence[Run]) -> None:
-    for a, b in pairwise(runs):
+    for a, b in combinations(runs, 2):
         for name in SHARED:
             one, other = (getattr(run.machine, name) for run in (a, b))
             if one != other:

@@ -14,7 +14,7 @@ from normkernels.bench.inputs import make_inputs
 from normkernels.bench.machine import cache_sizes
 from normkernels.bench.selection import parse_shape
 
-SECONDS, LEAST, MOST = 0.5, 7, 200  # rounds go on for about so long, within these
+SECONDS, LEAST, MOST = 1.0, 7, 400  # rounds go on for about so long, within these
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -98,9 +98,13 @@ def render(runs: Sequence[Run]) -> str:
         row = [*group, duration(base.seconds)]
         for name in others:
             other = cells.get((group, name))
-            row.append(f"{base.seconds / other.seconds:.1f}×" if other else "–")
+            row.append(_ratio(base.seconds / other.seconds) if other else "–")
         lines.append(markdown.line(row))
     return "\n".join(lines)
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.1f}×" if value >= 1 else f"{value:.2g}×"
 
 
 def caption(runs: Sequence[Run], baseline: str) -> str:

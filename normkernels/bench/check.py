@@ -6,9 +6,11 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from ..norms import NORMS
+from ..norms import NORMS, Passes
 from .cases import DTYPES, Case
 from .inputs import Array, Inputs, copied
+
+Tensors = dict[str, Array | None]
 
 # Elements compared at a time: the float64 reference then stays small.
 PIECE = 1 << 18
@@ -24,26 +26,34 @@ def tolerance(case: Case) -> float:
     return 128 * eps if DTYPES[case.dtype] > 2 else 128 * float(np.finfo(np.float32).eps) + eps
 
 
-def check(case: Case, inputs: Inputs) -> float:
-    """The worst error of the kernels of a case; raises Mismatch above `tolerance`."""
-    error = worst_error(case, inputs)
+def check(case: Case, inputs: Inputs, passes: Passes | None = None) -> float:
+    """The worst error of `passes`, by default the kernels, on a case; raises Mismatch above `tolerance`."""
+    passes = passes or NORMS[case.op].kernels
+    arguments = copied(inputs.arguments)
+    results: Tensors
+    if case.pass_ == "forward":
+        results = {"y": passes.call(inputs.x, **arguments, **inputs.beside_x)}
+        if "sum_out" in inputs.beside_x:
+            results["sum_out"] = inputs.beside_x["sum_out"]
+    else:
+        _, saved = passes.forward(inputs.x, **arguments, **inputs.beside_x)
+        results = passes.backward(inputs.dy, saved, **inputs.beside_dy)._asdict()
+    return compare(case, inputs, results, arguments)
+
+
+def compare(case: Case, inputs: Inputs, results: Tensors, arguments: dict[str, Any]) -> float:
+    """The worst error of the results of a case, whoever computed them; raises Mismatch above `tolerance`.
+
+    `arguments` are those that the computation leaves, running statistics too; what is absent is not compared.
+    """
+    error = worst_error(case, inputs, results, arguments)
     if not error <= tolerance(case):
         raise Mismatch(f"{case.id} must agree with the reference to {tolerance(case):.1e}, got {error:.1e}")
     return error
 
 
-def worst_error(case: Case, inputs: Inputs) -> float:
+def worst_error(case: Case, inputs: Inputs, results: Tensors, arguments: dict[str, Any]) -> float:
     """The largest difference from the reference in float64, relative to its largest value or 1."""
-    kernels = NORMS[case.op].kernels
-    arguments = copied(inputs.arguments)
-    results: dict[str, Array | None]
-    if case.pass_ == "forward":
-        results = {"y": kernels.call(inputs.x, **arguments, **inputs.beside_x)}
-        if "sum_out" in inputs.beside_x:
-            results["sum_out"] = inputs.beside_x["sum_out"]
-    else:
-        _, saved = kernels.forward(inputs.x, **arguments, **inputs.beside_x)
-        results = kernels.backward(inputs.dy, saved, **inputs.beside_dy)._asdict()
     if case.op == "weight_norm":  # every slice has a parameter, as every channel
         return _error_by_channel(0, case, inputs, arguments, results)
     if NORMS[case.op].family == "channels":
@@ -53,7 +63,7 @@ def worst_error(case: Case, inputs: Inputs) -> float:
 
 def _reference(
     case: Case, inputs: Inputs, where: slice | tuple[slice, ...], arguments: dict[str, Any]
-) -> dict[str, Array | None]:
+) -> Tensors:
     """What a piece of the result should be."""
 
     def wide(tensors: dict[str, Array]) -> dict[str, Array]:
@@ -89,7 +99,7 @@ class _Errors:
 
 
 def _error_by_channel(
-    axis: int, case: Case, inputs: Inputs, after: dict[str, Any], results: dict[str, Array | None]
+    axis: int, case: Case, inputs: Inputs, after: dict[str, Any], results: Tensors
 ) -> float:
     """Channel by channel; `after` holds the arguments as the kernels left them, running statistics too."""
     channels = inputs.x.shape[axis]
@@ -104,18 +114,18 @@ def _error_by_channel(
             got = results[name]
             errors.compare(name, got if got is None else got[where if got.ndim > 1 else piece], want)
         for name, a in arguments.items():
-            if isinstance(a, np.ndarray):
+            if isinstance(a, np.ndarray) and name in after:
                 errors.compare(name, after[name][piece], a)
     return errors.worst()
 
 
-def _error_by_row(case: Case, inputs: Inputs, results: dict[str, Array | None]) -> float:
+def _error_by_row(case: Case, inputs: Inputs, results: Tensors) -> float:
     """Blocks of rows, whose dweight and dbias add up."""
     arguments = {
         name: a.astype(np.float64) if isinstance(a, np.ndarray) else a for name, a in inputs.arguments.items()
     }
     rows = len(inputs.x) if inputs.x.ndim > 1 else 1
-    errors, sums = _Errors(), dict[str, Array | None]()
+    errors, sums = _Errors(), Tensors()
     for piece in _pieces(rows, inputs.x.size // rows):
         where = piece if inputs.x.ndim > 1 else slice(None)
         for name, want in _reference(case, inputs, where, arguments).items():

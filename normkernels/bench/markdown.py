@@ -16,20 +16,30 @@ from .summary import (
     preset_title,
 )
 
-START, END = "<!-- normkernels:results -->", "<!-- /normkernels:results -->"
+RESULTS = "results"
 DEFAULTS = (("layout", LAYOUTS[0]), ("baseline", "numpy"))
 
 
+def markers(block: str) -> tuple[str, str]:
+    """What begins and ends a block of a page."""
+    return f"<!-- normkernels:{block} -->", f"<!-- /normkernels:{block} -->"
+
+
+START, END = markers(RESULTS)
+
+
 class MarkersMissing(ValueError):
-    """The page has no place for results."""
+    """The page has no place for a block."""
 
 
-def page_text(path: Path) -> str:
-    """The page; raises MarkersMissing where it has no place for results."""
+def split(path: Path, block: str = RESULTS) -> tuple[str, str, str]:
+    """The page before, in and after a block; raises MarkersMissing where it has no place for it."""
     text = path.read_text(encoding="utf-8")
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise MarkersMissing(f"a page for results must hold {START} and {END} once, got {path}")
-    return text
+    start, end = markers(block)
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise MarkersMissing(f"a page for {block} must hold {start} and {end} once, got {path}")
+    first, last = text.index(start) + len(start), text.index(end)
+    return text[:first], text[first:last], text[last:]
 
 
 def update(path: Path, results: Results) -> None:
@@ -37,10 +47,9 @@ def update(path: Path, results: Results) -> None:
     insert(path, render(results))
 
 
-def insert(path: Path, content: str) -> None:
-    """Put Markdown between the markers of a page."""
-    text = page_text(path)
-    head, tail = text[: text.index(START) + len(START)], text[text.index(END) :]
+def insert(path: Path, content: str, block: str = RESULTS) -> None:
+    """Put Markdown between the markers of a block of a page."""
+    head, _, tail = split(path, block)
     write(path, f"{head}\n{content}\n{tail}".encode())
 
 
@@ -76,14 +85,14 @@ def summary(results: Results) -> str:
     baseline = baseline_name(results)
     columns = ["of copy, fresh", "of copy, into `out`", *([f"vs {baseline}"] if baseline else [])]
     passes = list(dict.fromkeys(row.case.pass_ for row in results.rows))
-    lines = [_line(["norm", "preset", *(f"{p}: {column}" for p in passes for column in columns)])]
-    lines.append(_rule(2, len(passes) * len(columns)))
+    lines = [line(["norm", "preset", *(f"{p}: {column}" for p in passes for column in columns)])]
+    lines.append(rule(2, len(passes) * len(columns)))
     for title, rows in groups(results.rows, _model):
         cells = [group_title(rows[0]).replace(f" {rows[0].case.pass_}", ""), title.split("/")[-1]]
         for pass_ in passes:
             average = means([row for row in rows if row.case.pass_ == pass_])
             cells += _mean_cells(average, bool(baseline))
-        lines.append(_line(cells))
+        lines.append(line(cells))
     return "\n".join(lines)
 
 
@@ -101,12 +110,12 @@ def _cases(results: Results, rows: list[Row]) -> str:
     baseline = baseline_name(results)
     headings = ["time", "GB/s", "of copy, fresh", "of copy, into `out`"]
     headings += [f"vs {baseline}"] if baseline else []
-    lines = [_line(["preset", "shape", *headings]), _rule(2, len(headings))]
+    lines = [line(["preset", "shape", *headings]), rule(2, len(headings))]
     for row in rows:
         fractions = (row.fresh.fraction, row.into_out.fraction) if row.cold else (None, None)
         cells = [preset_title(row), row.case.size, duration(row.fresh.median), f"{row.fresh.gbs:.1f}"]
         cells += map(_number, fractions)
-        lines.append(_line([*cells, *([_number(row.ratio, "×")] if baseline else [])]))
+        lines.append(line([*cells, *([_number(row.ratio, "×")] if baseline else [])]))
     return "\n".join(lines)
 
 
@@ -114,9 +123,11 @@ def _number(value: float | None, unit: str = "") -> str:
     return "–" if value is None else f"{value:.1f}{unit}" if unit else f"{value:.2f}"
 
 
-def _line(cells: list[str]) -> str:
+def line(cells: list[str]) -> str:
+    """A row of a table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _rule(left: int, right: int) -> str:
-    return _line(["---"] * left + ["--:"] * right)
+def rule(left: int, right: int) -> str:
+    """The row below the headings: so many columns to the left, then so many to the right."""
+    return line(["---"] * left + ["--:"] * right)

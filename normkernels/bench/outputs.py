@@ -12,8 +12,11 @@ JSON, PLOT, MARKDOWN = "--json", "--plot", "--markdown"
 ERRORS = (OSError, UnicodeDecodeError, markdown.MarkersMissing)
 
 
-def check(paths: Mapping[str, Path]) -> None:
-    """Say before a long run, not after it, that its results cannot be written; raises BadOption."""
+def check(paths: Mapping[str, Path], block: str = markdown.RESULTS) -> None:
+    """Say before a long run, not after it, that its results cannot be written; raises BadOption.
+
+    `block` is the one of the page that they go to.
+    """
     options: dict[str, str] = {}
     for option, path in paths.items():
         other = options.setdefault(os.path.realpath(path), option)
@@ -24,7 +27,7 @@ def check(paths: Mapping[str, Path]) -> None:
         try:
             files.check(path)
             if option == MARKDOWN:
-                markdown.page_text(path)
+                markdown.split(path, block)
         except ERRORS as error:
             raise BadOption(_problem(option, path, error)) from None
         if option == PLOT:

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from normkernels.bench.machine import machine
 from normkernels.bench.results import ResultsError
 
 ROOT = Path(__file__).parents[1]
+PLANTED = ("layer_norm/forward/1x1", "rms_norm/forward/1x1", "batch_norm/forward/1x1")
 GATE = [sys.executable, "-m", "normkernels.cli", "ab"]
 
 WORK = """
@@ -336,3 +338,47 @@ def test_cases_of_this_repository_cover_every_norm(monkeypatch):
     call, check = cases["layer_norm/forward/256x768"]()
     with pytest.raises(AssertionError):
         check()
+
+
+def test_a_package_that_is_not_ours(temporary, tmp_path, monkeypatch):
+    """The example of the docs, in a repository of its own: found by its pyproject.toml, run in both arms."""
+    folder = tmp_path / "imagestats"
+    shutil.copytree(ROOT / "examples" / "tracking", folder, ignore=shutil.ignore_patterns("__pycache__"))
+    git("init", "--quiet", at=folder)
+    git("add", ".", at=folder)
+    git("commit", "--quiet", "-m", "first", at=folder)
+    monkeypatch.chdir(folder)
+    with checkouts({"base": "HEAD", "head": "HEAD"}, isolated=False) as ready:
+        arms = pairs.Arms(ready, cases_at(ready["head"].root, None), root_matters=True)
+        arms.prepare()
+        assert arms.names == ["contrast/64x128x128", "histogram/512x512"]
+        taken = arms.measure(arms.names, 1, pairs.LEAST_SECONDS, 0, lambda: None)
+    assert all(base > 0 and head > 0 for [(base, head)] in taken.values())
+    assert left_behind(folder, temporary) == (0, [])
+
+
+def test_the_planted_slowdown_applies_to_the_kernel():
+    patch = ROOT / "tests" / "data" / "slowdown.patch"
+    subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "right"),
+    [
+        ("aa", outcome_of(names=["layer_norm/forward/1x1"]), True),
+        ("aa", outcome_of(names=["layer_norm/forward/1x1"], moved=True), False),
+        ("slower", outcome_of(names=["layer_norm/forward/1x1"]), False),
+        (
+            "slower",
+            outcome_of(*[["layer_norm/forward/1x1", "rms_norm/forward/1x1"]] * 2, names=PLANTED),
+            True,
+        ),
+        ("slower", outcome_of(PLANTED, again=PLANTED, names=PLANTED), False),
+    ],
+)
+def test_a_trial_is_right_where_it_names_that_kernel_and_no_other(name, outcome, right, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import ab_trials
+
+    (trial,) = (t for t in ab_trials.TRIALS if t.name == name)
+    assert trial.right(outcome) is right

@@ -4,11 +4,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .machine import difference
 from .results import Results
 from .selection import BadOption
-
-# What must be the same for two times to mean anything beside each other.
-SAME = ("cpu", "cores", "logical_cores", "memory_bytes", "threads")
 
 
 @dataclass(frozen=True)
@@ -28,8 +26,11 @@ class Change:
 
 def compare(base: Results, head: Results, any_machine: bool) -> list[Change]:
     """The cases that both results have, the slowest change first; raises BadOption."""
-    if not any_machine:
-        _check_machines(base, head)
+    if not any_machine and (found := difference(base.machine, head.machine)):
+        name, a, b = found
+        raise BadOption(
+            f"results must come from one machine: {name} is {a} and {b}; --any-machine compares all the same"
+        )
     before = {row.case.id: row.fresh.median for row in base.rows}
     changes = [
         Change(row.case.id, before[row.case.id], row.fresh.median)
@@ -44,13 +45,3 @@ def compare(base: Results, head: Results, any_machine: bool) -> list[Change]:
 def mean(changes: Sequence[Change]) -> float:
     """The geometric mean of the ratios."""
     return math.exp(sum(math.log(change.ratio) for change in changes) / len(changes))
-
-
-def _check_machines(base: Results, head: Results) -> None:
-    for name in SAME:
-        a, b = getattr(base.machine, name), getattr(head.machine, name)
-        if a != b:
-            raise BadOption(
-                f"results must come from one machine: {name.replace('_', ' ')} is {a} and {b}; "
-                "--any-machine compares them all the same"
-            )

@@ -35,6 +35,19 @@ class Machine:
     date: str
 
 
+# What two machines must share for times measured on them to be compared.
+SAME = ("cpu", "cores", "logical_cores", "caches", "memory_bytes", "threads")
+
+
+def difference(one: Machine, other: Machine) -> tuple[str, Any, Any] | None:
+    """The first property that two machines do not share, and its values."""
+    for name in SAME:
+        a, b = getattr(one, name), getattr(other, name)
+        if a != b:
+            return name.replace("_", " "), a, b
+    return None
+
+
 def machine(threads: int, others: tuple[str, ...] = ()) -> Machine:
     """This machine, now; `threads` is how many the kernels use, `others` are further packages of note."""
     caches, last_level = cache_sizes()

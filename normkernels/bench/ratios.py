@@ -11,15 +11,12 @@ from typing import Any
 import click
 
 from . import markdown, outputs
-from .machine import Machine
+from .machine import Machine, difference
 from .selection import BadOption
 from .summary import duration
 
 BLOCK = "ratios"
 KEY, SCHEMA = "normkernels", 1
-
-# What files have to share for their times to be compared.
-SHARED = ("cpu", "cores", "logical_cores", "caches", "memory_bytes", "threads")
 
 
 @dataclass(frozen=True)
@@ -143,11 +140,10 @@ def _cells(runs: Sequence[Run]) -> dict[tuple[tuple[str, str, str], str], Measur
 
 def _check_same_machine(runs: Sequence[Run]) -> None:
     for a, b in combinations(runs, 2):
-        for name in SHARED:
-            one, other = (getattr(run.machine, name) for run in (a, b))
-            if one != other:
-                what = f"{name} {one} in {a.path} and {other} in {b.path}"
-                raise BadOption(f"FILE... must be of one machine, got {what}")
+        if found := difference(a.machine, b.machine):
+            name, one, other = found
+            what = f"{name} {one} in {a.path} and {other} in {b.path}"
+            raise BadOption(f"FILE... must be of one machine, got {what}")
         for name in a.machine.versions.keys() & b.machine.versions.keys():
             one, other = (run.machine.versions[name] for run in (a, b))
             if one != other:

@@ -1,0 +1,55 @@
+"""The workflows: every action pinned to a commit, no token with more rights than its job needs."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+FOLDER = Path(__file__).parents[1] / ".github" / "workflows"
+WORKFLOWS: dict[str, dict[Any, Any]] = {
+    file.stem: yaml.safe_load(file.read_text(encoding="utf-8")) for file in sorted(FOLDER.glob("*.yml"))
+}
+# The only jobs that may write, and what.
+MAY_WRITE = {
+    ("benchmarks", "publish"): {"contents"},
+    ("benchmarks", "alarm"): {"issues"},
+    ("benchmarks-comment", "comment"): {"pull-requests"},
+}
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_actions_are_pinned_to_commits(name: str) -> None:
+    for job in WORKFLOWS[name]["jobs"].values():
+        for step in job["steps"]:
+            assert re.fullmatch(r"[\w./-]+@[0-9a-f]{40}", step.get("uses", f"run@{'0' * 40}")), step
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_permissions_are_the_least(name: str) -> None:
+    workflow = WORKFLOWS[name]
+    assert workflow["permissions"] in ({}, {"contents": "read"})
+    for job, content in workflow["jobs"].items():
+        rights = content.get("permissions", {})
+        assert {what for what, right in rights.items() if right == "write"} == MAY_WRITE.get(
+            (name, job), set()
+        )
+        assert not any("persist-credentials" in str(s) and "true" in str(s).lower() for s in content["steps"])
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
+def test_no_text_of_others_becomes_a_command(name: str) -> None:
+    """What a pull request may name as it likes reaches scripts through the environment alone."""
+    for job in WORKFLOWS[name]["jobs"].values():
+        for step in job["steps"]:
+            assert "${{" not in step.get("run", ""), step
+
+
+def test_code_of_a_pull_request_never_meets_a_token_that_writes() -> None:
+    for name, workflow in WORKFLOWS.items():
+        events = workflow[True]  # YAML's word for `on`
+        assert "pull_request_target" not in events
+        if "workflow_run" in events:
+            steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+            assert not any("checkout" in step.get("uses", "") for step in steps), name

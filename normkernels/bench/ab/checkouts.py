@@ -112,7 +112,7 @@ def _installed(root: Path, place: Path) -> Path:
     venv.create(place, with_pip=True)
     python = place / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     done = subprocess.run(
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(root)],
+        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "numpy", str(root)],
         capture_output=True,
         text=True,
     )

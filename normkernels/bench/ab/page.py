@@ -42,8 +42,14 @@ def explanation(outcome: Outcome) -> str:
         f"{pairs} pairs of processes on {m.cpu}, threads: {m.threads}, {minutes:.1f} min, {m.date[:10]}. "
         "Change: median over the pairs of head's time by base's. A case is flagged beyond "
         f"{outcome.threshold:.0%} where the interval excludes 0 and p, corrected for all cases, is below "
-        "0.05; flagged cases were measured again, and the table shows that second run."
+        "0.05; flagged cases were measured again, and the table shows that second run. "
+        f"The widest interval reaches {max(map(_reach, outcome.first)):.0%} from its median."
     )
+
+
+def _reach(comparison: Comparison) -> float:
+    """How far the interval reaches from the median."""
+    return max(comparison.high / comparison.ratio, comparison.ratio / comparison.low) - 1
 
 
 def show(outcome: Outcome, console: Console) -> None:

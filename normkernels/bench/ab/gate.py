@@ -27,13 +27,13 @@ class Plan:
     aa: bool
 
 
-def run(plan: Plan, machine: Machine, stage: Callable[[str, int], None], step: Callable[[], None]) -> Outcome:
-    """Run the gate. `stage` is told what begins and how many processes it takes, `step` of each of them."""
+def run(plan: Plan, machine: Machine, stage: Callable[[str, int | None], None], step: Callable[[], None]) -> Outcome:
+    """Run the gate. `stage` is told what begins and how many processes that takes, `step` of each of them."""
     start = perf_counter()
-    stage("checking out", 2)
+    stage("checking out", None)
     with checkouts({BASE: plan.base, HEAD: plan.head}, plan.isolated, plan.threads) as arms_at:
         arms = Arms(arms_at, cases_at(arms_at[HEAD].root, plan.cases), root_matters=not plan.isolated)
-        stage("compiling and checking", 2)
+        stage("compiling and checking", None)
         arms.prepare()
         seconds = arms.seconds_to_spend(plan.pairs, plan.minutes - (perf_counter() - start) / 60)
         names = [*arms.names, *arms.controls]

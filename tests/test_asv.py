@@ -145,23 +145,31 @@ def run_raw(statement):
     subprocess.run([sys.executable, "-c", f"{ready}\n{body}"], check=True, env=environment)
 
 
-@pytest.mark.parametrize("cache", ["cold", "warm"])
-def test_first_call_has_a_cache_of_its_own(cache, monkeypatch):
+def kernels(statement):
+    """The folder of a first call's kernel cache, and what is in it."""
+    folder = Path(re.search(r'NUMBA_CACHE_DIR"\] = \'(.*)\'', statement[1])[1])
+    return folder, {file: file.stat().st_mtime_ns for file in folder.rglob("*.nbc")}
+
+
+def test_first_calls_find_the_cache_they_should(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     case = startup.CASES[0]
     benchmark = startup.FirstCall()
     benchmark.setup(case)
     try:
-        statement = getattr(benchmark, f"timeraw_{cache}_cache")(case)
-        folder = Path(re.search(r'NUMBA_CACHE_DIR"\] = \'(.*)\'', statement[1])[1])
-        before = {file: file.stat().st_mtime_ns for file in folder.rglob("*.nbc")}
-        assert bool(before) == (cache == "warm")
+        (one, in_one), (other, in_other) = (kernels(benchmark.timeraw_cold_cache(case)) for _ in "ab")
+        assert one != other, "the first sample would warm the second's cache"
+        assert not in_one
+        assert not in_other
+
+        statement = benchmark.timeraw_warm_cache(case)
+        folder, before = kernels(statement)
+        assert before
         run_raw(statement)
-        after = {file: file.stat().st_mtime_ns for file in folder.rglob("*.nbc")}
-        assert after == before if cache == "warm" else after
+        assert kernels(statement) == kernels(benchmark.timeraw_warm_cache(case)) == (folder, before)
     finally:
         benchmark.teardown(case)
-    assert not folder.exists()
+    assert not any(path.exists() for path in (one, other, folder))
 
 
 def test_imports_run():

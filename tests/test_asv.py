@@ -196,7 +196,8 @@ def asv():
 
 
 def asv_command(*arguments, cwd=ROOT, home):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    # asv takes PYTHONPATH away from the environments it runs.
+    environment = {**os.environ, "ASV_PYTHONPATH": str(ROOT), "HOME": str(home)}
     return subprocess.run(
         [sys.executable, "-P", "-m", "asv", *arguments],
         cwd=cwd, env=environment, capture_output=True, text=True, timeout=120,
@@ -240,11 +241,14 @@ def test_every_benchmark_has_a_version_and_a_unit(asv):
         assert unit != "unit", name
 
 
-def samples_per_side():
-    return speed.Speed.rounds * speed.Speed.repeat[0]
+def samples_per_side(timed=speed.Speed):
+    return timed.rounds * int(np.ravel(timed.repeat)[0])
 
 
-@pytest.mark.parametrize("n", [6, 7, samples_per_side()])
+TIMED = [speed.Speed, startup.FirstCall, startup.Import]
+
+
+@pytest.mark.parametrize("n", [6, *{7, *map(samples_per_side, TIMED)}])
 def test_samples_suffice_for_asv_to_see_a_difference(asv, n):
     """With 6 against 6, all of one side below all of the other, asv sees nothing; with 7 it does."""
     from asv._stats import is_different
@@ -253,6 +257,11 @@ def test_samples_suffice_for_asv_to_see_a_difference(asv, n):
     interval = {"ci_99_a": -math.inf, "ci_99_b": math.inf}
     smallest_p = 2 / math.comb(2 * n, n)
     assert is_different(slow, fast, interval, interval) == (smallest_p < 0.002) == (n >= 7)
+
+
+@pytest.mark.parametrize("timed", TIMED)
+def test_every_time_has_samples_that_suffice(timed):
+    assert samples_per_side(timed) >= 7
 
 
 def test_samples_suffice_where_some_pairs_cross(asv):

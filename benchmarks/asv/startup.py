@@ -29,7 +29,7 @@ class FirstCall:
     params = (CASES,)
     param_names = ("case",)
     rounds = 1
-    repeat = 2
+    repeat = 7  # the fewest with which asv can find a difference: see speed.py
     number = 1
     warmup_time = 0
     timeout = 300

@@ -28,7 +28,7 @@ def seconds(*functions: Callable[[], Any], repetitions: int = 9) -> list[float]:
 
 def copier() -> Callable[[], Any]:
     """`numpy.copyto` of 128 MB into memory in use, shared by as many threads as the kernels have."""
-    threads = int(os.environ.get("NUMBA_NUM_THREADS", "2"))
+    threads = int(os.environ.get("NUMBA_NUM_THREADS", "1"))
     source = np.ones(COPIED, np.uint8)
     target = np.zeros_like(source)
     sources, targets = np.array_split(source, threads), np.array_split(target, threads)

@@ -8,7 +8,7 @@ from tempfile import mkdtemp
 
 import normkernels
 
-CASES = ["layer_norm/128x768", "group_norm/256x28x28", "batch_norm/64x56x56"]
+CASES = ["layer_norm/128x768", "batch_norm/64x56x56"]
 
 READY = """
 import os, sys

@@ -19,7 +19,7 @@ def standardize(
     r, d = np.float32(1), np.float32(0)
     x_hat = rstd = x
 
-    def forward() -> np.ndarray:
+    def forward() -> Any:
         nonlocal x_hat, rstd, r, d
         mean = x.mean(axis=axes, keepdims=True) if centred else np.float32(0)
         x_hat = x - mean
@@ -46,7 +46,7 @@ def standardize(
 def weight_norm(v: np.ndarray, g: np.ndarray) -> tuple[Callable[[], Any], Callable[[np.ndarray], Any]]:
     rstd = v_hat = v
 
-    def forward() -> np.ndarray:
+    def forward() -> Any:
         nonlocal rstd, v_hat
         rstd = 1 / np.sqrt(np.square(v).sum(axis=1, keepdims=True))
         v_hat = v * rstd
@@ -63,11 +63,11 @@ def local_response_norm(x: np.ndarray, size: int) -> tuple[Callable[[], Any], Ca
     alpha, beta = 1e-4, 0.75
     s = y = x
 
-    def window_sum(a: np.ndarray) -> np.ndarray:
+    def window_sum(a: np.ndarray) -> Any:
         padded = np.pad(a, [(0, 0), (size // 2, size // 2), (0, 0), (0, 0)])
         return sum(padded[:, i : i + a.shape[1]] for i in range(size))
 
-    def forward() -> np.ndarray:
+    def forward() -> Any:
         nonlocal s, y
         s = 1 + alpha / size * window_sum(np.square(x))
         y = x * s**-beta

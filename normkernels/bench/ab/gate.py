@@ -27,7 +27,9 @@ class Plan:
     aa: bool
 
 
-def run(plan: Plan, machine: Machine, stage: Callable[[str, int | None], None], step: Callable[[], None]) -> Outcome:
+def run(
+    plan: Plan, machine: Machine, stage: Callable[[str, int | None], None], step: Callable[[], None]
+) -> Outcome:
     """Run the gate. `stage` is told what begins and how many processes that takes, `step` of each of them."""
     start = perf_counter()
     stage("checking out", None)

@@ -107,18 +107,27 @@ def row(trial: Trial, found: list[Outcome]) -> str:
 def main(results: Path, page: Path, **counts: int) -> None:
     """Run the trials and write their table into a page."""
     results.mkdir(parents=True, exist_ok=True)
-    lines = [f"| {' | '.join(HEADINGS)} |", "| --- | --: | --: | --: | --: | --: | --: |"]
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder, "clone")
         repository(clone)
-        for trial in TRIALS:
-            files = [results / f"{trial.name}-{i}.json" for i in range(counts[trial.name])]
-            found = [run(trial, i, file, clone) for i, file in enumerate(files)]
-            if found:
-                lines.append(row(trial, found))
-                m = found[0].machine
-    head = f"Measured with `python benchmarks/ab_trials.py` on {m.cpu}, {m.threads} threads, {m.date[:10]}."
-    markdown.insert(page, "\n".join([head, "", *lines]))
+        found = {
+            trial: [
+                run(trial, seed, results / f"{trial.name}-{seed}.json", clone)
+                for seed in range(counts[trial.name])
+            ]
+            for trial in TRIALS
+            if counts[trial.name]
+        }
+    first = next(iter(found.values()))[0]
+    code, cpu, date = first.base.commit[:9], first.machine.cpu, first.machine.date[:10]
+    lines = [
+        f"Measured with `python benchmarks/ab_trials.py` at {code} on {cpu}, {date}.",
+        "",
+        f"| {' | '.join(HEADINGS)} |",
+        "| --- | --: | --: | --: | --: | --: | --: |",
+        *(row(trial, each) for trial, each in found.items()),
+    ]
+    markdown.insert(page, "\n".join(lines))
 
 
 if __name__ == "__main__":

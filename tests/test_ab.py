@@ -1,7 +1,5 @@
 """The gate: pairs of processes on two commits, and what is said of them."""
 
-import json
-import math
 import os
 import shutil
 import signal
@@ -10,18 +8,15 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
+from normkernels.bench.ab import checkouts as checkouts_module
 from normkernels.bench.ab import outcome as outcomes
-from normkernels.bench.ab import page, pairs, verdict, worker
+from normkernels.bench.ab import pairs, verdict, worker
 from normkernels.bench.ab.checkouts import cases_at, checkouts
-from normkernels.bench.ab.outcome import Outcome, Side
-from normkernels.bench.machine import machine
-from normkernels.bench.results import ResultsError
+from normkernels.bench.selection import BadOption
 
 ROOT = Path(__file__).parents[1]
-PLANTED = ("layer_norm/forward/1x1", "rms_norm/forward/1x1", "batch_norm/forward/1x1")
 GATE = [sys.executable, "-m", "normkernels.cli", "ab"]
 
 WORK = """
@@ -96,7 +91,7 @@ def test_a_slower_commit_is_flagged_twice_and_named(normkernels, project, tempor
     done = normkernels(*words, "--json", str(files[0]), "--markdown", str(files[1]))
     outcome = outcomes.load(files[0])
     assert [c.name for c in outcome.recurred("slower")] == ["total"]
-    assert 2 < outcome.again[0].ratio < 4.5
+    assert [c.name for c in outcome.again] == ["total"]
     assert len(outcome.first[0].pairs) == pairs.LEAST_PAIRS
     assert done.code == outcome.exit_code
     assert outcome.exit_code == (outcomes.INCONCLUSIVE if outcome.moved else outcomes.REGRESSION)
@@ -144,7 +139,12 @@ def test_an_interrupted_gate_leaves_nothing_behind(project, temporary, tmp_path)
         (["--base", "nowhere"], "--base must name a commit of this repository, got nowhere"),
         (["--base", "fast", "--head", "--help"], "--head must name a commit of this repository, got --help"),
         (["--base", "fast", "--pairs", "11"], "--pairs must be 12 or more, got 11"),
-        (["--base", "fast", "--threads", "0"], "--threads must be 1 or more, got 0"),
+        (["--base", "fast", "--threads", "0"], "--threads must be between 1 and "),
+        (["--base", "HEAD"], "--base and --head must be two commits (or use --aa), got "),
+        (
+            ["--base", "fast", "--aa", "--head", "slow"],
+            "--aa compares base with itself and takes no --head, got",
+        ),
         (["--base", "fast", "--max-minutes", "0"], "--max-minutes must be more than 0, got 0"),
         (
             ["--base", "fast", "--threshold", "much"],
@@ -153,11 +153,11 @@ def test_an_interrupted_gate_leaves_nothing_behind(project, temporary, tmp_path)
         (["--base", "fast", "--cases", "cases"], "--cases must be module:function, got cases"),
         (
             ["--base", "fast", "--cases", "cases:none"],
-            "the cases must run in head (HEAD), got AttributeError",
+            "the cases must run in head (HEAD), got TypeError",
         ),
         (["--base", "fast", "--cases", "math:gcd"], "the cases must run in head (HEAD), got TypeError"),
         (["--base", "fast", "--json", "/nowhere/x.json"], "--json must be writeable, got /nowhere/x.json"),
-        (["--base", "fast", "--max-minutes", "0.01"], "--max-minutes must leave "),
+        (["--base", "fast", "--max-minutes", "0.01"], "--max-minutes must be "),
     ],
 )
 def test_bad_options_cost_one_line(normkernels, project, temporary, words, message):
@@ -172,7 +172,8 @@ def test_a_wrong_case_ends_the_gate(normkernels, project, temporary):
     commit(project, "wrong", check="lambda: [][0]")
     done = normkernels("ab", "--base", "fast")
     assert done.code == 2
-    assert "case largest must run in head (HEAD), got IndexError: list index out of range" in done.err
+    message = "case largest must run and be right in head, got a wrong result (IndexError at cases.py:7: list"
+    assert message in done.err
 
 
 def test_outside_of_a_repository(normkernels, tmp_path, monkeypatch):
@@ -191,7 +192,7 @@ def test_code_from_elsewhere_is_not_compared(normkernels, project, temporary):
     git("commit", "--quiet", "-am", "elsewhere", at=project)
     done = normkernels("ab", "--base", "fast")
     assert done.code == 2
-    assert "--cases must import the code of the checkout, got none from head" in done.err
+    assert "--cases must import the code of the checkout (its root, or its src), got none in head" in done.err
 
 
 def test_cases_that_base_does_not_have_are_left_out(project, temporary):
@@ -204,7 +205,7 @@ def test_cases_that_base_does_not_have_are_left_out(project, temporary):
         arms = pairs.Arms(ready, cases_at(ready["head"].root, None), root_matters=True)
         arms.prepare()
     assert arms.names == ["total", "largest"]
-    assert arms.only_head == {"new": "AttributeError: module 'work' has no attribute 'new'"}
+    assert arms.only_head == {"new": "AttributeError at cases.py:6: module 'work' has no attribute 'new'"}
 
 
 def test_each_arm_goes_first_as_often_as_the_other():
@@ -214,104 +215,39 @@ def test_each_arm_goes_first_as_often_as_the_other():
     assert pairs.orders(12, 0) != pairs.orders(12, 1)
 
 
-def noisy(rng, factor, sd=0.03, n=12):
-    """Pairs of times that scatter, with head so many times slower."""
-    base = np.exp(rng.normal(0, sd, n)) * 1e-3
-    return list(zip(base, factor * base * np.exp(rng.normal(0, sd, n)), strict=True))
+def test_so_many_cases_need_more_pairs(project, temporary):
+    """Of 103 cases not even a threefold time would be significant with 12 pairs."""
+    arms = pairs.Arms({}, cases_at(project, None), root_matters=True, names=[str(i) for i in range(102)])
+    arms.check_power(12)
+    arms.names.append("one more")
+    with pytest.raises(BadOption, match="--pairs must be 13 or more for 103 cases, got 12"):
+        arms.check_power(12)
+    p = [2 / 2**12, *[1.0] * 102]
+    assert verdict.adjust(p)[0] >= verdict.FALSE_DISCOVERIES > verdict.adjust(p[:102])[0]
 
 
-def test_verdicts_of_many_cases():
-    rng = np.random.default_rng(0)
-    taken = {f"same {i}": noisy(rng, 1.0) for i in range(30)}
-    taken |= {"slower": noisy(rng, 1.2), "faster": noisy(rng, 0.8), "a little": noisy(rng, 1.05)}
-    found = {c.name: c for c in verdict.compare(taken, 0.1)}
-    assert {name: c.verdict for name, c in found.items() if c.verdict != "same"} == {
-        "slower": "slower",
-        "faster": "faster",
-    }
-    assert found["slower"].low < 1.2 < found["slower"].high
-    assert found["a little"].ratio == pytest.approx(1.05, abs=0.04)
+def test_code_of_the_work_tree_is_not_compared(normkernels, project, temporary):
+    """What an editable install leads to is the same in both arms, whatever else came from the checkouts."""
+    (project / "python").mkdir()
+    git("mv", "work.py", "python/work.py", at=project)
+    (project / "sizes.py").write_text("")
+    text = (project / "cases.py").read_text()
+    path = str(project / "python")
+    (project / "cases.py").write_text(f"import sys, sizes\nsys.path.append({path!r})\n{text}")
+    git("add", ".", at=project)
+    git("commit", "--quiet", "-m", "moved", at=project)
+    git("commit", "--quiet", "--allow-empty", "-m", "again", at=project)
+    done = normkernels("ab", "--base", "HEAD~1")
+    assert done.code == 2
+    assert f"got {path}/work.py in head; --isolated installs what cannot be imported so" in done.err
 
 
-def test_a_large_but_unsteady_change_is_no_verdict():
-    """Half of the pairs say slower, half say faster: the median is far from 1, and means nothing."""
-    taken = {"x": [(1.0, 1.5)] * 7 + [(1.0, 0.6)] * 5}
-    assert verdict.compare(taken, 0.1)[0].ratio == pytest.approx(1.5)
-    assert verdict.compare(taken, 0.1)[0].verdict == "same"
-
-
-def test_false_alarms_are_rare():
-    """Of 200 runs of 20 cases without any change hardly one raises an alarm, on an unsteady machine too."""
-    rng = np.random.default_rng(1)
-    alarms = 0
-    for _ in range(200):
-        taken = {str(i): noisy(rng, 1.0, sd=0.15) for i in range(20)}
-        p = verdict.adjust([verdict._p(np.log([h / b for b, h in each])) for each in taken.values()])
-        alarms += min(p) < verdict.FALSE_DISCOVERIES
-    assert alarms <= 0.05 * 200 + 3 * math.sqrt(0.05 * 0.95 * 200)
-
-
-def test_identical_times_are_no_change():
-    found = verdict.compare({"x": [(1.0, 1.0)] * 12}, 0.1)[0]
-    assert (found.ratio, found.low, found.high, found.p, found.verdict) == (1.0, 1.0, 1.0, 1.0, "same")
-
-
-def outcome_of(slower=(), again=(), moved=(), names=("a", "b")):
-    rng = np.random.default_rng(0)
-    first = verdict.compare({n: noisy(rng, 1.5 if n in slower else 1.0) for n in names}, 0.1)
-    rerun = verdict.compare({n: noisy(rng, 1.5 if n in again else 1.0) for n in slower}, 0.1)
-    controls = verdict.compare({"control: copy": noisy(rng, 1.3 if moved else 1.0)}, 0.1)
-    return Outcome(
-        machine=machine(2),
-        base=Side("main", "0" * 40),
-        head=Side("<script>alert(1)</script>", "1" * 40),
-        threshold=0.1,
-        seconds=60.0,
-        first=first,
-        again=rerun,
-        controls=controls,
-        moved=[c.name for c in controls if verdict.moved(c, 0.1)],
-        only_head={},
-        aa=False,
-    )
-
-
-@pytest.mark.parametrize(
-    ("outcome", "code", "headline"),
-    [
-        (outcome_of(), 0, "no change beyond 10% in 2 cases"),
-        (outcome_of(slower=["a"], again=["a"]), 1, "1 slower by more than 10%, of 2 cases"),
-        (outcome_of(slower=["a"]), 0, "no change beyond 10% in 2 cases"),
-        (outcome_of(slower=["a"], again=["a"], moved=True), 3, "inconclusive: control: copy moved"),
-    ],
-)
-def test_exit_codes(outcome, code, headline):
-    assert outcome.exit_code == code
-    assert outcome.headline.startswith(headline)
-
-
-def test_results_survive(tmp_path):
-    file, outcome = tmp_path / "ab.json", outcome_of(slower=["a"], again=["a"])
-    outcomes.save(outcome, file)
-    assert outcomes.load(file) == outcome
-    whole = file.read_text()
-    for text in (whole[:200], "[]", "{}", json.dumps({"schema": 1}), whole.replace('"first"', '"last"')):
-        file.write_text(text)
-        with pytest.raises(ResultsError, match=r"ab\.json"):
-            outcomes.load(file)
-
-
-def test_markdown_shows_names_as_text():
-    text = page.markdown(outcome_of(slower=["a|b"], again=["a|b"], names=("a|b", "<b>*x*</b>", "@someone")))
-    assert "<script>" not in text
-    assert "<b>" not in text
-    assert "@someone" not in text
-    rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert {line.count("|") for line in rows} == {len(page.HEADINGS) + 1}
-
-
-def test_a_change_that_did_not_recur_is_said_so():
-    assert "(slower, did not recur)" in page.markdown(outcome_of(slower=["a"]))
+def test_a_removal_is_not_interrupted():
+    with checkouts_module.undisturbed():
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
 
 
 def test_worker_checks_before_and_after(monkeypatch):
@@ -360,25 +296,3 @@ def test_a_package_that_is_not_ours(temporary, tmp_path, monkeypatch):
 def test_the_planted_slowdown_applies_to_the_kernel():
     patch = ROOT / "tests" / "data" / "slowdown.patch"
     subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT, check=True)
-
-
-@pytest.mark.parametrize(
-    ("name", "outcome", "right"),
-    [
-        ("aa", outcome_of(names=["layer_norm/forward/1x1"]), True),
-        ("aa", outcome_of(names=["layer_norm/forward/1x1"], moved=True), False),
-        ("slower", outcome_of(names=["layer_norm/forward/1x1"]), False),
-        (
-            "slower",
-            outcome_of(*[["layer_norm/forward/1x1", "rms_norm/forward/1x1"]] * 2, names=PLANTED),
-            True,
-        ),
-        ("slower", outcome_of(PLANTED, again=PLANTED, names=PLANTED), False),
-    ],
-)
-def test_a_trial_is_right_where_it_names_that_kernel_and_no_other(name, outcome, right, monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import ab_trials
-
-    (trial,) = (t for t in ab_trials.TRIALS if t.name == name)
-    assert trial.right(outcome) is right

@@ -81,7 +81,7 @@ def test_noise_says_what_can_be_detected(normkernels: Any) -> None:
         assert word in done.out
     assert (
         normkernels("noise", "--seconds", "0").err
-        == "normkernels: --seconds must be between 0 and 3600, got 0\n"
+        == "normkernels: --seconds must be more than 0 and at most 3600, got 0\n"
     )
 
 

@@ -4,7 +4,7 @@ import io
 import os
 import sys
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 import numba
@@ -23,6 +23,7 @@ from .options import Percent, file_option
 from .presets import presets
 from .report.command import report
 from .run import BASELINES, Plan, fitting, memory_text, run
+from .say import say
 from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select, takes
 from .table import show
 from .torch_baseline import WorkerEnded, available
@@ -156,20 +157,9 @@ def bench(
     table = io.StringIO()
     show(outcome, Console(file=table, force_terminal=stream.isatty() or None))
     try:
-        _say(table.getvalue(), stream)
+        say(table.getvalue(), stream)
     finally:  # whatever becomes of the table
         outputs.write(outcome, paths)
-
-
-def _say(text: str, stream: TextIO | None = None) -> None:
-    """Print; a reader that has enough, like `head -1`, is no error."""
-    stream = stream or sys.stdout
-    try:
-        click.echo(text, file=stream, nl=not text.endswith("\n"), color=True)
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the flush at exit would fail again
-        if not isinstance(error, BrokenPipeError):
-            raise BadOption(f"standard output must be writeable, got {error.strerror}") from None
 
 
 def _threads(threads: int | None) -> int:
@@ -217,7 +207,7 @@ def compile_(
     text = compiling.render(done, " ".join(["normkernels compile", *words])) if done else "nothing to compile"
     if page and done:
         markdown.insert(page, text)
-    _say(text)
+    say(text)
 
 
 @cli.command()
@@ -236,14 +226,14 @@ def compare(base: Path, head: Path, fail_on: float | None, any_machine: bool) ->
         raise BadOption(str(error)) from None
     changes = stored.compare(before, after, any_machine)
     for change in changes:
-        _say(
+        say(
             f"{change.ratio - 1:+7.1%}  {summary.duration(change.base):>8} to "
             f"{summary.duration(change.head):>8}  {change.name}"
         )
-    _say(f"{stored.mean(changes) - 1:+7.1%}  geometric mean of {len(changes)} cases")
+    say(f"{stored.mean(changes) - 1:+7.1%}  geometric mean of {len(changes)} cases")
     slower = [change for change in changes if fail_on is not None and change.ratio > 1 + fail_on]
     if slower:
-        _say(f"{len(slower)} slower by more than {fail_on:.0%}")
+        say(f"{len(slower)} slower by more than {fail_on:.0%}")
         sys.exit(1)
 
 
@@ -256,43 +246,43 @@ def noise(seconds: float) -> None:
     processes, drift of the copy speed.
     """
     if not 0 < seconds <= 3600:
-        raise BadOption(f"--seconds must be between 0 and 3600, got {seconds:g}")
+        raise BadOption(f"--seconds must be more than 0 and at most 3600, got {seconds:g}")
     errors = Console(stderr=True)
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("watching", total=1.0)
         found = noises.measure(seconds, lambda share: progress.update(task, completed=share))
-    _say(str(found))
+    say(str(found))
 
 
 @cli.command("list")
 def list_() -> None:
     """The norms there are, and the presets with their shapes."""
-    _say(f"norms: {', '.join(NORMS)}")
+    say(f"norms: {', '.join(NORMS)}")
     for op in NORMS:
-        _say(f"  {op} can be fused with {takes(op)}")
+        say(f"  {op} can be fused with {takes(op)}")
     for preset in presets():
         batch = "" if len(preset.layers[0].sizes) == 2 else f", batch {preset.batch}"
-        _say(f"{preset.op}  {preset.name}{batch}")
+        say(f"{preset.op}  {preset.name}{batch}")
         for layer in preset.layers:
             shape = "x".join(map(str, layer.shape(preset.batch)))
-            _say(f"  {layer.count:3} × {shape}")
+            say(f"  {layer.count:3} × {shape}")
 
 
 @cli.command()
 def info() -> None:
     """This machine, and what the kernels run on."""
     m = machine(numba.get_num_threads())
-    _say(f"cpu              {m.cpu}")
-    _say(f"cores            {m.cores} ({m.logical_cores} logical)")
+    say(f"cpu              {m.cpu}")
+    say(f"cores            {m.cores} ({m.logical_cores} logical)")
     for level, size in m.caches.items():
-        _say(f"{level:16} {size // 1024} KB each")
-    _say(f"last level       {m.last_level_bytes // 1024} KB in all")
-    _say(f"memory           {m.memory_bytes / 2**30:.1f} GB")
-    _say(f"threads          {m.threads}")
-    _say(f"threading layer  {m.threading_layer}")
+        say(f"{level:16} {size // 1024} KB each")
+    say(f"last level       {m.last_level_bytes // 1024} KB in all")
+    say(f"memory           {m.memory_bytes / 2**30:.1f} GB")
+    say(f"threads          {m.threads}")
+    say(f"threading layer  {m.threading_layer}")
     asked = os.environ.get(_buffers.ENVIRONMENT, "not set")
-    _say(f"buffer pool      {_buffers._pool.limit / 2**20:.0f} MB ({_buffers.ENVIRONMENT} {asked})")
-    _say(f"os               {m.os}")
-    _say(f"python           {m.python}")
+    say(f"buffer pool      {_buffers._pool.limit / 2**20:.0f} MB ({_buffers.ENVIRONMENT} {asked})")
+    say(f"os               {m.os}")
+    say(f"python           {m.python}")
     for name, number in m.versions.items():
-        _say(f"{name:16} {number}")
+        say(f"{name:16} {number}")

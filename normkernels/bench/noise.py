@@ -9,7 +9,7 @@ import numpy as np
 import psutil
 
 from .ab.pairs import LEAST_PAIRS
-from .ab.worker import CONTROLS, samples
+from .ab.worker import CONTROLS, samples, typical
 from .timing import collector_off
 
 # Seconds of each control at a time: about what the gate spends on a case.
@@ -78,7 +78,7 @@ def assess(
 
 def _detectable(turns: list[list[float]]) -> float:
     """Half the 99 % interval of the median of LEAST_PAIRS log-ratios of neighbouring turns."""
-    logs = np.diff(np.log([np.median(turn) for turn in turns]))
+    logs = np.diff(np.log([typical(turn) for turn in turns]))
     low, high = np.percentile(logs, (16, 84))  # robust: one turn in which the machine stood still is no sd
     return float(np.expm1(WIDTH * MEDIAN * (high - low) / 2 / np.sqrt(LEAST_PAIRS)))
 

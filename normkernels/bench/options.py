@@ -18,7 +18,7 @@ def _file(context: click.Context, parameter: click.Parameter, value: str | None)
 file_option = partial(click.option, type=click.Path(), callback=_file, metavar="FILE")
 
 
-class Percent(click.ParamType[float]):
+class Percent(click.ParamType):  # type: ignore[type-arg]  # generic from click 8.4 on
     """10 or 10%, as the fraction 0.1."""
 
     name = "percent"

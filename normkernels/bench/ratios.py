@@ -12,6 +12,7 @@ import click
 
 from . import markdown, outputs
 from .machine import Machine, difference
+from .say import say
 from .selection import BadOption
 from .summary import duration
 
@@ -171,4 +172,4 @@ def table(files: tuple[Path, ...], page: Path | None) -> None:
     text = render([load(file) for file in files])
     if page:
         markdown.insert(page, text, BLOCK)
-    click.echo(text)
+    say(text)

@@ -1,6 +1,7 @@
 """Two commits of one repository as folders, each with what it needs to run; gone after the block."""
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,10 @@ from pathlib import Path
 from ..selection import BadOption
 
 ENTRY_POINTS = "normkernels.ab"
+# What ends a program from outside; Windows has no SIGHUP.
+ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+# What git sets in a hook, where it would name another work tree.
+IN_A_HOOK = "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"
 THREADS = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
@@ -27,6 +32,8 @@ class Checkout:
 
     ref: str
     commit: str
+    repository: Path
+    """Where it was checked out of: nothing may be imported from there."""
     root: Path
     python: Path
     environment: dict[str, str]
@@ -45,8 +52,7 @@ class CasesAt:
 
 def git(*words: str, at: Path | None = None) -> str:
     """What git prints."""
-    # Within a hook git's own variables name another work tree.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment = {name: value for name, value in os.environ.items() if name not in IN_A_HOOK}
     try:
         done = subprocess.run(
             ["git", *words],
@@ -56,6 +62,7 @@ def git(*words: str, at: Path | None = None) -> str:
             text=True,
             check=True,
             stdin=subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for us
         )
     except FileNotFoundError:
         raise GitError("git must be installed, got no such command") from None
@@ -74,6 +81,12 @@ def commit_of(option: str, ref: str) -> str:
         raise BadOption(f"{option} must name a commit of this repository, got {ref}") from None
 
 
+def uncommitted() -> bool:
+    """Whether files under git's eye differ from HEAD."""
+    git("rev-parse", "--git-dir")
+    return bool(git("status", "--porcelain", "--untracked-files=no"))
+
+
 @contextmanager
 def checkouts(refs: dict[str, str], isolated: bool, threads: int = 1) -> Iterator[dict[str, Checkout]]:
     """A checkout for each ref, by its name; whatever happens, nothing of them is left behind."""
@@ -87,24 +100,38 @@ def checkouts(refs: dict[str, str], isolated: bool, threads: int = 1) -> Iterato
                 root = Path(folder).resolve() / name
                 made.append(root)
                 git("worktree", "add", "--detach", "--force", str(root), commit, at=repository)
-                ready[name] = _ready(name, refs[name], commit, root, isolated, threads)
+                python, environment = _ready(name, root, isolated, threads)
+                ready[name] = Checkout(refs[name], commit, repository, root, python, environment)
             yield ready
         finally:
-            for root in made:
-                with suppress(GitError):  # it was never added
-                    git("worktree", "remove", "--force", str(root), at=repository)
-            git("worktree", "prune", at=repository)
+            with undisturbed():
+                for root in made:
+                    with suppress(GitError):  # it was never added
+                        # Twice: also where adding it was interrupted, which leaves it locked.
+                        git("worktree", "remove", "--force", "--force", str(root), at=repository)
 
 
-def _ready(name: str, ref: str, commit: str, root: Path, isolated: bool, threads: int) -> Checkout:
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let no signal end what a signal has begun: a second Ctrl-C waits in vain."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ready(name: str, root: Path, isolated: bool, threads: int) -> tuple[Path, dict[str, str]]:
+    """How to run Python on a checkout: the interpreter and its environment."""
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(root.parent / f"{name}-kernels")}
     environment |= dict.fromkeys(THREADS, str(threads))
     environment.pop("PYTHONPATH", None)
     if isolated:
-        return Checkout(ref, commit, root, _installed(root, root.parent / f"{name}-venv"), environment)
+        return _installed(root, root.parent / f"{name}-venv"), environment
     places = [place for place in (root / "src", root) if place.is_dir()]
     environment["PYTHONPATH"] = os.pathsep.join(map(str, places))
-    return Checkout(ref, commit, root, Path(sys.executable), environment)
+    return Path(sys.executable), environment
 
 
 def _installed(root: Path, place: Path) -> Path:
@@ -145,7 +172,7 @@ def _entry_point(file: Path) -> str:
         names = {}
     if len(names) != 1:
         raise BadOption(
-            "--cases must be given where pyproject.toml has not one entry in "
-            f'[project.entry-points."{ENTRY_POINTS}"], got {len(names)}'
+            f'head must have one entry in [project.entry-points."{ENTRY_POINTS}"] of its pyproject.toml, '
+            f"or --cases be given, got {len(names)}"
         )
     return str(next(iter(names.values())))

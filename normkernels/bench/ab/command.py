@@ -1,5 +1,7 @@
 """`normkernels ab`: options in, a verdict and files out."""
 
+import io
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -9,23 +11,26 @@ from pathlib import Path
 from types import FrameType
 
 import click
+import psutil
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from .. import files
 from ..machine import machine
 from ..options import Percent, file_option
+from ..say import say
 from ..selection import BadOption
 from . import outcome as outcomes
 from . import page
-from .gate import Plan, run
-from .outcome import Outcome
+from .checkouts import ENDING, uncommitted
+from .gate import run
+from .outcome import Outcome, Plan
 from .pairs import LEAST_PAIRS, Failed
 
 
 @click.command()
 @click.option("--base", required=True, help="The commit to compare with: a branch, a tag, a hash.")
-@click.option("--head", default="HEAD", show_default=True, help="The commit to judge.")
+@click.option("--head", help="The commit to judge.  [default: HEAD]")
 @click.option("--aa", is_flag=True, help="Compare base with itself: what this machine calls a change.")
 @click.option("--cases", help="module:function; default: what pyproject.toml names.")
 @click.option("--threshold", type=Percent(), default="10%", show_default=True, help="Change worth flagging.")
@@ -38,7 +43,7 @@ from .pairs import LEAST_PAIRS, Failed
 @file_option("--markdown", "text_file", help="Write the table, for a comment on a pull request.")
 def ab(
     base: str,
-    head: str,
+    head: str | None,
     aa: bool,
     cases: str | None,
     threshold: float,
@@ -57,29 +62,38 @@ def ab(
     Each process compiles, checks, times and checks again every case; a change counts where it is beyond the
     threshold, significant among all cases, and there again in a second run. Nothing is left behind.
 
-    Exit code: 0 no regression, 1 a regression, 2 usage, 3 inconclusive because a control moved.
+    Exit code: 0 no regression, 1 a regression, 2 usage, 3 inconclusive because a control moved, 130
+    interrupted.
     """
     import scipy  # noqa: F401  a missing one is better found now
 
     if pairs < LEAST_PAIRS:
         raise BadOption(f"--pairs must be {LEAST_PAIRS} or more, got {pairs}")
-    if threads < 1:
-        raise BadOption(f"--threads must be 1 or more, got {threads}")
+    cores = psutil.cpu_count() or 1
+    if not 1 <= threads <= cores:
+        raise BadOption(f"--threads must be between 1 and {cores}, got {threads}")
     if not max_minutes > 0:
         raise BadOption(f"--max-minutes must be more than 0, got {max_minutes:g}")
-    if aa:
-        head = base
-    outputs = {"--json": json_file, "--markdown": text_file}
-    for option, path in outputs.items():
-        _check(option, path)
+    if aa and head is not None:
+        raise BadOption(f"--aa compares base with itself and takes no --head, got {head}")
+    if json_file and text_file and os.path.realpath(json_file) == os.path.realpath(text_file):
+        raise BadOption(f"--markdown must name another file than --json, got {text_file}")
+    _check("--json", json_file)
+    _check("--markdown", text_file)
+    if head is None and not aa and uncommitted():
+        click.echo("normkernels: uncommitted changes are not measured: HEAD is", err=True)
+    head = base if aa else head or "HEAD"
     plan = Plan(base, head, cases, pairs, threshold, max_minutes, isolated, threads, seed, aa)
     with _tidy_when_terminated():
         outcome = _run(plan)
-    page.show(outcome, Console(width=None if sys.stdout.isatty() else 160))
     if json_file:
         outcomes.save(outcome, json_file)
     if text_file:
         files.write(text_file, page.markdown(outcome).encode())
+    table = io.StringIO()
+    width = None if sys.stdout.isatty() else 160
+    page.show(outcome, Console(file=table, width=width, force_terminal=sys.stdout.isatty() or None))
+    say(table.getvalue())
     sys.exit(outcome.exit_code)
 
 
@@ -96,26 +110,28 @@ def _run(plan: Plan) -> Outcome:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("starting", total=None)
+
+        def stage(text: str, total: int | None) -> None:
+            progress.reset(task, description=text, total=total)
+            if total and not errors.is_terminal:  # a log shows at least what is going on
+                click.echo(f"{text}, {total} processes", err=True)
+
         try:
-            return run(
-                plan,
-                machine(plan.threads),
-                stage=lambda text, total: progress.reset(task, description=text, total=total),
-                step=partial(progress.advance, task),
-            )
+            return run(plan, machine(plan.threads), stage, step=partial(progress.advance, task))
         except Failed as error:
             raise BadOption(str(error)) from None
 
 
 @contextmanager
 def _tidy_when_terminated() -> Iterator[None]:
-    """End on SIGTERM, which CI sends, as on Ctrl-C."""
+    """End on SIGTERM, which CI sends, and where the terminal is closed as on Ctrl-C."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    before = {number: signal.signal(number, interrupt) for number in ENDING if number != signal.SIGINT}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,7 +1,6 @@
 """What a run of the gate leaves behind: the verdict, and the JSON file."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,22 @@ from .verdict import Comparison
 
 SCHEMA = "normkernels.ab/1"
 NO_REGRESSION, REGRESSION, INCONCLUSIVE = 0, 1, 3
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to compare and how."""
+
+    base: str
+    head: str
+    cases: str | None
+    pairs: int
+    threshold: float
+    minutes: float
+    isolated: bool
+    threads: int
+    seed: int
+    aa: bool
 
 
 @dataclass(frozen=True)
@@ -30,7 +45,7 @@ class Outcome:
     machine: Machine
     base: Side
     head: Side
-    threshold: float
+    plan: Plan
     seconds: float
     first: list[Comparison]
     again: list[Comparison]
@@ -38,12 +53,16 @@ class Outcome:
     moved: list[str]
     """Names of the controls that moved."""
     only_head: dict[str, str]
-    aa: bool
 
     def recurred(self, verdict: str) -> list[Comparison]:
         """The cases with this verdict in both runs, as the rerun saw them."""
         flagged = {c.name for c in self.first if c.verdict == verdict}
         return [c for c in self.again if c.verdict == verdict and c.name in flagged]
+
+    @property
+    def untold(self) -> list[Comparison]:
+        """The cases that may have changed by the threshold for all that their intervals say."""
+        return [c for c in self.first if c.verdict == "same" and c.high > 1 + self.plan.threshold]
 
     @property
     def exit_code(self) -> int:
@@ -54,17 +73,15 @@ class Outcome:
     @property
     def headline(self) -> str:
         """The verdict in one line."""
-        slower, faster = self.recurred("slower"), self.recurred("faster")
+        slower, faster = len(self.recurred("slower")), len(self.recurred("faster"))
+        cases = f"{len(self.first)} case{'s' * (len(self.first) > 1)}"
         if self.moved:
-            return f"inconclusive: {_listed(self.moved)} moved, which no commit can have done"
+            return f"inconclusive: {' and '.join(self.moved)} moved, which no commit can have done"
         if not slower and not faster:
-            return f"no change beyond {self.threshold:.0%} in {len(self.first)} cases"
-        parts = [f"{len(slower)} slower"] * bool(slower) + [f"{len(faster)} faster"] * bool(faster)
-        return f"{' and '.join(parts)} by more than {self.threshold:.0%}, of {len(self.first)} cases"
-
-
-def _listed(names: Sequence[str]) -> str:
-    return " and ".join(names)
+            told = f"no change beyond {self.plan.threshold:.0%} in {cases}"
+            return f"{told}, {len(self.untold)} of which cannot be told" if self.untold else told
+        parts = [f"{slower} slower"] * bool(slower) + [f"{faster} faster"] * bool(faster)
+        return f"{' and '.join(parts)} by more than {self.plan.threshold:.0%}, of {cases}"
 
 
 def save(outcome: Outcome, path: Path) -> None:
@@ -87,6 +104,7 @@ def load(path: Path) -> Outcome:
             for key in ("first", "again", "controls")
         }
         sides = {key: Side(**document[key]) for key in ("base", "head")}
-        return Outcome(**{**document, **comparisons, **sides, "machine": Machine(**document["machine"])})
+        plan, machine = Plan(**document["plan"]), Machine(**document["machine"])
+        return Outcome(**{**document, **comparisons, **sides, "plan": plan, "machine": machine})
     except (KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"results must have all fields of schema {SCHEMA}, got {path}: {error}") from None

@@ -3,6 +3,7 @@
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ..summary import duration
 from .outcome import Outcome
@@ -30,20 +31,22 @@ def _cells(first: Comparison, again: Comparison | None) -> list[str]:
         duration(shown.head),
         f"{shown.change:+.1%}",
         f"{shown.low - 1:+.1%} to {shown.high - 1:+.1%}",
-        f"{shown.p:.1g}",
+        f"{shown.p:.2g}",
         mark,
     ]
 
 
 def explanation(outcome: Outcome) -> str:
     """What was compared, where, and how to read it."""
-    m, pairs, minutes = outcome.machine, len(outcome.first[0].pairs), outcome.seconds / 60
+    m, plan, minutes = outcome.machine, outcome.plan, f"{outcome.seconds / 60:.1f} min"
+    again = {c.name: c for c in outcome.again}
+    reach = max(_reach(again.get(c.name, c)) for c in outcome.first)
+    second = "Flagged cases were measured again: the table shows that second run. " if again else ""
     return (
-        f"{pairs} pairs of processes on {m.cpu}, threads: {m.threads}, {minutes:.1f} min, {m.date[:10]}. "
+        f"{plan.pairs} pairs of processes on {m.cpu}, threads: {m.threads}; {minutes}; {m.date[:10]}. "
         "Change: median over the pairs of head's time by base's. A case is flagged beyond "
-        f"{outcome.threshold:.0%} where the interval excludes 0 and p, corrected for all cases, is below "
-        "0.05; flagged cases were measured again, and the table shows that second run. "
-        f"The widest interval reaches {max(map(_reach, outcome.first)):.0%} from its median."
+        f"{plan.threshold:.0%} where the interval excludes 0 and p, corrected for all cases, is below 0.05. "
+        f"{second}The widest interval reaches {reach:.1%} from its median."
     )
 
 
@@ -58,7 +61,7 @@ def show(outcome: Outcome, console: Console) -> None:
     for i, heading in enumerate(HEADINGS):
         table.add_column(heading, justify="left" if i in (0, 6) else "right", no_wrap=i == 0)
     for cells in rows(outcome):
-        table.add_row(*cells)
+        table.add_row(*map(Text, cells))
     console.print(table)
     for name, reason in outcome.only_head.items():
         console.print(f"not in base: {name} ({reason})", markup=False)
@@ -69,7 +72,7 @@ def show(outcome: Outcome, console: Console) -> None:
 def _title(outcome: Outcome) -> str:
     base, head = outcome.base, outcome.head
     sides = f"{base.ref} ({base.commit[:9]}) to {head.ref} ({head.commit[:9]})"
-    return f"{'A/A ' if outcome.aa else ''}{sides}: {outcome.headline}"
+    return f"{'A/A ' if outcome.plan.aa else ''}{sides}: {outcome.headline}"
 
 
 def markdown(outcome: Outcome) -> str:
@@ -80,7 +83,7 @@ def markdown(outcome: Outcome) -> str:
     if flagged:
         lines += [*_table([row for row in every if row[0] in flagged]), ""]
     lines += [f"<details>\n<summary>All {len(outcome.first)} cases</summary>\n", *_table(every), ""]
-    lines += [f"- not in base: {_escaped(name)}" for name in outcome.only_head]
+    lines += [f"- not in base: {_escaped(f'{name} ({why})')}" for name, why in outcome.only_head.items()]
     lines += ["</details>\n", _escaped(explanation(outcome)), ""]
     return "\n".join(lines)
 

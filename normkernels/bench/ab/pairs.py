@@ -1,6 +1,7 @@
 """Process pairs: base and head one right after the other, in a balanced random order."""
 
 import json
+import math
 import random
 import subprocess
 import tempfile
@@ -12,7 +13,7 @@ from typing import Any
 
 from ..selection import BadOption
 from .checkouts import CasesAt, Checkout
-from .verdict import Pair
+from .verdict import FALSE_DISCOVERIES, Pair
 
 WORKER = Path(__file__).with_name("worker.py")
 BASE, HEAD = "base", "head"
@@ -22,6 +23,8 @@ LEAST_PAIRS = 12
 LEAST_SECONDS, MOST_SECONDS = 0.04, 0.3
 # Of the minutes allowed; a rerun of all cases takes as long again.
 FIRST_RUN = 0.5
+# What says that base does not have something, rather than that it is broken.
+ABSENT = ("AttributeError", "ImportError", "ModuleNotFoundError", "NotImplementedError")
 
 
 class Failed(Exception):
@@ -49,6 +52,7 @@ class Arms:
             "file": self.at.file and str(self.at.file),
             "beside": self.at.beside and str(self.at.beside),
             "root": str(checkout.root) if self.root_matters else None,
+            "repository": str(checkout.repository),
             "names": names,
             "seconds": seconds,
             "seed": seed,
@@ -69,40 +73,53 @@ class Arms:
                 last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
                 raise Failed(f"the cases must run in {arm} ({checkout.ref}), got {last}")
             answer: dict[str, Any] = json.loads(answered.read_text())
+        if "error" in answer:
+            raise Failed(f"the cases must run in {arm} ({checkout.ref}), got {answer['error']}")
         return answer
 
     def prepare(self) -> None:
         """Compile and check every case in both arms; what base does not have is left out."""
         answers = {arm: self.answer(arm, None, 0) for arm in (HEAD, BASE)}
         for arm, answer in answers.items():
-            if not answer["found"]:
-                root = self.checkouts[arm].root.name
+            if answer["stray"] or not answer["found"]:
                 raise BadOption(
-                    f"--cases must import the code of the checkout, got none from {root}: is it a compiled "
-                    "package? then use --isolated"
+                    f"--cases must import the code of the checkout (its root, or its src), got "
+                    f"{answer['stray'] or 'none'} in {arm}; --isolated installs what cannot be imported so"
                 )
         for name, message in answers[HEAD]["failed"].items():
-            raise Failed(f"case {name} must run in head ({self.checkouts[HEAD].ref}), got {message}")
+            raise Failed(f"case {name} must run and be right in head, got {message}")
         names = answers[HEAD]["names"]
+        for name, message in answers[BASE]["failed"].items():
+            if not message.startswith(ABSENT):
+                raise Failed(f"case {name} must run and be right in base, or not be there, got {message}")
         self.only_head = answers[BASE]["failed"]
         self.controls = [name for name in names if name.startswith("control: ")]
         self.names = [name for name in names if name not in {*self.only_head, *self.controls}]
         if not self.names:
             raise BadOption(f"--cases must have one that runs in both commits, got {len(names)} that do not")
 
-    def seconds_to_spend(self, pairs: int, minutes: float) -> float:
-        """Seconds for each case, so that pairs and rerun end in time; measured by a pair that is not kept."""
+    def check_power(self, pairs: int) -> None:
+        """Refuse so many cases that the least p, corrected for them, is no longer significant."""
+        needed = 1 + math.ceil(math.log2(len(self.names) / FALSE_DISCOVERIES))
+        if pairs < needed:
+            raise BadOption(f"--pairs must be {needed} or more for {len(self.names)} cases, got {pairs}")
+
+    def seconds_to_spend(self, pairs: int, minutes: float, spent: float) -> float:
+        """Seconds for each case, so that pairs and rerun end in time; found by a pair that is not kept.
+
+        `spent` minutes have passed already.
+        """
         names = [*self.names, *self.controls]
         start = perf_counter()
         for arm in (BASE, HEAD):
             self.answer(arm, names, LEAST_SECONDS)
         fixed = (perf_counter() - start) / 2 - LEAST_SECONDS * len(names)
-        room = FIRST_RUN * minutes * 60 / (2 * pairs) - fixed
+        room = FIRST_RUN * (minutes - spent) * 60 / (2 * pairs) - fixed
         if room / len(names) < LEAST_SECONDS:
-            needed = 2 * pairs * (fixed + LEAST_SECONDS * len(names)) / 60 / FIRST_RUN
+            needed = spent + 2 * pairs * (fixed + LEAST_SECONDS * len(names)) / 60 / FIRST_RUN
             raise BadOption(
-                f"--max-minutes must leave {needed:.1f} minutes to {pairs} pairs of {len(names)} cases, "
-                f"got {minutes:.1f} after compiling"
+                f"--max-minutes must be {needed:.1f} or more for {pairs} pairs of {len(self.names)} cases, "
+                f"got {minutes:g}"
             )
         return min(MOST_SECONDS, room / len(names))
 
@@ -116,7 +133,7 @@ class Arms:
             for arm in order:
                 answers[arm] = self.answer(arm, names, seconds, seed + number)
                 for name, message in answers[arm]["failed"].items():
-                    raise Failed(f"case {name} must run every time, got {message} in {arm}")
+                    raise Failed(f"case {name} must be right every time, got {message} in {arm}")
                 step()
             for name in names:
                 taken[name].append((answers[BASE]["seconds"][name], answers[HEAD]["seconds"][name]))

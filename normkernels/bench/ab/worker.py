@@ -4,8 +4,8 @@ It runs where the code under test lives, which may be an old commit or another p
 the standard library and NumPy, and imports nothing of the package it belongs to.
 
 `python -P worker.py REQUEST ANSWER`, both JSON files. REQUEST: module, function, file and folder beside it
-(or null), root (or null), names (or null for all), seconds for each case (0: only set up and check), seed.
-ANSWER: names, seconds per call by case, failed: messages by case, found: whether code came from root.
+(or null), root (or null) and repository, names (or null for all), seconds for each case (0: only set up and
+check), seed. ANSWER: names, seconds per call by case, failed: messages by case, and `origins`; or error.
 """
 
 import gc
@@ -16,6 +16,7 @@ import math
 import random
 import statistics
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
@@ -48,6 +49,10 @@ def numpy_layer_norm() -> Call:
 CONTROLS: dict[str, Setup] = {"control: copy": copy, "control: NumPy": numpy_layer_norm}
 
 
+class WrongResult(Exception):
+    """A check that did not pass."""
+
+
 def cases_of(request: dict[str, Any]) -> dict[str, Setup]:
     """The cases, and the controls beside them."""
     if request["file"]:
@@ -61,7 +66,16 @@ def cases_of(request: dict[str, Any]) -> dict[str, Setup]:
         spec.loader.exec_module(module)
     else:
         module = importlib.import_module(request["module"])
-    cases = dict(getattr(module, request["function"])())
+    where = f"{request['module']}:{request['function']}"
+    function = getattr(module, request["function"], None)
+    if not callable(function):
+        raise TypeError(f"{where} must be a function, got {function!r}")
+    cases = function()
+    if not (isinstance(cases, dict) and cases and all(map(callable, cases.values()))):
+        raise TypeError(f"{where} must return names and functions in a dict, got {cases!r:.60}")
+    for name in cases:
+        if not isinstance(name, str) or name in CONTROLS:
+            raise TypeError(f"{where} must name cases by strings that no control has, got {name!r}")
     return {**cases, **CONTROLS}
 
 
@@ -69,9 +83,29 @@ def prepared(setup: Setup) -> tuple[Call, Call]:
     """What is timed, called once (which compiles it), and its check, passed."""
     made = setup()
     call, check = made if isinstance(made, tuple) else (made, lambda: None)
+    if not (callable(call) and callable(check)):
+        raise TypeError(f"a case must return a function to time, or that and its check, got {made!r:.60}")
     call()
-    check()
+    passed(check)
     return call, check
+
+
+def passed(check: Call) -> None:
+    """Run a check; raises WrongResult."""
+    try:
+        check()
+    except Exception as error:
+        raise WrongResult(f"a wrong result ({described(error)})") from error
+
+
+def described(error: Exception) -> str:
+    """An exception in one line, with the place it came from."""
+    text = " ".join(str(error).split())
+    if isinstance(error, WrongResult):
+        return text
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = "" if isinstance(error, SyntaxError) else f" at {Path(last.filename).name}:{last.lineno}"
+    return f"{type(error).__name__}{place}: {text:.300}"
 
 
 def samples(call: Call, seconds: float) -> list[float]:
@@ -94,7 +128,7 @@ def typical(times: list[float]) -> float:
 
     Beside other work it scatters from process to process two to four times less than the median.
     """
-    return statistics.quantiles(times, n=10)[0]
+    return statistics.quantiles(times, n=10, method="inclusive")[0]
 
 
 def measure(setup: Setup, seconds: float) -> list[float]:
@@ -108,7 +142,7 @@ def measure(setup: Setup, seconds: float) -> list[float]:
         times = samples(call, seconds / SETUPS)
     finally:
         gc.enable()
-    check()
+    passed(check)
     return times
 
 
@@ -124,25 +158,38 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
             try:
                 times[name] += measure(cases[name], request["seconds"])
             except Exception as error:
-                failed[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+                failed[name] = described(error)
     return {
         "names": list(cases),
         "seconds": {name: typical(t) for name, t in times.items() if t and name not in failed},
         "failed": failed,
-        "found": request["root"] is None or _came_from(request["root"], request["file"]),
+        **(origins(request) if request["root"] else {"found": True, "stray": None}),
     }
 
 
-def _came_from(root: str, cases: str | None) -> bool:
-    """Whether a module other than the cases themselves was imported from below root."""
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+def origins(request: dict[str, Any]) -> dict[str, Any]:
+    """Whether code besides the cases came from root, and what came from the user's work tree instead."""
+    modules = [module for name, module in list(sys.modules.items()) if name != "__main__"]
+    files = [getattr(module, "__file__", None) for module in modules]
     paths = [Path(file).resolve() for file in files if file]
-    return any(path.is_relative_to(root) for path in paths if str(path) != cases)
+    root, repository = Path(request["root"]), Path(request["repository"])
+    allowed = root.parent, Path(sys.prefix)  # the checkouts; an environment may lie in the work tree
+    stray = [
+        str(path)
+        for path in paths
+        if path.is_relative_to(repository) and not any(path.is_relative_to(place) for place in allowed)
+    ]
+    found = any(path.is_relative_to(root) for path in paths if str(path) != request["file"])
+    return {"found": found, "stray": stray[0] if stray else None}
 
 
 def main() -> None:
     request, answer = map(Path, sys.argv[1:])
-    answer.write_text(json.dumps(run(json.loads(request.read_text()))))
+    try:
+        result = run(json.loads(request.read_text()))
+    except Exception as error:
+        result = {"error": described(error)}
+    answer.write_text(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""Results as files: what comes back, what is refused, which code they are of."""
+
+import dataclasses
+import json
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench_examples import made, row
+from normkernels.bench import results, revision
+
+
+def test_results_come_back_from_json(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    before = made([row(op="batch_norm", shape=(2, 3, 4)), dataclasses.replace(row(), baseline=None)])
+    results.save(before, path)
+    assert results.load(path) == before
+    assert json.loads(path.read_text())["rows"][0]["case"]["pass"] == "forward"
+    assert list(tmp_path.iterdir()) == [path]
+    measured = dataclasses.replace(before, revision=revision.Revision("0" * 40, None, True))
+    results.save(measured, path)
+    assert results.load(path) == measured
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be a readable JSON file"),
+        ('{"schema": 2, "machine": {"cpu": "A', "must be a readable JSON file"),
+        ("[" * 100_000, "must be a readable JSON file"),
+        ("[1]", "must have schema 2, got None"),
+        ('{"schema": 99}', "must have schema 2, got 99 in .*r.json$"),
+        ('{"schema": "1"}', "must have schema 2, got '1' in .*r.json$"),
+        ('{"schema": 1, "rows": []}', "got 1 in .*r.json; measure again: normkernels bench --json"),
+        ('{"schema": 2, "machine": {}}', "must have all fields of schema 2, got .*r.json: "),
+    ],
+)
+def test_files_that_are_no_results(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    path.write_text(text)
+    with pytest.raises(results.ResultsError, match=message):
+        results.load(path)
+    with pytest.raises(results.ResultsError, match="must be a readable JSON file"):
+        results.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "problem"),
+    [
+        (("rows", 0, "fresh", "median"), "fast", "median must be float, got 'fast'"),
+        (("rows", 0, "fresh", "median"), 0, "median must be positive, got 0"),
+        (("rows", 0, "baseline", "copy", "plain"), float("nan"), "plain must be positive, got nan"),
+        (("rows", 0, "case", "dtype"), 32, "dtype must be str, got 32"),
+        (("rows", 0, "case", "batch"), "8", "batch must be int | None, got '8'"),
+        (("rows", 0, "case", "shape"), ["8"], "shape must be positive sizes, got ['8']"),
+        (("rows", 0), None, "'NoneType' object is not"),
+        (("machine", "date"), "yesterday", "Invalid isoformat string"),
+        (("machine", "versions"), [], "versions must be dict, got []"),
+        (("options",), None, "options must be dict, got None"),
+        (("revision",), {"commit": "abc"}, "missing 2 required"),
+    ],
+)
+def test_results_with_a_wrong_field(
+    place: tuple[str | int, ...], value: Any, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "r.json"
+    results.save(made([row()]), path)
+    document = inner = json.loads(path.read_text())
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(document))
+    message = f"must have all fields of schema 2, got {path}: "
+    with pytest.raises(results.ResultsError, match=re.escape(message)) as error:
+        results.load(path)
+    assert problem in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def git(folder: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=a", "-c", "user.email=a@example.com", "-c", "init.defaultBranch=main")
+    subprocess.run(["git", "-C", str(folder), *who, *arguments], check=True, capture_output=True)
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A package in a git checkout of one commit."""
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-m", "first")
+    return package
+
+
+def test_the_revision_of_a_checkout(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout.parent / "notes").touch()  # beside the package: not what was measured
+    monkeypatch.setenv("GIT_DIR", "/nowhere")  # as in a hook of another repository
+    clean = revision.revision(checkout)
+    assert clean is not None
+    assert re.fullmatch("[0-9a-f]{40}", clean.commit)
+    assert (clean.branch, clean.dirty) == ("main", False)
+    (checkout / "__init__.py").write_text("changed")
+    assert revision.revision(checkout) == dataclasses.replace(clean, dirty=True)
+    monkeypatch.delenv("GIT_DIR")
+    git(checkout, "checkout", "--detach")
+    assert revision.revision(checkout) == dataclasses.replace(clean, dirty=True, branch=None)
+
+
+def test_no_revision_outside_a_checkout(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inside = checkout / "site-packages"  # installed within somebody else's checkout
+    inside.mkdir()
+    (inside / "__init__.py").touch()
+    assert revision.revision(inside) is None
+    assert revision.revision(tmp_path / "none") is None
+    monkeypatch.setenv("PATH", "")
+    assert revision.revision(checkout) is None

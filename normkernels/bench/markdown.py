@@ -14,6 +14,7 @@ from .summary import (
     groups,
     means,
     preset_title,
+    times,
 )
 
 RESULTS = "results"
@@ -103,7 +104,7 @@ def _model(row: Row) -> str:
 
 def _mean_cells(average: Means, baseline: bool) -> list[str]:
     cells = [_number(average.fresh), _number(average.into_out)]
-    return [*cells, _number(average.ratio, "×")] if baseline else cells
+    return [*cells, times(average.ratio)] if baseline else cells
 
 
 def _cases(results: Results, rows: list[Row]) -> str:
@@ -115,12 +116,12 @@ def _cases(results: Results, rows: list[Row]) -> str:
         fractions = (row.fresh.fraction, row.into_out.fraction) if row.cold else (None, None)
         cells = [preset_title(row), row.case.size, duration(row.fresh.median), f"{row.fresh.gbs:.1f}"]
         cells += map(_number, fractions)
-        lines.append(line([*cells, *([_number(row.ratio, "×")] if baseline else [])]))
+        lines.append(line([*cells, *([times(row.ratio)] if baseline else [])]))
     return "\n".join(lines)
 
 
-def _number(value: float | None, unit: str = "") -> str:
-    return "–" if value is None else f"{value:.1f}{unit}" if unit else f"{value:.2f}"
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 def line(cells: list[str]) -> str:

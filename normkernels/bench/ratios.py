@@ -14,7 +14,7 @@ from . import markdown, outputs
 from .machine import Machine, difference
 from .say import say
 from .selection import BadOption
-from .summary import duration
+from .summary import duration, times
 
 BLOCK = "ratios"
 KEY, SCHEMA = "normkernels", 1
@@ -96,13 +96,9 @@ def render(runs: Sequence[Run]) -> str:
         row = [*group, duration(base.seconds)]
         for name in others:
             other = cells.get((group, name))
-            row.append(_ratio(base.seconds / other.seconds) if other else "–")
+            row.append(times(base.seconds / other.seconds) if other else "–")
         lines.append(markdown.line(row))
     return "\n".join(lines)
-
-
-def _ratio(value: float) -> str:
-    return f"{value:.1f}×" if value >= 1 else f"{value:.2g}×"
 
 
 def caption(runs: Sequence[Run], baseline: str) -> str:

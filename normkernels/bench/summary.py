@@ -80,6 +80,13 @@ def caption(results: Results) -> str:
     )
 
 
+def times(ratio: float | None) -> str:
+    """How many times faster, with two digits where it is slower."""
+    if ratio is None:
+        return "–"
+    return f"{ratio:.1f}×" if ratio >= 1 else f"{ratio:.2g}×"
+
+
 def duration(seconds: float, like: float | None = None) -> str:
     """Three digits with a unit; as a bare number in the unit of `like` where that is given."""
     units = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "ns": 1e-9}

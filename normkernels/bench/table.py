@@ -15,6 +15,7 @@ from .summary import (
     means,
     preset_title,
     slowest,
+    times,
 )
 
 STYLES = ((0.9, "green"), (0.75, ""), (0.5, "yellow"), (0.0, "red"))
@@ -60,7 +61,7 @@ def _table(title: str, rows: list[Row], baseline: str | None) -> Table:
         average = means(rows)
         table.add_section()
         cells = [_fraction(average.fresh), _fraction(average.into_out)]
-        ratio = [_ratio(average.ratio)] if baseline else []
+        ratio = [times(average.ratio)] if baseline else []
         table.add_row("geometric mean", "", "", "", *cells, *ratio)
     return table
 
@@ -76,14 +77,10 @@ def _cells(row: Row, marked: bool, baseline: str | None) -> list[Text | str]:
         Text.assemble(("◀ ", "bold red"), fresh) if marked else fresh,
         _fraction(row.into_out.fraction if row.cold else None),
     ]
-    return [*cells, _ratio(row.ratio)] if baseline else cells
+    return [*cells, times(row.ratio)] if baseline else cells
 
 
 def _fraction(value: float | None) -> Text:
     if value is None:
         return Text("–", "dim")
     return Text(f"{value:.2f}", next(style for bound, style in STYLES if value >= bound))
-
-
-def _ratio(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}×"

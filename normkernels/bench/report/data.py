@@ -8,7 +8,7 @@ from pathlib import Path
 from ..cases import DTYPES, Case
 from ..markdown import command
 from ..results import Results, Row
-from ..summary import caption, duration, preset_title
+from ..summary import caption, duration, preset_title, times
 
 # name, title, how to read it
 CHARTS = (
@@ -236,4 +236,4 @@ def _tip(row: Row, preset: str, spread: str, other: Other | None) -> list[str]:
         f"{duration(fresh.median)} ({spread}), {fresh.gbs:.1f} GB/s",
         of_copy if row.cold else "stays in cache",
     ]
-    return lines + ([f"{other.ratio:.1f}× {other.name}"] if other else [])
+    return lines + ([f"{times(other.ratio)} {other.name}"] if other else [])

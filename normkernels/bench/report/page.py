@@ -8,6 +8,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ..results import as_json
+from ..summary import times
 from .data import CHARTS, Report
 
 SCRIPTS = (
@@ -52,6 +53,7 @@ def render(report: Report) -> str:
             report=report,
             charts=CHARTS,
             columns=COLUMNS,
+            times=times,
             data=as_json(report),
             style=Markup(_text("page.css")),
             script=Markup(script),

@@ -32,7 +32,7 @@ function summary(shown, all) {
   }
   const compared = shown.filter((entry) => entry.other);
   for (const [name, own] of grouped(compared, (entry) => entry.other.name)) {
-    parts.push(`${mean(own.map((entry) => entry.other.ratio)).toFixed(1)}× ${name}`);
+    parts.push(`${times(mean(own.map((entry) => entry.other.ratio)))} ${name}`);
   }
   return parts.length > 1 ? `${parts.join(" · ")} (geometric means)` : parts[0];
 }

@@ -35,7 +35,7 @@ function speed(entries, width) {
     }
   });
   plot.line("limit", plot.x(1), plot.top, plot.x(1), plot.bottom);
-  plot.text("", plot.x(1), 13, "large copy", "middle");
+  plot.text("", plot.x(1) + 4, 13, "large copy", "end");
   return { nodes: [legend(cold, backends(cold)), plot.done().node], plots: [plot] };
 }
 

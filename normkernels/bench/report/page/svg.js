@@ -25,6 +25,11 @@ function logarithmic([from, to], range) {
   return (value) => scale(Math.log(value));
 }
 
+/** How many times faster, with two digits where it is slower. */
+function times(ratio) {
+  return `${ratio >= 1 ? ratio.toFixed(1) : ratio.toPrecision(2)}×`;
+}
+
 /** Round values from 0 to `most`, about `count` of them. */
 function ticks(most, count) {
   const raw = most / count;

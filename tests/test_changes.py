@@ -40,6 +40,7 @@ def test_compare_fails_where_it_is_told_to(
     assert [line.split()[0] for line in lines[:3]] == ["+20.0%", "-50.0%", "-22.5%"]
     assert "rms_norm/forward" in lines[0]
     assert lines[2].endswith("geometric mean of 2 cases")
+    assert lines[3] == "2 cases are in one of the files only"
 
 
 def test_compare_refuses_other_machines(normkernels: Any, tmp_path: Path) -> None:

@@ -231,6 +231,9 @@ def compare(base: Path, head: Path, fail_on: float | None, any_machine: bool) ->
             f"{summary.duration(change.head):>8}  {change.name}"
         )
     say(f"{stored.mean(changes) - 1:+7.1%}  geometric mean of {len(changes)} cases")
+    alone = len(before.rows) + len(after.rows) - 2 * len(changes)
+    if alone:
+        say(f"{alone} cases are in one of the files only")
     slower = [change for change in changes if fail_on is not None and change.ratio > 1 + fail_on]
     if slower:
         say(f"{len(slower)} slower by more than {fail_on:.0%}")

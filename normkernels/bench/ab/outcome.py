@@ -93,7 +93,7 @@ def load(path: Path) -> Outcome:
     """Read what `save` wrote; raises ResultsError where it is something else."""
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"results must be a readable JSON file, got {path}: {error}") from None
     schema = document.pop("schema", None) if isinstance(document, dict) else None
     if schema != SCHEMA:

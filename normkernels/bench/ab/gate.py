@@ -1,4 +1,4 @@
-"""The gate itself: prepare, measure, judge, measure what was flagged again."""
+"""The gate itself: prepare, measure, judge, measure what was flagged, or a control that moved, again."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -31,12 +31,12 @@ def run(
         taken = arms.measure(names, plan.pairs, seconds, plan.seed, step)
         first, controls = _judged(arms, taken, plan)
         flagged = [c.name for c in first if c.verdict != "same"]
+        shaken = {c.name for c in controls if moved(c, plan.threshold)}
         again: list[Comparison] = []
-        if flagged:
-            stage(f"measuring {len(flagged)} again", 2 * plan.pairs)
+        if flagged or shaken:
+            stage(f"measuring {len(flagged)} and the controls again", 2 * plan.pairs)
             names, seed = [*flagged, *arms.controls], plan.seed + plan.pairs
-            again, more = _judged(arms, arms.measure(names, plan.pairs, seconds, seed, step), plan)
-            controls += more
+            again, controls = _judged(arms, arms.measure(names, plan.pairs, seconds, seed, step), plan)
     sides = {name: Side(checkout.ref, checkout.commit) for name, checkout in arms_at.items()}
     return Outcome(
         machine=machine,
@@ -47,7 +47,7 @@ def run(
         first=first,
         again=again,
         controls=controls,
-        moved=list(dict.fromkeys(c.name for c in controls if moved(c, plan.threshold))),
+        moved=[c.name for c in controls if c.name in shaken and moved(c, plan.threshold)],
         only_head=arms.only_head,
     )
 

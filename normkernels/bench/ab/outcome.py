@@ -51,7 +51,7 @@ class Outcome:
     again: list[Comparison]
     controls: list[Comparison]
     moved: list[str]
-    """Names of the controls that moved."""
+    """Names of the controls that moved, and did so again in a second run; `controls` are of the last run."""
     only_head: dict[str, str]
 
     def recurred(self, verdict: str) -> list[Comparison]:

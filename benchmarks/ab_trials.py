@@ -118,8 +118,10 @@ def main(results: Path, page: Path, **counts: int) -> None:
             for trial in TRIALS
             if counts[trial.name]
         }
-    first = next(iter(found.values()))[0]
-    code, cpu, date = first.base.commit[:9], first.machine.cpu, first.machine.date[:10]
+    every = [outcome for each in found.values() for outcome in each]
+    sides = [side for outcome in every for side in (outcome.base, outcome.head) if side.ref == "fast"]
+    code = " and ".join(dict.fromkeys(side.commit[:9] for side in sides))
+    cpu, date = every[0].machine.cpu, every[0].machine.date[:10]
     lines = [
         f"Measured with `python benchmarks/ab_trials.py` at {code} on {cpu}, {date}.",
         "",

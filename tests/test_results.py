@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench_examples import made, row
-from normkernels.bench import results, revision
+from normkernels.bench import machine, results, revision, summary
 
 
 def test_results_come_back_from_json(tmp_path: Path) -> None:
@@ -121,3 +121,17 @@ def test_no_revision_outside_a_checkout(
     assert revision.revision(tmp_path / "none") is None
     monkeypatch.setenv("PATH", "")
     assert revision.revision(checkout) is None
+
+
+def test_what_others_used_is_said_where_it_matters() -> None:
+    quiet = made([row()])
+    busy = dataclasses.replace(quiet, others=0.5)
+    assert summary.caption(busy) == f"{summary.caption(quiet)}; others used 50% of the processors"
+    assert summary.caption(dataclasses.replace(quiet, others=0.01)) == summary.caption(quiet)
+
+
+def test_usage_tells_own_time_from_that_of_others() -> None:
+    before = machine.Usage(total=100.0, idle=50.0, steal=1.0, own=10.0)
+    after = machine.Usage(total=200.0, idle=80.0, steal=6.0, own=50.0)
+    assert before.shares(after) == pytest.approx((0.05, 0.25))
+    assert machine.usage().own > 0

@@ -1,6 +1,7 @@
 """What this machine is: everything a measured figure depends on."""
 
 import platform
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -46,6 +47,37 @@ def difference(one: Machine, other: Machine) -> tuple[str, Any, Any] | None:
         if a != b:
             return name.replace("_", " "), a, b
     return None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Seconds of all processors together until now."""
+
+    total: float
+    idle: float
+    steal: float
+    """Given to other machines on the same host."""
+    own: float
+    """Of this process and its children."""
+
+    def shares(self, later: "Usage") -> tuple[float, float]:
+        """What part of the time until later was stolen, and what part other processes used."""
+        total = (later.total - self.total) or 1.0
+        steal = (later.steal - self.steal) / total
+        others = 1 - steal - (later.idle - self.idle + later.own - self.own) / total
+        return steal, max(0.0, others)
+
+
+def usage() -> Usage:
+    """How the processors have spent their time."""
+    times, this = psutil.cpu_times(), psutil.Process()
+    spent = {name: getattr(times, name) for name in times._fields if "guest" not in name}
+    own = sum(this.cpu_times()[:4])  # with those of children that have ended
+    for child in this.children(recursive=True):
+        with suppress(psutil.Error):  # it has just ended
+            own += sum(child.cpu_times()[:4])
+    idle = spent["idle"] + spent.get("iowait", 0.0)
+    return Usage(sum(spent.values()), idle, spent.get("steal", 0.0), own)
 
 
 def machine(threads: int, others: tuple[str, ...] = ()) -> Machine:

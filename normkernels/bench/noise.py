@@ -3,13 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 import numpy as np
-import psutil
 
 from .ab.pairs import LEAST_PAIRS
 from .ab.worker import CONTROLS, samples, typical
+from .machine import usage
 from .timing import collector_off
 
 # Seconds of each control at a time: about what the gate spends on a case.
@@ -48,15 +47,14 @@ def measure(seconds: float, step: Callable[[float], None] = lambda share: None) 
     """Watch this machine for so long; `step` is told which share of it has passed."""
     calls = {name: setup() for name, setup in CONTROLS.items()}
     times: dict[str, list[list[float]]] = {name: [] for name in calls}
-    before, process, start = psutil.cpu_times(), psutil.Process().cpu_times(), perf_counter()
+    before, start = usage(), perf_counter()
     with collector_off():
         while (passed := perf_counter() - start) < seconds or len(times["control: copy"]) < LEAST_PAIRS:
             step(min(1.0, passed / seconds))
             for name, call in calls.items():
                 times[name].append(samples(call, TURN))
     copies, arithmetic = times.values()
-    steal, others = _shares(before, process)
-    return assess(copies, arithmetic, steal, others, perf_counter() - start)
+    return assess(copies, arithmetic, *before.shares(usage()), perf_counter() - start)
 
 
 def assess(
@@ -81,13 +79,3 @@ def _detectable(turns: list[list[float]]) -> float:
     logs = np.diff(np.log([typical(turn) for turn in turns]))
     low, high = np.percentile(logs, (16, 84))  # robust: one turn in which the machine stood still is no sd
     return float(np.expm1(WIDTH * MEDIAN * (high - low) / 2 / np.sqrt(LEAST_PAIRS)))
-
-
-def _shares(before: Any, process: Any) -> tuple[float, float]:
-    """The processors' time that was stolen, and what other processes used, since then."""
-    now, own = psutil.cpu_times(), psutil.Process().cpu_times()
-    spent = {name: getattr(now, name) - getattr(before, name) for name in now._fields if "guest" not in name}
-    total = sum(spent.values()) or 1.0
-    idle, steal = spent["idle"] + spent.get("iowait", 0.0), spent.get("steal", 0.0)
-    ours = own.user + own.system - process.user - process.system
-    return steal / total, max(0.0, total - idle - steal - ours) / total

@@ -17,7 +17,8 @@ from .machine import Machine
 from .revision import Revision
 
 SCHEMA = 2
-
+# Of all measured numbers.
+MAY_BE_0 = "error", "others"
 
 T = TypeVar("T")
 
@@ -109,6 +110,8 @@ class Results:
     rows: list[Row]
     skipped: list[str]
     revision: Revision | None = None
+    others: float = 0.0
+    """The share of the processors' time that was stolen or used by other processes meanwhile."""
 
 
 def save(results: Results, path: Path) -> None:
@@ -164,6 +167,7 @@ def _results(document: dict[str, Any]) -> Results:
             "rows": [_row(row) for row in document["rows"]],
             "skipped": document["skipped"],
             "revision": revision and _made(Revision, revision),
+            "others": document["others"],
         },
     )
 
@@ -198,7 +202,6 @@ def _made(cls: type[T], fields: dict[str, Any]) -> T:
         kind = hint if isinstance(hint, UnionType) else get_origin(hint) or hint
         if not isinstance(value, int | float if kind is float else kind):
             raise TypeError(f"{name} must be {getattr(kind, '__name__', kind)}, got {value!r:.40}")
-        # of all measured numbers only an error may be 0
-        if kind is float and not (isfinite(value) and (value > 0 or name == "error")):
+        if kind is float and not (isfinite(value) and (value > 0 or name in MAY_BE_0)):
             raise ValueError(f"{name} must be positive, got {value}")
     return cls(**fields)

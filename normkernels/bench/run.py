@@ -11,7 +11,7 @@ import psutil
 
 from .cases import Case
 from .copy import Copy, copy_bytes
-from .machine import cache_sizes, machine
+from .machine import cache_sizes, machine, usage
 from .measure import measure
 from .results import CopySpeed, Results, Row
 from .revision import revision
@@ -61,17 +61,19 @@ def run(
     code = revision()  # before measuring: a checkout may move meanwhile
     before = numba.get_num_threads()
     numba.set_num_threads(plan.threads)
+    start = usage()
     try:
         rows = _rows(plan, starting)
     finally:
         numba.set_num_threads(before)
+    taken = sum(start.shares(usage()))
     speed = CopySpeed(
         plain=float(np.median([row.copy.plain for row in rows])),
         streaming=float(np.median([row.copy.streaming for row in rows])),
     )
     others = ("torch",) if plan.baseline == "torch" else ()
     here = machine(plan.threads, others)
-    return Results(here, options, speed, rows, [case.id for case in skipped], code)
+    return Results(here, options, speed, rows, [case.id for case in skipped], code, taken)
 
 
 def _rows(plan: Plan, starting: Callable[[Case], None]) -> list[Row]:

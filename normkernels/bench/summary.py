@@ -7,6 +7,9 @@ from math import exp, log
 
 from .results import Results, Row
 
+# From this share on what others did meanwhile is said: parallel kernels wait for the slowest core.
+BUSY = 0.05
+
 
 @dataclass(frozen=True)
 class Means:
@@ -74,9 +77,10 @@ def caption(results: Results) -> str:
     """The machine and the limit, in one line."""
     m, copy = results.machine, results.copy
     form = "streaming" if copy.streaming > copy.plain else "plain"
+    busy = f"; others used {results.others:.0%} of the processors" if results.others > BUSY else ""
     return (
         f"{m.cpu}, {m.threads} of {m.logical_cores} cores, {m.memory_bytes / 2**30:.0f} GB; "
-        f"a large copy: {copy.best:.1f} GB/s ({form} stores); {m.date[:10]}"
+        f"a large copy: {copy.best:.1f} GB/s ({form} stores); {m.date[:10]}{busy}"
     )
 
 

@@ -215,6 +215,19 @@ def test_each_arm_goes_first_as_often_as_the_other():
     assert pairs.orders(12, 0) != pairs.orders(12, 1)
 
 
+def test_the_gate_may_come_from_the_repository_that_it_judges(project, temporary, monkeypatch):
+    """Its worker lies in the work tree then, as here; importing multiprocessing gives it a second name."""
+    shutil.copy(pairs.WORKER, project / "worker.py")
+    monkeypatch.setattr(pairs, "WORKER", project / "worker.py")
+    text = (project / "cases.py").read_text()
+    (project / "cases.py").write_text(f"import multiprocessing\n{text}")
+    git("commit", "--quiet", "-am", "multiprocessing", at=project)
+    with checkouts({"base": "fast", "head": "HEAD"}, isolated=False) as ready:
+        arms = pairs.Arms(ready, cases_at(ready["head"].root, None), root_matters=True)
+        arms.prepare()
+    assert arms.names == ["total", "largest"]
+
+
 def test_so_many_cases_need_more_pairs(project, temporary):
     """Of 103 cases not even a threefold time would be significant with 12 pairs."""
     arms = pairs.Arms({}, cases_at(project, None), root_matters=True, names=[str(i) for i in range(102)])

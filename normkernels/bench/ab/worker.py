@@ -169,8 +169,8 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
 
 def origins(request: dict[str, Any]) -> dict[str, Any]:
     """Whether code besides the cases came from root, and what came from the user's work tree instead."""
-    modules = [module for name, module in list(sys.modules.items()) if name != "__main__"]
-    files = [getattr(module, "__file__", None) for module in modules]
+    this = sys.modules["__main__"]  # which multiprocessing, once imported, knows by another name too
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values()) if module is not this]
     paths = [Path(file).resolve() for file in files if file]
     root, repository = Path(request["root"]), Path(request["repository"])
     allowed = root.parent, Path(sys.prefix)  # the checkouts; an environment may lie in the work tree

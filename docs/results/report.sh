@@ -9,7 +9,7 @@ trap 'rm -rf "$work"' EXIT
 normkernels report "$@" -o "$work/report.html"
 chromium --headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run \
     --hide-scrollbars --user-data-dir="$work/profile" --window-size=1200,1750 \
-    --screenshot="$work/report.png" "file://$work/report.html"
+    --screenshot="$work/report.png" "file://$work/report.html" 2> "$work/log" || { cat "$work/log"; exit 1; }
 # 128 colours are enough for flat ones, and take less than half the size
 python -c "
 import sys

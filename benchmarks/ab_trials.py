@@ -95,7 +95,7 @@ def row(trial: Trial, found: list[Outcome]) -> str:
         f"{max(abs(c.change) for c in rest):.1%}",
         f"{min(minutes):.1f} to {max(minutes):.1f} min",
     ]
-    return f"| {' | '.join(cells)} |"
+    return markdown.line(cells)
 
 
 @click.command()
@@ -125,8 +125,8 @@ def main(results: Path, page: Path, **counts: int) -> None:
     lines = [
         f"Measured with `python benchmarks/ab_trials.py` at {code} on {cpu}, {date}.",
         "",
-        f"| {' | '.join(HEADINGS)} |",
-        "| --- | --: | --: | --: | --: | --: | --: |",
+        markdown.line(HEADINGS),
+        markdown.rule(1, len(HEADINGS) - 1),
         *(row(trial, each) for trial, each in found.items()),
     ]
     markdown.insert(page, "\n".join(lines))

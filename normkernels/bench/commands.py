@@ -230,7 +230,8 @@ def compare(base: Path, head: Path, fail_on: float | None, any_machine: bool) ->
             f"{change.ratio - 1:+7.1%}  {summary.duration(change.base):>8} to "
             f"{summary.duration(change.head):>8}  {change.name}"
         )
-    say(f"{stored.mean(changes) - 1:+7.1%}  geometric mean of {len(changes)} cases")
+    mean = summary.geometric_mean([(change.ratio, 1) for change in changes]) or 1.0
+    say(f"{mean - 1:+7.1%}  geometric mean of {len(changes)} cases")
     alone = len(before.rows) + len(after.rows) - 2 * len(changes)
     if alone:
         say(f"{alone} cases are in one of the files only")

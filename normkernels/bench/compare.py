@@ -1,7 +1,5 @@
 """Stored results beside each other: which cases took longer."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .machine import difference
@@ -40,8 +38,3 @@ def compare(base: Results, head: Results, any_machine: bool) -> list[Change]:
     if not changes:
         raise BadOption("two results must have a case in common, got none")
     return sorted(changes, key=lambda change: -change.ratio)
-
-
-def mean(changes: Sequence[Change]) -> float:
-    """The geometric mean of the ratios."""
-    return math.exp(sum(math.log(change.ratio) for change in changes) / len(changes))

@@ -1,5 +1,6 @@
 """Results as Markdown, and the part of a page that holds them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from .files import write
@@ -124,7 +125,7 @@ def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def line(cells: list[str]) -> str:
+def line(cells: Sequence[str]) -> str:
     """A row of a table."""
     return f"| {' | '.join(cells)} |"
 

@@ -43,7 +43,7 @@ class Noise:
         )
 
 
-def measure(seconds: float, step: Callable[[float], None] = lambda share: None) -> Noise:
+def measure(seconds: float, step: Callable[[float], None]) -> Noise:
     """Watch this machine for so long; `step` is told which share of it has passed."""
     calls = {name: setup() for name, setup in CONTROLS.items()}
     times: dict[str, list[list[float]]] = {name: [] for name in calls}

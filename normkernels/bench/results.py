@@ -134,12 +134,17 @@ def case_from(fields: dict[str, Any]) -> Case:
     return _made(Case, {**rest, "pass_": fields["pass"], "shape": shape})
 
 
-def load(path: Path) -> Results:
-    """Read what `save` wrote; raises ResultsError where it is something else."""
+def read(path: Path) -> Any:
+    """What a JSON file holds; raises ResultsError where it is none."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ResultsError(f"results must be a readable JSON file, got {path}: {error}") from None
+
+
+def load(path: Path) -> Results:
+    """Read what `save` wrote; raises ResultsError where it is something else."""
+    document = read(path)
     schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
         old = isinstance(schema, int) and schema < SCHEMA

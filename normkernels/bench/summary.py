@@ -56,13 +56,14 @@ def slowest(rows: Sequence[Row]) -> Row | None:
 def means(rows: Sequence[Row]) -> Means:
     cold = [row for row in rows if row.cold]
     return Means(
-        _mean([(row.fresh.fraction, row.case.count) for row in cold]),
-        _mean([(row.into_out.fraction, row.case.count) for row in cold]),
-        _mean([(row.ratio, row.case.count) for row in rows if row.ratio is not None]),
+        geometric_mean([(row.fresh.fraction, row.case.count) for row in cold]),
+        geometric_mean([(row.into_out.fraction, row.case.count) for row in cold]),
+        geometric_mean([(row.ratio, row.case.count) for row in rows if row.ratio is not None]),
     )
 
 
-def _mean(weighted: Sequence[tuple[float, int]]) -> float | None:
+def geometric_mean(weighted: Sequence[tuple[float, int]]) -> float | None:
+    """Of values, each as often as its weight says; None of none."""
     total = sum(weight for _, weight in weighted)
     return exp(sum(weight * log(value) for value, weight in weighted) / total) if total else None
 

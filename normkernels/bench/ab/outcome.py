@@ -3,11 +3,10 @@
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from ..files import write
 from ..machine import Machine
-from ..results import ResultsError
+from ..results import ResultsError, read
 from .verdict import Comparison
 
 SCHEMA = "normkernels.ab/1"
@@ -91,10 +90,7 @@ def save(outcome: Outcome, path: Path) -> None:
 
 def load(path: Path) -> Outcome:
     """Read what `save` wrote; raises ResultsError where it is something else."""
-    try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ResultsError(f"results must be a readable JSON file, got {path}: {error}") from None
+    document = read(path)
     schema = document.pop("schema", None) if isinstance(document, dict) else None
     if schema != SCHEMA:
         raise ResultsError(f"results must have schema {SCHEMA}, got {schema} in {path}")

@@ -5,6 +5,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..markdown import line
 from ..summary import duration
 from .outcome import Outcome
 from .verdict import Comparison
@@ -89,8 +90,8 @@ def markdown(outcome: Outcome) -> str:
 
 
 def _table(body: list[list[str]]) -> list[str]:
-    head = [f"| {' | '.join(HEADINGS)} |", "| --- | --: | --: | --: | --: | --: | --- |"]
-    return [*head, *(f"| {' | '.join(map(_escaped, row))} |" for row in body)]
+    head = [line(HEADINGS), line(["---", *["--:"] * (len(HEADINGS) - 2), "---"])]
+    return [*head, *(line([_escaped(cell) for cell in row]) for row in body)]
 
 
 def _escaped(text: str) -> str:

@@ -1,0 +1,53 @@
+"""Activations and their slopes on vectors; the form says which one follows a norm."""
+
+import math
+
+from .._layout import ACTIVATIONS
+from .jit import SIMULATED, primitive
+
+if SIMULATED:
+    from .emulated import exp, normal, where_negative, where_positive_or_nan
+else:
+    from .vectors import exp, normal, where_negative, where_positive_or_nan
+
+RELU, SIGMOID, SILU, GELU = (ACTIVATIONS.index(a) for a in ("relu", "sigmoid", "silu", "gelu"))
+DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
+
+
+@primitive
+def _sigmoids(z):
+    """sigmoid(z) and sigmoid(-z)"""
+    e = exp(where_negative(z, z, z * -1.0))
+    r = 1.0 / (e + 1.0)
+    small = e * r
+    return where_negative(z, small, r), where_negative(z, r, small)
+
+
+@primitive
+def activated(z, form):
+    """The activation at z; z itself where there is none."""
+    if form.kind == RELU:
+        return where_negative(z, z * 0.0, z)
+    if form.kind == SIGMOID:
+        return _sigmoids(z)[0]
+    if form.kind == SILU:
+        return z * _sigmoids(z)[0]
+    if form.kind == GELU:
+        return z * normal(z)
+    return z
+
+
+@primitive
+def slope(z, dy, form):
+    """dy times the derivative of the activation at z; dy itself where there is none."""
+    if form.kind == RELU:
+        return where_positive_or_nan(z, dy, dy * 0.0)
+    if form.kind == SIGMOID:
+        s, t = _sigmoids(z)
+        return dy * s * t
+    if form.kind == SILU:
+        s, t = _sigmoids(z)
+        return dy * (s * z * t + s)
+    if form.kind == GELU:
+        return dy * (z * (exp(z * z * -0.5) * DENSITY_AT_ZERO) + normal(z))
+    return dy

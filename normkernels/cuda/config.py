@@ -1,0 +1,95 @@
+"""Launch rules as data: how rows of any length are shared out among threads.
+
+Chosen from what the compiler says of registers (docs/cuda.md); not yet from measurements.
+"""
+
+from dataclasses import dataclass, replace
+
+from .form import Form
+
+ACCESS_BYTES = 16
+"""The widest access to memory."""
+
+WARP = 32
+
+# From how many bits on a product of `magic` is a quotient: exact for indices and runs below 2**20.
+MAGIC_BITS = 40
+MOST_RESIDENT = 1 << 20
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a kernel's teams grow with the length of rows.
+
+    A thread holds up to `elements` in registers. Teams grow to `threads`; blocks of less than that leave
+    room for `resident` of them on a multiprocessor. Longer rows get teams of `long_threads`, then of several
+    such blocks.
+    """
+
+    elements: int
+    threads: int
+    resident: int
+    long_threads: int
+    long_resident: int = 1
+    smallest: int = 4
+    """Threads of the smallest team: fewer would read in pieces shorter than a sector of memory."""
+    block: int = 128
+    """Threads that several short rows share a block of."""
+
+
+# Elements of 4 bytes, of which a thread has registers for 32 beside parameters in a forward, for 16 in a
+# backward with its four vectors, and where the ends of rows take registers too.
+FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
+EDGES = Rule(elements=16, threads=256, resident=2, long_threads=512)
+BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
+
+
+def lanes(itemsize: int, cols: int, addresses: tuple[int, ...], columns: bool = False) -> tuple[int, bool]:
+    """Elements of a vector, and whether rows of `cols` elements may begin or end within one.
+
+    All arrays begin at one place within a vector, or they are read one by one; with `columns`, sums over
+    columns, rows have to begin alike too.
+    """
+    full = ACCESS_BYTES // itemsize
+    places = {a // itemsize % full for a in addresses}
+    if cols % full == 0 and places == {0}:
+        return full, False
+    if columns:
+        count = full
+        while cols % count or any(p % count for p in places):
+            count //= 2
+        return count, False
+    return (full, True) if len(places) == 1 else (1, False)
+
+
+def magic(inner: int) -> int:
+    """A factor by which i // inner is `i * magic >> MAGIC_BITS` (Granlund & Montgomery 1994)."""
+    return -(-(1 << MAGIC_BITS) // inner)
+
+
+def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form()) -> Form:  # noqa: B008
+    """The form of teams that hold rows of `cols` elements, with what else `form` says."""
+    wide = max(itemsize, 4) // 4
+    most = max(1, rule.elements // wide // lanes)
+    needed = -(-(cols + (lanes - 1 if form.edges else 0)) // lanes)
+    threads, resident = rule.smallest, rule.resident
+    while threads < rule.threads and threads * most < needed:
+        threads *= 2
+    if threads * most < needed:
+        threads, resident = rule.long_threads, rule.long_resident
+    blocks = -(-needed // (threads * most))
+    vectors = 1
+    while vectors * threads * blocks < needed:
+        vectors *= 2
+    teams = max(1, rule.block // threads)
+    return replace(
+        form, vectors=vectors, lanes=lanes, threads=threads, blocks=blocks, teams=teams, resident=resident
+    )
+
+
+def row_grid(rows: int, form: Form, multiprocessors: int, rows_of_a_team: int = 1, waves: int = 1) -> int:
+    """How many blocks take `rows` rows, each team several of them where there are many."""
+    wanted = -(-rows // (form.teams * rows_of_a_team))
+    if form.blocks > 1:  # all of them have to be there at once
+        return min(wanted, multiprocessors * form.resident // form.blocks) * form.blocks
+    return min(wanted, multiprocessors * form.resident * waves)

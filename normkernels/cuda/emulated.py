@@ -1,0 +1,214 @@
+"""What `vectors` and numba's CUDA module offer kernels, in NumPy, for numba's simulator.
+
+A thread is a thread of Python, a vector an array. Shared memory stands in for warps, and a team of
+several blocks is simulated as one block of as many threads.
+"""
+
+import math
+import threading
+from typing import Any
+
+import numpy as np
+from numba.cuda.simulator.kernel import _get_kernel_context
+
+_one_at_a_time = threading.Lock()
+_WIDE = {"uint16": np.float32, "int16": np.float32}
+
+
+class Pointer:
+    """A place in an array, indexed from there."""
+
+    def __init__(self, memory: Any, start: int = 0) -> None:
+        self.memory, self.start = memory, start
+
+    def __getitem__(self, i: int) -> Any:
+        return self.memory[self.start + i]
+
+    def __setitem__(self, i: int, value: Any) -> None:
+        self.memory[self.start + i] = value
+
+
+def _arithmetic(pointer: Pointer) -> Any:
+    return _WIDE.get(pointer.memory.dtype.name, pointer.memory.dtype.type)
+
+
+def _half(dtype: np.dtype[Any]) -> Any:
+    import ml_dtypes
+
+    return np.float16 if dtype == np.uint16 else ml_dtypes.bfloat16
+
+
+def _widened(values: Any) -> Any:
+    if values.dtype.itemsize > 2:
+        return values
+    return values.view(_half(values.dtype)).astype(np.float32)
+
+
+def _narrowed(values: Any, dtype: np.dtype[Any]) -> Any:
+    if dtype.itemsize > 2:
+        return values
+    with np.errstate(over="ignore"):
+        return values.astype(_half(dtype)).view(dtype)
+
+
+def thread() -> int:
+    return int(_get_kernel_context().threadIdx.x)
+
+
+def block() -> int:
+    return int(_get_kernel_context().blockIdx.x)
+
+
+def grid() -> int:
+    return int(_get_kernel_context().gridDim.x)
+
+
+def barrier() -> None:
+    _get_kernel_context().syncthreads()
+
+
+def member(form: Any) -> int:
+    return thread() % form.members
+
+
+def slot(form: Any) -> int:
+    return thread() // form.members
+
+
+def team_of_grid(form: Any) -> int:
+    return block() * form.teams + slot(form)
+
+
+def first_row(form: Any) -> int:
+    return block() * form.teams
+
+
+def rows_at_once(form: Any) -> int:
+    return grid() * form.teams
+
+
+def as_element(pointer: Pointer, value: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return _arithmetic(pointer)(value)
+
+
+def as_type_of(like: Any, value: Any) -> Any:
+    return type(like)(value)
+
+
+def largest(pointer: Pointer) -> Any:
+    return np.float64(np.finfo(_arithmetic(pointer)).max)
+
+
+def first_elements(x: Pointer, n: int) -> Any:
+    return _widened(x.memory[x.start + np.minimum(np.arange(4), n - 1)])
+
+
+def lane(value: Any, k: int) -> Any:
+    return value[k]
+
+
+def offset(pointer: Pointer | None, elements: int) -> Pointer | None:
+    return None if pointer is None else Pointer(pointer.memory, pointer.start + int(elements))
+
+
+def position(x: Pointer, member: int, form: Any) -> int:
+    lead = 0
+    if form.edges:
+        address = x.memory.ctypes.data // x.memory.itemsize + x.start
+        lead = address % form.lanes
+    return int(member) * form.lanes - lead
+
+
+def _places(p: int, form: Any) -> Any:
+    starts = p + form.stride * np.arange(form.vectors)
+    return (starts[:, None] + np.arange(form.lanes)).reshape(-1)
+
+
+def load(x: Pointer | None, p: int, n: int, form: Any) -> Any:
+    if x is None:
+        return None
+    places = _places(p, form)
+    within = (places >= 0) & (places < n)
+    values = np.zeros(len(places), _arithmetic(x))
+    values[within] = _widened(x.memory[x.start + places[within]])
+    return values
+
+
+load_parameters = load
+
+
+def load_run_parameters(weight: Pointer | None, p: int, n: int, magic: int, form: Any) -> Any:
+    if weight is None:
+        return None
+    places = _places(p, form)
+    places = np.where((places >= 0) & (places < n), places, 0)
+    return _widened(weight.memory[weight.start + ((places * magic) >> 40)])
+
+
+def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
+    if y is None:
+        return
+    places = _places(p, form)
+    within = (places >= 0) & (places < n)
+    y.memory[y.start + places[within]] = _narrowed(value[within], y.memory.dtype)
+
+
+def put(y: Pointer | None, i: int, value: Any) -> None:
+    if y is not None:
+        y.memory[y.start + i] = _narrowed(np.asarray(value, _arithmetic(y)), y.memory.dtype)
+
+
+def accumulate(sums: Pointer | None, p: int, n: int, form: Any, value: Any, anew: bool) -> None:
+    if sums is None:
+        return
+    places = _places(p, form)
+    within = (places >= 0) & (places < n)
+    at = sums.start + places[within]
+    sums.memory[at] = value[within] + (0.0 if anew else sums.memory[at])
+
+
+def rounded(x: Pointer, value: Any) -> Any:
+    return _widened(_narrowed(value, x.memory.dtype))
+
+
+def inside(value: Any, p: int, n: int, form: Any) -> Any:
+    places = _places(p, form)
+    return np.where((places >= 0) & (places < n), value, value.dtype.type(0))
+
+
+def total(value: Any) -> Any:
+    return value.sum(dtype=value.dtype)
+
+
+def zeros(x: Pointer, form: Any) -> Any:
+    return np.zeros(form.vectors * form.lanes, _arithmetic(x))
+
+
+def team_sums(a: Any, b: Any, form: Any, exchange: Any, flags: Any, step: int) -> Any:
+    """The sums of a and of b over the team, the same bits for all of it."""
+    with _one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
+        room = _get_kernel_context().shared.array((2, form.block * form.blocks), np.float64)
+    room[0, thread()], room[1, thread()] = a, b
+    barrier()
+    first = slot(form) * form.members
+    sums = [type(a)(np.asarray(room[k, first : first + form.members]).sum()) for k in range(2)]
+    barrier()
+    return sums
+
+
+def where_negative(x: Any, a: Any, b: Any) -> Any:
+    return np.where(x < 0, a, b)
+
+
+def where_positive_or_nan(x: Any, a: Any, b: Any) -> Any:
+    return np.where(~(x <= 0), a, b)
+
+
+def exp(x: Any) -> Any:
+    with np.errstate(under="ignore", over="ignore"):
+        return np.exp(x)
+
+
+def normal(x: Any) -> Any:
+    return np.array([0.5 * math.erfc(-float(z) / math.sqrt(2)) for z in x], x.dtype)

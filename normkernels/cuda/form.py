@@ -1,0 +1,57 @@
+"""What is fixed when a kernel is compiled."""
+
+from dataclasses import dataclass
+
+from .._layout import ACTIVATIONS
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a row is shared out among the threads of its team, and what the kernel computes.
+
+    A team is what has one row in its registers: part of a warp, warps of a block, or several blocks.
+    Each thread holds `vectors` vectors of `lanes` neighbouring elements.
+    """
+
+    vectors: int = 1
+    lanes: int = 1
+    threads: int = 32
+    """Threads of a team in one block: a power of two up to 32, or a multiple of 32."""
+    blocks: int = 1
+    """Blocks of a team; with several a block belongs to one team."""
+    teams: int = 1
+    """Teams of a block."""
+    resident: int = 1
+    """Blocks that a multiprocessor has to have room for, which bounds the registers of a thread."""
+    edges: bool = False
+    """Whether a row may begin or end within a vector."""
+    centred: bool = True
+    """False: the mean is taken to be 0."""
+    columns: bool = False
+    """Whether a backward sums over columns, for parameters of every element; False: over rows."""
+    activation: str | None = None
+
+    @property
+    def kind(self) -> int:
+        """The number of the activation, -1 for none."""
+        return -1 if self.activation is None else ACTIVATIONS.index(self.activation)
+
+    @property
+    def members(self) -> int:
+        """Threads of a team."""
+        return self.threads * self.blocks
+
+    @property
+    def block(self) -> int:
+        """Threads of a block."""
+        return self.threads * self.teams
+
+    @property
+    def stride(self) -> int:
+        """Elements between the vectors of a thread."""
+        return self.members * self.lanes
+
+    @property
+    def capacity(self) -> int:
+        """Elements that a team holds."""
+        return self.vectors * self.stride

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from . import dlpack
-from .devices import check, driver, making_current, wait
+from . import devices, dlpack
+from .devices import check, making_current
 
 Shape = tuple[int, ...]
 
@@ -173,8 +173,8 @@ class DeviceArray:
         memory = np.empty(past - first, np.uint8)
         if self.size:
             with making_current(self.device):
-                check(driver.cuMemcpyDtoHAsync(memory.ctypes.data, first, memory.nbytes, self.stream))
-                check(driver.cuStreamSynchronize(self.stream))
+                check(devices.driver.cuMemcpyDtoHAsync(memory.ctypes.data, first, memory.nbytes, self.stream))
+                check(devices.driver.cuStreamSynchronize(self.stream))
         return np.ndarray(self.shape, self.dtype, memory, self.address - first, self.strides)
 
     def __len__(self) -> int:
@@ -221,5 +221,5 @@ class DeviceArray:
         consumer = 0 if stream in (None, 0, 1) else stream
         if consumer != -1 and consumer != self.stream:
             with making_current(self.device):
-                wait(consumer, self.stream)
+                devices.wait(consumer, self.stream)
             self.used_on(consumer)

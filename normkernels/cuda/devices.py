@@ -59,7 +59,7 @@ _lost: Exception | None = None
 
 def _forked() -> None:
     global _ready, _lost
-    if _ready:
+    if _ready and not simulated():
         _ready, _lost = False, DeviceUnavailable(FORKED)
 
 
@@ -181,7 +181,10 @@ def context(device: int) -> Any:
 
 
 class making_current:
-    """`with making_current(device):` calls and launches go to this device; the one before comes back."""
+    """`with making_current(device):` calls and launches go to this device; the one before comes back.
+
+    Where there was none, as in a new thread, the device stays, and the next time costs less.
+    """
 
     __slots__ = ("device", "previous")
 
@@ -196,7 +199,7 @@ class making_current:
         wanted, current = context(self.device), check(driver.cuCtxGetCurrent())
         if int(current) != int(wanted):
             check(driver.cuCtxSetCurrent(wanted))
-            self.previous = current
+            self.previous = current if int(current) else None
 
     def __exit__(self, *_: object) -> None:
         if self.previous is not None:

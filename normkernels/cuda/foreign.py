@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .._devices import CUDA_TYPES
+from .._devices import CUDA_TYPES, DeviceUnavailable, FatalDeviceError
 from . import devices, simulated
 from .arrays import DeviceArray, dense_strides
-from .devices import check, driver
+from .devices import check
 
 REFUSALS = (AttributeError, BufferError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
@@ -35,7 +35,7 @@ def from_foreign(value: Any, name: str = "x") -> DeviceArray:
             return _from_dlpack(value)
         return _from_interface(value, interface)
     except REFUSALS as error:
-        if isinstance(error, devices.FatalDeviceError | devices.DeviceUnavailable):
+        if isinstance(error, FatalDeviceError | DeviceUnavailable):
             raise
         rule = f"{name} must be an array in device memory (DLPack or __cuda_array_interface__)"
         raise TypeError(f"{rule}, got {type(value).__name__}: {error}") from None
@@ -50,7 +50,8 @@ def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError:
             raise TypeError("bfloat16 needs the package ml_dtypes") from None
-        return np.dtype(ml_dtypes.bfloat16)
+        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return bfloat16
     return np.dtype(name)
 
 
@@ -92,10 +93,8 @@ def _device(value: Any, address: int) -> int:
         return int(value.__dlpack_device__()[1])
     if address == 0:  # without elements, on no device
         return 0
-    return int(check(driver.cuPointerGetAttribute(_ORDINAL, address)))
-
-
-_ORDINAL = None if driver is None else driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    ordinal = devices.driver.CUpointer_attribute.CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL
+    return int(check(devices.driver.cuPointerGetAttribute(ordinal, address)))
 
 
 def _from_dlpack(value: Any) -> DeviceArray:

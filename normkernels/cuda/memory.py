@@ -16,12 +16,13 @@ import numpy as np
 from .. import _buffers
 from . import devices, simulated
 from .arrays import DeviceArray, Shape, dense_strides
-from .devices import check, driver, making_current
+from .devices import check, making_current
 
 
 @functools.cache
 def pool(device: int) -> Any:
     """Memory of our own that stays: `NORMKERNELS_BUFFER_BYTES` of it, or an eighth of the device's."""
+    driver = devices.driver
     properties = driver.CUmemPoolProps()
     properties.allocType = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
     properties.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
@@ -36,6 +37,7 @@ def pool(device: int) -> Any:
 
 
 def _keep(handle: Any, nbytes: int) -> None:
+    driver = devices.driver
     threshold = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
     check(driver.cuMemPoolSetAttribute(handle, threshold, driver.cuuint64_t(nbytes)))
 
@@ -49,7 +51,7 @@ def limit(device: int, nbytes: int) -> None:
 def release(device: int) -> None:
     """Give the memory that the pool of a device does not use back."""
     with making_current(device):
-        check(driver.cuMemPoolTrimTo(pool(device), 0))
+        check(devices.driver.cuMemPoolTrimTo(pool(device), 0))
 
 
 class Block:
@@ -88,7 +90,7 @@ def _free(freed: Freed) -> None:
             for reader in readers:
                 if devices.capture(reader) == now:
                     devices.wait(stream, reader)
-            driver.cuMemFreeAsync(address, stream)  # fails for a graph's memory if that never ran
+            devices.driver.cuMemFreeAsync(address, stream)  # fails for a graph's memory if that never ran
     except Exception as error:
         devices.explain(error)  # remembers what is fatal, for the next call; nobody can catch this
 
@@ -99,7 +101,7 @@ def _allocate(nbytes: int, device: int, stream: int) -> Block:
         if _later and not capture:
             for _ in range(len(_later)):
                 _free(_later.popleft())
-        found = check(driver.cuMemAllocFromPoolAsync(nbytes, pool(device), stream), nbytes)
+        found = check(devices.driver.cuMemAllocFromPoolAsync(nbytes, pool(device), stream), nbytes)
     return Block(int(found), device, stream, capture)
 
 

@@ -1,0 +1,225 @@
+"""Arrays in device memory, as the passes see them and as users get them."""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from . import devices, dlpack
+from .devices import check, making_current
+
+Shape = tuple[int, ...]
+
+
+def dense_strides(shape: Shape, itemsize: int) -> Shape:
+    """Those of C order, in bytes."""
+    strides = []
+    for n in reversed(shape):
+        strides.append(itemsize)
+        itemsize *= max(n, 1)
+    return tuple(reversed(strides))
+
+
+class DeviceArray:
+    """An array in the memory of a CUDA device.
+
+    What other libraries take without a copy, by `__dlpack__` or `__cuda_array_interface__`:
+    ``torch.from_dlpack(y)``, ``cupy.asarray(y)``, a kernel of numba.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    strides : tuple of int
+        In bytes.
+    dtype : numpy.dtype
+    device : int
+        Number of the device.
+    stream : int
+        Handle of the stream on which the memory is written; 0 is the legacy default stream.
+        It must not be destroyed before the array.
+    address : int
+        Of the first element.
+    owner : object
+        What keeps the memory alive.
+    readonly : bool
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "address",
+        "device",
+        "dtype",
+        "owner",
+        "readonly",
+        "shape",
+        "stream",
+        "strides",
+    )
+
+    def __init__(
+        self,
+        shape: Shape,
+        strides: Shape,
+        dtype: np.dtype[Any],
+        address: int,
+        device: int,
+        stream: int,
+        owner: Any,
+        readonly: bool = False,
+    ) -> None:
+        self.shape = shape
+        self.strides = strides
+        self.dtype = dtype
+        self.address = address
+        self.device = device
+        self.stream = stream
+        self.owner = owner
+        self.readonly = readonly
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of an element."""
+        return self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all elements."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_c_contiguous(self) -> bool:
+        """Whether the elements lie one after the other, the last axis fastest."""
+        expected = self.dtype.itemsize
+        for n, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if n != 1:
+                if stride != expected:
+                    return self.size == 0
+                expected *= n
+        return True
+
+    @property
+    def is_aligned(self) -> bool:
+        """Whether every element lies at a multiple of its size, as loads demand."""
+        itemsize = self.dtype.itemsize
+        return not any(n % itemsize for n in (self.address, *self.strides))
+
+    def extent(self) -> tuple[int, int]:
+        """The addresses of the first byte and of that past the last one."""
+        if self.size == 0:
+            return self.address, self.address
+        steps = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
+        first = self.address + sum(s for s in steps if s < 0)
+        return first, self.address + sum(s for s in steps if s > 0) + self.dtype.itemsize
+
+    def transpose(self, order: Any = None) -> "DeviceArray":
+        """The axes in another order, or reversed; no copy."""
+        order = tuple(reversed(range(self.ndim))) if order is None else tuple(int(a) for a in order)
+        if sorted(order) != list(range(self.ndim)):
+            raise ValueError(f"order must name each of the {self.ndim} axes once, got {order}")
+        return self._seen(
+            tuple(self.shape[a] for a in order), tuple(self.strides[a] for a in order), self.dtype
+        )
+
+    def reshape(self, shape: Any) -> "DeviceArray":
+        """The same elements in another shape, in which one length may be -1; no copy."""
+        wanted = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+        if wanted.count(-1) == 1 and (known := -math.prod(wanted)) > 0:
+            wanted = tuple(self.size // known if n == -1 else n for n in wanted)
+        if min(wanted, default=0) < 0 or math.prod(wanted) != self.size:
+            raise ValueError(f"shape must have the {self.size} elements of {self.shape}, got {shape}")
+        if not self.is_c_contiguous:
+            raise ValueError(f"an array must be C-contiguous to be reshaped, got strides {self.strides}")
+        return self._seen(wanted, dense_strides(wanted, self.dtype.itemsize), self.dtype)
+
+    def view(self, dtype: Any) -> "DeviceArray":
+        """The same memory as another dtype of the same size."""
+        dtype = np.dtype(dtype)
+        if dtype.itemsize != self.dtype.itemsize:
+            raise ValueError(f"dtype must have {self.dtype.itemsize} bytes, as {self.dtype}, got {dtype}")
+        return self._seen(self.shape, self.strides, dtype)
+
+    def _seen(self, shape: Shape, strides: Shape, dtype: np.dtype[Any]) -> "DeviceArray":
+        return DeviceArray(
+            shape, strides, dtype, self.address, self.device, self.stream, self.owner, self.readonly
+        )
+
+    def flat_memory(self) -> Any:
+        """What a launch hands to a kernel: the address; in the simulator a flat ndarray."""
+        return self.address
+
+    def used_on(self, stream: int) -> None:
+        """Keep memory of our own from being reused before what is on this stream by then is done."""
+        if stream != self.stream and (readers := getattr(self.owner, "readers", None)) is not None:
+            readers.add(stream)
+
+    def copy_to_host(self) -> np.ndarray[Any, np.dtype[Any]]:
+        """The elements as an ndarray, when all that is on the stream is done.
+
+        Returns
+        -------
+        numpy.ndarray
+        """
+        first, past = self.extent()
+        memory = np.empty(past - first, np.uint8)
+        if self.size:
+            with making_current(self.device):
+                check(devices.driver.cuMemcpyDtoHAsync(memory.ctypes.data, first, memory.nbytes, self.stream))
+                check(devices.driver.cuStreamSynchronize(self.stream))
+        return np.ndarray(self.shape, self.dtype, memory, self.address - first, self.strides)
+
+    def __len__(self) -> int:
+        if not self.shape:
+            raise TypeError("len() of an array without dimensions")
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.dtype} {self.shape} on device {self.device})"
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        if self.dtype.kind != "f":  # bfloat16, which the interface has no name for
+            raise AttributeError(f"__cuda_array_interface__ has no type for {self.dtype}: use DLPack")
+        return {
+            "shape": self.shape,
+            "strides": None if self.is_c_contiguous else self.strides,
+            "typestr": self.dtype.str,
+            "data": (self.address if self.size else 0, self.readonly),
+            "stream": self.stream or 1,
+            "version": 3,
+        }
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return dlpack.CUDA, self.device
+
+    def __dlpack__(
+        self,
+        *,
+        stream: int | None = None,
+        max_version: tuple[int, int] | None = None,
+        dl_device: tuple[int, int] | None = None,
+        copy: bool | None = None,
+    ) -> Any:
+        if dl_device not in (None, self.__dlpack_device__()):
+            raise BufferError(f"dl_device must be {self.__dlpack_device__()}, got {tuple(dl_device)}")
+        if copy:
+            raise BufferError("copy must be False or None, got True")
+        self._order(stream)
+        return dlpack.capsule(self, max_version is not None and max_version[0] >= 1)
+
+    def _order(self, stream: int | None) -> None:
+        """The consumer's stream waits for ours, and our memory for the consumer's; -1 is its own affair."""
+        consumer = 0 if stream in (None, 0, 1) else stream
+        if consumer != -1 and consumer != self.stream:
+            with making_current(self.device):
+                devices.wait(consumer, self.stream)
+            self.used_on(consumer)

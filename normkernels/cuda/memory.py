@@ -1,0 +1,121 @@
+"""Memory of devices, in stream order, from a pool per device.
+
+Freed memory stays with the pool and costs the next array nothing. While a stream is captured, an
+array becomes a node of the graph, and another node frees it if it is dropped in the same capture.
+"""
+
+import functools
+import math
+import os
+import sys
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from .. import _buffers
+from . import devices, simulated
+from .arrays import DeviceArray, Shape, dense_strides
+from .devices import check, making_current
+
+
+@functools.cache
+def pool(device: int) -> Any:
+    """Memory of our own that stays: `NORMKERNELS_BUFFER_BYTES` of it, or an eighth of the device's."""
+    driver = devices.driver
+    properties = driver.CUmemPoolProps()
+    properties.allocType = driver.CUmemAllocationType.CU_MEM_ALLOCATION_TYPE_PINNED
+    properties.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
+    properties.location.id = device
+    made = check(driver.cuMemPoolCreate(properties))
+    if os.environ.get(_buffers.ENVIRONMENT) is None:
+        kept = check(driver.cuDeviceTotalMem(check(driver.cuDeviceGet(device)))) // 8
+    else:
+        kept = _buffers._initial_limit()
+    _keep(made, kept)
+    return made
+
+
+def _keep(handle: Any, nbytes: int) -> None:
+    driver = devices.driver
+    threshold = driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+    check(driver.cuMemPoolSetAttribute(handle, threshold, driver.cuuint64_t(nbytes)))
+
+
+def limit(device: int, nbytes: int) -> None:
+    """How much memory the pool of a device may hold without using it."""
+    with making_current(device):
+        _keep(pool(device), nbytes)
+
+
+def release(device: int) -> None:
+    """Give the memory that the pool of a device does not use back."""
+    with making_current(device):
+        check(devices.driver.cuMemPoolTrimTo(pool(device), 0))
+
+
+class Block:
+    """Memory while arrays look at it."""
+
+    __slots__ = ("address", "capture", "device", "readers", "stream")
+
+    def __init__(self, address: int, device: int, stream: int, capture: int) -> None:
+        self.address = address
+        self.device = device
+        self.stream = stream
+        self.capture = capture
+        """Of the graph that the memory belongs to; 0 for none."""
+        self.readers: set[int] = set()
+        """Other streams that use the memory."""
+
+    def __del__(self) -> None:
+        # After a fork or a fatal error there is nothing to free; at the end the driver frees all.
+        if not sys.is_finalizing() and devices.ready():
+            _free((self.address, self.device, self.stream, self.capture, self.readers))
+
+
+Freed = tuple[int, int, int, int, set[int]]
+_later: deque[Freed] = deque()
+"""What was dropped while its stream was captured, in a graph that it is no part of."""
+
+
+def _free(freed: Freed) -> None:
+    address, device, stream, owner, readers = freed
+    try:
+        with making_current(device):
+            now = devices.capture(stream)
+            if now not in (0, owner):
+                _later.append(freed)
+                return
+            for reader in readers:
+                if devices.capture(reader) == now:
+                    devices.wait(stream, reader)
+            devices.driver.cuMemFreeAsync(address, stream)  # fails for a graph's memory if that never ran
+    except Exception as error:
+        devices.explain(error)  # remembers what is fatal, for the next call; nobody can catch this
+
+
+def _allocate(nbytes: int, device: int, stream: int) -> Block:
+    with making_current(device):
+        capture = devices.capture(stream)
+        if _later and not capture:
+            for _ in range(len(_later)):
+                _free(_later.popleft())
+        found = check(devices.driver.cuMemAllocFromPoolAsync(nbytes, pool(device), stream), nbytes)
+    return Block(int(found), device, stream, capture)
+
+
+def empty(shape: Shape, dtype: np.dtype[Any], device: int, stream: int) -> DeviceArray:
+    """An uninitialized array in C order, at a multiple of 256 bytes; freed on its stream when dropped."""
+    devices.require()
+    if devices.simulated():
+        return simulated.wrap(np.empty(shape, dtype), stream=stream)
+    nbytes = math.prod(shape) * dtype.itemsize
+    block = _allocate(nbytes, device, stream) if nbytes else None
+    address = 0 if block is None else block.address
+    return DeviceArray(shape, dense_strides(shape, dtype.itemsize), dtype, address, device, stream, block)
+
+
+def workspace(nbytes: int, device: int, stream: int) -> DeviceArray:
+    """Bytes for a kernel's intermediate results."""
+    return empty((nbytes,), np.dtype(np.uint8), device, stream)

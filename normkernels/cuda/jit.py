@@ -2,17 +2,26 @@
 
 import re
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any
+from functools import cache
+from typing import Any, NamedTuple
 
 from numba import cuda
 from numba.cuda import types
-from numba.cuda.core import config
 
-SIMULATED = bool(config.ENABLE_CUDASIM)
-"""Whether numba's simulator stands in for a device (``NUMBA_ENABLE_CUDASIM=1``)."""
+from .devices import simulated
+
+SIMULATED = simulated()
 
 KERNELS: list["Kernel"] = []
+
+
+class Binary(NamedTuple):
+    """One variant of a kernel for one kind of device."""
+
+    name: str
+    code: bytes
+    log: str
+    """What the assembler says of registers, shared memory and spills."""
 
 
 def primitive(function: Callable[..., Any]) -> Any:
@@ -28,18 +37,25 @@ class Kernel:
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.function = function
         self.simulation = cuda.jit(function) if SIMULATED else None
+        self.variants: dict[Any, Any] = {}
+        """What `run` has loaded."""
 
-    @lru_cache(maxsize=None)  # noqa: B019  # kernels are never dropped
-    def ptx(self, signature: tuple[Any, ...], compute_capability: tuple[int, int]) -> tuple[str, str]:
-        """The assembly of one variant, and its name there; the last argument is a form."""
-        form = signature[-1].form
-        text, _ = cuda.compile(
-            self.function, types.void(*signature), cc=compute_capability, device=False, abi="numba",
-            output="ptx", launch_bounds=(form.block, form.resident),
-        )  # fmt: skip
-        found = re.search(r"\.visible \.entry (\w+)\(", text)
-        assert found is not None
-        return text, found[1]
+
+@cache
+def compiled(kernel: Kernel, signature: tuple[Any, ...], compute_capability: tuple[int, int]) -> Binary:
+    """A variant of a kernel; the last argument type is that of a form."""
+    from cuda.core import Linker, LinkerOptions, ObjectCode
+
+    form = signature[-1].form
+    ptx, _ = cuda.compile(
+        kernel.function, types.void(*signature), cc=compute_capability, device=False, abi="numba",
+        output="ptx", launch_bounds=(form.block, form.resident),
+    )  # fmt: skip
+    found = re.search(r"\.visible \.entry (\w+)\(", ptx)
+    assert found is not None
+    options = LinkerOptions(arch="sm_{}{}".format(*compute_capability), verbose=True)
+    linker = Linker(ObjectCode.from_ptx(ptx.encode()), options=options)
+    return Binary(found[1], bytes(linker.link("cubin").code), linker.get_info_log())
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:

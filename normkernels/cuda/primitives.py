@@ -8,16 +8,60 @@ from .jit import SIMULATED, primitive
 
 if SIMULATED:
     from .emulated import (
-        accumulate, as_element, as_type_of, barrier, block, first_elements, first_row, grid, inside, lane, largest, load,
-        load_parameters, load_run_parameters, member, offset, position, put, rounded, rows_at_once, slot, store, team_of_grid, team_sums, thread, total, zeros,
+        accumulate,
+        as_element,
+        as_type_of,
+        barrier,
+        block,
+        first_elements,
+        first_row,
+        grid,
+        inside,
+        lane,
+        largest,
+        load,
+        load_parameters,
+        load_run_parameters,
+        member,
+        offset,
+        position,
+        put,
+        rounded,
+        rows_at_once,
+        slot,
+        store,
+        team_of_grid,
+        team_sums,
+        thread,
+        total,
+        zeros,
     )  # fmt: skip
 else:
-    from .teams import (
-        barrier, block, first_row, grid, member, rows_at_once, slot, team_of_grid, team_sums, thread,
-    )  # fmt: skip
     from .shares import (
-        accumulate, first_elements, inside, load, load_parameters, load_run_parameters, offset, position, put,
-        rounded, store, zeros,
+        accumulate,
+        first_elements,
+        inside,
+        load,
+        load_parameters,
+        load_run_parameters,
+        offset,
+        position,
+        put,
+        rounded,
+        store,
+        zeros,
+    )  # fmt: skip
+    from .teams import (
+        barrier,
+        block,
+        first_row,
+        grid,
+        member,
+        rows_at_once,
+        slot,
+        team_of_grid,
+        team_sums,
+        thread,
     )  # fmt: skip
     from .vectors import as_element, as_type_of, lane, largest, total
 

@@ -11,7 +11,6 @@ from numba.cuda.extending import intrinsic
 
 from .form import Form
 from .vectors import (
-    F32,
     HALF,
     I16,
     I32,

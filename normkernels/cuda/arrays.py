@@ -141,6 +141,20 @@ class DeviceArray:
             raise ValueError(f"an array must be C-contiguous to be reshaped, got strides {self.strides}")
         return self._seen(wanted, dense_strides(wanted, self.dtype.itemsize), self.dtype)
 
+    def part(self, first: int, size: int) -> "DeviceArray":
+        """Elements of a flat array; no copy."""
+        return DeviceArray(
+            (size,), self.strides, self.dtype, self.address + first * self.dtype.itemsize, self.device,
+            self.stream, self.owner, self.readonly,
+        )  # fmt: skip
+
+    def precede(self, other: "DeviceArray") -> None:
+        """What is put on the stream of the other array from now on comes after what is on this one's now."""
+        if self.stream != other.stream:
+            with making_current(self.device):
+                devices.wait(other.stream, self.stream)
+            self.used_on(other.stream)
+
     def view(self, dtype: Any) -> "DeviceArray":
         """The same memory as another dtype of the same size."""
         dtype = np.dtype(dtype)

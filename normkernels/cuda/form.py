@@ -4,6 +4,12 @@ from dataclasses import dataclass
 
 from .._layout import ACTIVATIONS
 
+STEPS = 4
+"""How many exchanges between the blocks of a team a kernel may have for one row."""
+
+SLOTS = 2 * STEPS
+"""Room for those of two rows: a slot is used again only after all blocks have met in between."""
+
 
 @dataclass(frozen=True)
 class Form:

@@ -68,7 +68,7 @@ def row_norm(
         mean = rstd = kernels.zeros(plan.rows, x)
     summed = residual is not None
     if summed:
-        delivered(h, sum_out, x)
+        h = _validate.array(delivered(h, sum_out, x), "sum_out")
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
     return delivered(y, out, x), saved
 

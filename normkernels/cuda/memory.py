@@ -4,6 +4,7 @@ Freed memory stays with the pool and costs the next array nothing. While a strea
 array becomes a node of the graph, and another node frees it if it is dropped in the same capture.
 """
 
+import ctypes
 import functools
 import math
 import os
@@ -114,6 +115,23 @@ def empty(shape: Shape, dtype: np.dtype[Any], device: int, stream: int) -> Devic
     block = _allocate(nbytes, device, stream) if nbytes else None
     address = 0 if block is None else block.address
     return DeviceArray(shape, dense_strides(shape, dtype.itemsize), dtype, address, device, stream, block)
+
+
+def upload(host: np.ndarray[Any, np.dtype[Any]], device: int = 0, stream: int = 0) -> DeviceArray:
+    """A copy of a host array, of the same strides."""
+    devices.require()
+    first, past = DeviceArray(host.shape, host.strides, host.dtype, host.ctypes.data, 0, 0, host).extent()
+    made, start = workspace(past - first, device, stream), host.ctypes.data - first
+    raw = np.frombuffer((ctypes.c_char * made.nbytes).from_address(first), np.uint8)
+    if isinstance(made, simulated.SimulatedArray):
+        made.memory[...] = raw
+        return simulated.wrap(np.ndarray(host.shape, host.dtype, made.memory, start, host.strides))
+    if made.size:
+        with making_current(device):
+            check(devices.driver.cuMemcpyHtoDAsync(made.address, first, made.nbytes, stream))
+            check(devices.driver.cuStreamSynchronize(stream))
+    address = made.address + start
+    return DeviceArray(host.shape, host.strides, host.dtype, address, device, stream, made.owner)
 
 
 def workspace(nbytes: int, device: int, stream: int) -> DeviceArray:

@@ -50,9 +50,11 @@ class Driver:
         self.next += 1 << 20
         return (bindings.CUdeviceptr(self.next),)
 
+    def on_cuStreamIsCapturing(self, stream):
+        return (bindings.CUstreamCaptureStatus(1 if stream in self.captures else 0),)
+
     def on_cuStreamGetCaptureInfo(self, stream):
-        number = self.captures.get(stream, 0)
-        return bindings.CUstreamCaptureStatus(1 if number else 0), number, None
+        return bindings.CUstreamCaptureStatus(1), self.captures[stream], None
 
     def on_cuCtxGetCurrent(self):
         return (bindings.CUcontext(self.current),)
@@ -443,7 +445,7 @@ def test_memory_from_before_a_capture_is_freed_after_it(driver):
 
 
 def test_a_capture_elsewhere_keeps_the_legacy_stream_from_being_asked(driver):
-    driver.fails["cuStreamGetCaptureInfo"] = bindings.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT
+    driver.fails["cuStreamIsCapturing"] = bindings.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT
     assert devices.capture(0) == -1
 
 

@@ -4,6 +4,7 @@ Freed memory stays with the pool and costs the next array nothing. While a strea
 array becomes a node of the graph, and another node frees it if it is dropped in the same capture.
 """
 
+import contextlib
 import functools
 import math
 import os
@@ -100,7 +101,8 @@ def _allocate(nbytes: int, device: int, stream: int) -> Block:
         capture = devices.capture(stream)
         if _later and not capture:
             for _ in range(len(_later)):
-                _free(_later.popleft())
+                with contextlib.suppress(IndexError):  # another thread was quicker
+                    _free(_later.popleft())
         found = check(devices.driver.cuMemAllocFromPoolAsync(nbytes, pool(device), stream), nbytes)
     return Block(int(found), device, stream, capture)
 

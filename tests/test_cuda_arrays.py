@@ -150,7 +150,7 @@ VIEWS = {
     "broadcast": np.broadcast_to(np.zeros(4), (3, 4)),
     "no elements": np.zeros((3, 0, 2), np.float32),
     "a number": np.zeros((), np.float32),
-    "axes of length 1": np.zeros((4, 8), np.float32)[:, None, ::8],
+    "axes of length 1": np.zeros((4, 8), np.float32)[::4, None],
 }
 
 
@@ -447,6 +447,11 @@ def test_memory_from_before_a_capture_is_freed_after_it(driver):
 def test_a_capture_elsewhere_keeps_the_legacy_stream_from_being_asked(driver):
     driver.fails["cuStreamIsCapturing"] = bindings.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT
     assert devices.capture(0) == -1
+    with pytest.raises(
+        RuntimeError, match="must not be on the legacy default stream while another stream is"
+    ):
+        memory.workspace(10, 0, 0)
+    assert not driver.named("cuMemAllocFromPoolAsync")
 
 
 def test_no_bytes_are_not_asked_for(driver):
@@ -458,7 +463,7 @@ def test_out_of_memory(driver):
     driver.fails["cuMemAllocFromPoolAsync"] = bindings.CUresult.CUDA_ERROR_OUT_OF_MEMORY
     with pytest.raises(MemoryError, match="^the device must have 4096 bytes free, got 30 of 800$"):
         memory.empty((1024,), F4, 0, 0)
-    assert devices.ready()
+    assert devices._ready
 
 
 def test_a_fatal_error_is_remembered(driver):
@@ -477,10 +482,20 @@ def test_a_fatal_error_is_remembered(driver):
     assert driver.calls == []
 
 
+def test_a_fatal_error_is_no_fault_of_the_argument(driver):
+    driver.fails["cuPointerGetAttribute"] = bindings.CUresult.CUDA_ERROR_LAUNCH_FAILED
+    with pytest.raises(FatalDeviceError, match="CUDA_ERROR_LAUNCH_FAILED"):
+        foreign.from_foreign(Interface())
+    driver.fails["cuPointerGetAttribute"] = bindings.CUresult.CUDA_ERROR_INVALID_VALUE
+    devices._lost = None
+    with pytest.raises(TypeError, match="device memory.*got Interface: CUDA_ERROR_INVALID_VALUE: in words"):
+        foreign.from_foreign(Interface())
+
+
 def test_errors_of_other_libraries_are_explained(driver):
     other = ValueError("CUDA_ERROR_INVALID_VALUE: This indicates that a parameter is out of range")
     assert devices.explain(other) is other
-    assert devices.ready() is False  # as the fixture left it
+    assert devices._lost is None
     lost = devices.explain(RuntimeError("[716] Call to cuCtxSynchronize: CUDA_ERROR_MISALIGNED_ADDRESS"))
     assert isinstance(lost, FatalDeviceError)
 

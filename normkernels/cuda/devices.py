@@ -72,11 +72,6 @@ def simulated() -> bool:
     return bool(numba.config.ENABLE_CUDASIM)
 
 
-def ready() -> bool:
-    """Whether calls of the driver can work: it is initialised, and no error was fatal."""
-    return _ready
-
-
 def require() -> None:
     """Initialise CUDA, or say in one line why that cannot be; what cannot change is said again."""
     if not _ready:

@@ -27,7 +27,7 @@ class SimulatedArray(DeviceArray):
         return self.memory.reshape(-1)
 
     def copy_to_host(self) -> np.ndarray[Any, np.dtype[Any]]:
-        return self.memory.copy()
+        return self.memory.copy(order="K")
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """What is fixed when a kernel is compiled."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 
 from .._layout import ACTIVATIONS
 
@@ -36,6 +37,13 @@ class Form:
     columns: bool = False
     """Whether a backward sums over columns, for parameters of every element; False: over rows."""
     activation: str | None = None
+
+    def __hash__(self) -> int:
+        return self._hash  # a form is looked up in every launch
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(astuple(self))
 
     @property
     def kind(self) -> int:

@@ -1,7 +1,7 @@
 """Plans of rows and of groups, and flat arrays, to kernel calls."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 
@@ -21,19 +21,36 @@ INT64 = np.dtype(np.int64)
 
 
 def _form(
-    form: Form,
-    cols: int,
-    like: DeviceArray,
     rule: config.Rule,
+    plan: RowPlan | GroupPlan,
+    like: DeviceArray,
     tensors: Sequence[DeviceArray | None],
     parameters: Sequence[DeviceArray | None],
+    activation: str | None,
+    columns: bool = False,
 ) -> Form:
-    """The form for rows of `cols` elements, with what else `form` says."""
-    addresses, beside = ([a.address for a in arrays if a is not None] for arrays in (tensors, parameters))
-    lanes, edges = config.lanes(like.itemsize, cols, addresses, beside, form.columns)
-    if edges:
-        rule = config.EDGES
-    return config.row_form(cols, like.itemsize, lanes, rule, replace(form, edges=edges))
+    """The form for the rows of these tensors."""
+    places, beside = (
+        tuple([a.address % config.ACCESS_BYTES for a in arrays if a is not None])
+        for arrays in (tensors, parameters)
+    )
+    return _placed(rule, plan.cols, like.itemsize, places, beside, plan.centred, columns, activation)
+
+
+@lru_cache(maxsize=1024)
+def _placed(
+    rule: config.Rule,
+    cols: int,
+    itemsize: int,
+    places: Sequence[int],
+    beside: Sequence[int],
+    centred: bool,
+    columns: bool,
+    activation: str | None,
+) -> Form:
+    lanes, edges = config.lanes(itemsize, cols, places, beside, columns)
+    form = Form(edges=edges, centred=centred, columns=columns, activation=activation)
+    return config.row_form(cols, itemsize, lanes, config.EDGES if edges else rule, form)
 
 
 def _exchange(form: Form, blocks: int, like: DeviceArray) -> tuple[DeviceArray | None, DeviceArray | None]:
@@ -69,8 +86,7 @@ def row_forward(
     n = plan.cols
     weight, bias = _flat(weight, x), _flat(bias, x)
     mean, rstd = _statistics(plan.rows, x)
-    form = Form(centred=plan.centred, activation=activation)
-    form = _form(form, n, x, config.FORWARD, (x, residual, total, y), (weight, bias))
+    form = _form(config.FORWARD, plan, x, (x, residual, total, y), (weight, bias), activation)
     blocks = config.row_grid(plan.rows, form, properties(x.device))
     launch(
         rows.forward, form, blocks, x,
@@ -96,8 +112,7 @@ def row_backward(
     """Write dx + dsum; dweight and dbias in the dtypes of weight and bias, None where these are."""
     n, wanted = plan.cols, [p for p in (weight, bias) if p is not None]
     w, b = _flat(weight, dy), None if activation is None else _flat(bias, dy)
-    form = Form(centred=plan.centred, columns=bool(wanted), activation=activation)
-    form = _form(form, n, dy, config.BACKWARD, (dy, x, dsum, dx), (w, b))
+    form = _form(config.BACKWARD, plan, dy, (dy, x, dsum, dx), (w, b), activation, bool(wanted))
     blocks = config.row_grid(plan.rows, form, properties(dy.device))
     teams = blocks // form.blocks * form.teams
     partials = vector((2 if plan.centred else 1) * teams * n, dy) if wanted else None
@@ -128,8 +143,7 @@ def group_forward(
     n = plan.cols
     weight, bias = _flat(weight, x), _flat(bias, x)
     var = vector(plan.rows, x) if running else None
-    form = Form(centred=plan.centred, activation=activation)
-    form = _form(form, n, x, config.FORWARD, (x, y), ())
+    form = _form(config.FORWARD, plan, x, (x, y), (), activation)
     if n > config.longest(form, properties(x.device)):
         mean, rstd = long_group_forward(plan, x, weight, bias, eps, y, activation, var)
     else:
@@ -160,8 +174,7 @@ def group_backward(
     """Write dx; dweight and dbias of every channel in the dtypes of weight and bias."""
     n = plan.cols
     w, b = _flat(weight, dy), None if activation is None else _flat(bias, dy)
-    form = Form(centred=plan.centred, activation=activation)
-    form = _form(form, n, dy, config.BACKWARD, (dy, x, dx), ())
+    form = _form(config.BACKWARD, plan, dy, (dy, x, dx), (), activation)
     if plan.channels > 1 or n > config.longest(form, properties(dy.device)):
         return long_group_backward(plan, dy, x, mean, rstd, weight, bias, dx, activation)
     blocks = config.row_grid(plan.rows, form, properties(dy.device))

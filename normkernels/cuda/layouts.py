@@ -25,26 +25,27 @@ def grid(count: int, like: DeviceArray) -> int:
 
 
 def dense(x: DeviceArray, like: DeviceArray) -> DeviceArray:
-    """x, flat; a copy where it is not in C order or lies between the elements of memory."""
+    """x in C order, as kernels want it, to whom shapes are nothing; a copy where it is not."""
     if x.is_c_contiguous and x.is_aligned:
-        return x.reshape(-1)
+        return x
     made = memory.empty(x.shape, x.dtype, like.device, like.stream)
     _copy(x, made, like)
-    return made.reshape(-1)
+    return made
 
 
 def flat(layout: Layout, x: DeviceArray) -> DeviceArray:
-    """x as kernels see it: flat, in the order of its memory; a copy where x is not dense."""
+    """x as kernels see it: in the order of its memory; a copy where x is not dense."""
     return dense(x if layout.order is None else x.transpose(layout.order), x)
 
 
 def empty(layout: Layout, like: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
-    """A new array of this layout, and its flat view."""
-    made = memory.empty((layout.size,), layout.dtype, like.device, like.stream)
+    """A new array of this layout, and as kernels see it."""
     if layout.order is None:
-        return made.reshape(layout.shape), made
-    inverse = sorted(range(len(layout.order)), key=layout.order.__getitem__)
-    return made.reshape([layout.shape[a] for a in layout.order]).transpose(inverse), made
+        made = memory.empty(layout.shape, layout.dtype, like.device, like.stream)
+        return made, made
+    shape = tuple(layout.shape[a] for a in layout.order)
+    made = memory.empty(shape, layout.dtype, like.device, like.stream)
+    return made.transpose(sorted(range(len(shape)), key=layout.order.__getitem__)), made
 
 
 def fits(layout: Layout, x: DeviceArray) -> bool:

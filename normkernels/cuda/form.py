@@ -5,6 +5,9 @@ from functools import cached_property
 
 from .._layout import ACTIVATIONS
 
+MAGIC_BITS = 40
+"""From which bit on a product with `config.magic` is a quotient: exact below 2**20."""
+
 STEPS = 4
 """How many exchanges between the blocks of a team a kernel may have for one row."""
 

@@ -13,6 +13,7 @@ if SIMULATED:
         as_type_of,
         barrier,
         block,
+        count_of,
         element,
         first_elements,
         first_row,
@@ -20,12 +21,12 @@ if SIMULATED:
         inside,
         lane,
         largest,
+        lead,
         load,
         load_parameters,
         load_run_parameters,
         member,
         offset,
-        position,
         put,
         rounded,
         rows_at_once,
@@ -40,14 +41,15 @@ if SIMULATED:
 else:
     from .shares import (
         accumulate,
+        count_of,
         element,
         first_elements,
         inside,
+        lead,
         load,
         load_parameters,
         load_run_parameters,
         offset,
-        position,
         put,
         rounded,
         store,
@@ -70,7 +72,7 @@ else:
 __all__ = [
     "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "centring", "element",
     "first_row", "grid", "inside", "load", "member", "moments", "offset", "parameters", "pivot_of", "place",
-    "position", "put", "reciprocal_sd", "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid",
+    "position", "positions", "put", "reciprocal_sd", "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid",
     "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip
 
@@ -83,6 +85,21 @@ RESCALE = 2.0**96
 
 merge = primitive(_formulas.merge)
 reciprocal_sd = primitive(_formulas.reciprocal_sd)
+
+
+@primitive
+def position(x, member, form):
+    """Where in the row at x the first vector of a member begins; below 0 where x lies within a vector."""
+    return member * form.lanes - lead(x, form)
+
+
+@primitive
+def positions(x, member, per_run, magic, outer, stride, form):
+    """The same in `outer` runs, `stride` elements apart, with `per_run` vectors to each of them.
+
+    magic: `config.magic(per_run)`. Stands for a position wherever one does.
+    """
+    return member, per_run, magic, outer, stride, lead(x, form)
 
 
 @primitive
@@ -154,7 +171,7 @@ def moments(h, pivot, p, n, form, exchange, flags, step):
     Where the pivot was poor or a square left the range of float32, the sums are taken again about the
     mean and in a better unit; h never leaves the registers.
     """
-    count, unit = np.float64(n), 1.0
+    count, unit = np.float64(count_of(p, n)), 1.0
     d = inside(h - pivot, p, n, form)
     s, q = team_sums(total(d), total(d * d), form, exchange, flags, step)
     s, q = np.float64(s), np.float64(q)

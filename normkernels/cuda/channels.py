@@ -99,4 +99,10 @@ def backward(
             put(dbias, c, s)
         count = outer * inner
         mean_dot, mean_s = as_element(x, dot / count), as_element(x, s / count)
-        store(offset(dx, k), p, n, form, (dz - x_hat * mean_dot - mean_s) * as_scale(x, weight_c * r_c * rstd[c]))
+        store(
+            offset(dx, k),
+            p,
+            n,
+            form,
+            (dz - x_hat * mean_dot - mean_s) * as_scale(x, weight_c * r_c * rstd[c]),
+        )

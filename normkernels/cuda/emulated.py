@@ -61,6 +61,10 @@ def block() -> int:
     return int(_get_kernel_context().blockIdx.x)
 
 
+def block_of_team(form: Any) -> int:
+    return thread() // int(form.threads) % int(form.blocks)
+
+
 def grid() -> int:
     return int(_get_kernel_context().gridDim.x)
 
@@ -156,12 +160,12 @@ def load(x: Pointer | None, p: Any, n: int, form: Any) -> Any:
 load_parameters = load
 
 
-def load_run_parameters(weight: Pointer | None, p: int, n: int, magic: int, form: Any) -> Any:
+def of_runs(weight: Pointer | None, p: Any, form: Any) -> Any:
     if weight is None:
         return None
-    places, within = _places(p, n, form)
-    runs = (np.where(within, places, 0) * magic) >> MAGIC_BITS
-    return _widened(weight.memory[weight.start + runs])
+    member, per_run, magic, outer, *_ = p
+    o = ((member + form.members * np.arange(form.vectors)) * magic) >> MAGIC_BITS
+    return np.repeat(_widened(weight.memory[weight.start + np.where(o < outer, o, 0)]), form.lanes)
 
 
 def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
@@ -231,3 +235,23 @@ def exp(x: Any) -> Any:
 
 def normal(x: Any) -> Any:
     return np.array([0.5 * math.erfc(-float(z) / math.sqrt(2)) for z in x], x.dtype)
+
+
+def run_sums(a: Any, b: Any, p: Any, sums: Pointer, apart: int, own: bool, form: Any) -> None:
+    """The simulated block of a team of several blocks writes what each of these would."""
+    _, per_run, _, outer, *_ = p
+    with _one_at_a_time:
+        room = _get_kernel_context().shared.array((2, form.vectors, form.block * form.blocks), np.float64)
+    for k, value in enumerate((a, b)):
+        room[k, :, thread()] = value.reshape(form.vectors, form.lanes).sum(1)
+    barrier()
+    if own and member(form) % form.threads == 0:
+        first = slot(form) * form.members
+        mine = member(form) + np.arange(form.threads)
+        j = (mine + form.members * np.arange(form.vectors)[:, None]).reshape(-1)
+        for o in range(outer):
+            of_run = (j >= o * per_run) & (j < (o + 1) * per_run)
+            for k in range(2):
+                held = room[k][:, first + mine].reshape(-1)
+                sums[k * apart + o] = held[of_run].sum()
+    barrier()

@@ -37,8 +37,6 @@ class Form:
     """Whether a row may begin or end within a vector."""
     centred: bool = True
     """False: the mean is taken to be 0."""
-    columns: bool = False
-    """Whether a backward sums over columns, for parameters of every element; False: over rows."""
     activation: str | None = None
 
     def __hash__(self) -> int:

@@ -13,6 +13,7 @@ if SIMULATED:
         as_type_of,
         barrier,
         block,
+        block_of_team,
         count_of,
         element,
         first_elements,
@@ -24,12 +25,13 @@ if SIMULATED:
         lead,
         load,
         load_parameters,
-        load_run_parameters,
         member,
+        of_runs,
         offset,
         put,
         rounded,
         rows_at_once,
+        run_sums,
         slot,
         store,
         team_of_grid,
@@ -48,7 +50,7 @@ else:
         lead,
         load,
         load_parameters,
-        load_run_parameters,
+        of_runs,
         offset,
         put,
         rounded,
@@ -58,10 +60,12 @@ else:
     from .teams import (
         barrier,
         block,
+        block_of_team,
         first_row,
         grid,
         member,
         rows_at_once,
+        run_sums,
         slot,
         team_of_grid,
         team_sums,
@@ -70,10 +74,11 @@ else:
     from .vectors import as_element, as_type_of, lane, largest, total
 
 __all__ = [
-    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "centring", "element",
-    "first_row", "grid", "inside", "load", "member", "moments", "offset", "parameters", "pivot_of", "place",
-    "position", "positions", "put", "reciprocal_sd", "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid",
-    "team_sums", "thread", "total", "zeros",
+    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "block_of_team",
+    "centring", "element", "first_row", "grid", "inside", "load", "load_parameters", "member", "moments",
+    "of_runs", "offset", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
+    "rows_at_once", "run_sums", "slope", "slot", "squares", "store", "team_of_grid", "team_sums", "thread",
+    "total", "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.
@@ -103,27 +108,19 @@ def positions(x, member, per_run, magic, outer, stride, form):
 
 
 @primitive
-def added(x, h, residual, k, p, n, form):
+def added(x, h, residual, p, n, form):
     """h + residual, rounded as if it had been stored at x"""
     if residual is None:
         return h
-    return rounded(x, h + load(offset(residual, k), p, n, form))
+    return rounded(x, h + load(residual, p, n, form))
 
 
 @primitive
-def place(i, period, width):
-    """Where the parameters of row i begin."""
-    if period is None:
-        return 0
-    return i % period * width
-
-
-@primitive
-def parameters(weight, k, p, n, magic, form):
-    """The parameters of a share, from weight[k] on: one for every element, or with `magic` one for a run."""
-    if magic is None:
-        return load_parameters(offset(weight, k), p, n, form)
-    return load_run_parameters(offset(weight, k), p, n, magic, form)
+def plus(z, h):
+    """z + h, which may be None"""
+    if h is None:
+        return z
+    return z + h
 
 
 @primitive

@@ -22,6 +22,7 @@ from .vectors import (
     lanes_of,
     llvm_type,
     narrowed,
+    pairwise,
     widened,
 )
 
@@ -149,22 +150,28 @@ def _starts(builder: Any, p: ir.Value, form: Form) -> list[ir.Value]:
     return [builder.add(p, I64(r * form.stride)) for r in range(form.vectors)]
 
 
-def _vectors(builder: Any, p: ir.Value, form: Form) -> list[tuple[ir.Value | None, ir.Value]]:
-    """Of each vector of a share: where its run begins, None for a row, and its first element there."""
-    if not isinstance(p.type, ir.ArrayType):
-        return [(None, at) for at in _starts(builder, p, form)]
+def _runs(builder: Any, p: ir.Value, form: Form) -> list[tuple[ir.Value, ir.Value, ir.Value]]:
+    """Of each vector of a share of several runs: its run, where that begins, and its first element there."""
     member, per_run, magic, outer, stride, first = (builder.extract_value(p, k) for k in range(6))
-    vectors: list[tuple[ir.Value | None, ir.Value]] = []
+    vectors: list[tuple[ir.Value, ir.Value, ir.Value]] = []
     for r in range(form.vectors):
         j = builder.add(member, I64(r * form.members))
         o = builder.lshr(builder.mul(j, magic), I64(MAGIC_BITS))
         inside = builder.icmp_signed("<", o, outer)
-        run = builder.select(inside, builder.mul(o, stride), I64(0))
         at = builder.mul(builder.sub(j, builder.mul(o, per_run)), I64(form.lanes))
+        o = builder.select(inside, o, I64(0))
+        run = builder.mul(o, stride)
         if form.edges:
             at = builder.sub(at, builder.and_(builder.add(first, run), I64(form.lanes - 1)))
-        vectors.append((run, builder.select(inside, at, I64(_NOWHERE))))
+        vectors.append((o, run, builder.select(inside, at, I64(_NOWHERE))))
     return vectors
+
+
+def _vectors(builder: Any, p: ir.Value, form: Form) -> list[tuple[ir.Value | None, ir.Value]]:
+    """Of each vector of a share: where its run begins, None for a row, and its first element there."""
+    if isinstance(p.type, ir.ArrayType):
+        return [(run, at) for _, run, at in _runs(builder, p, form)]
+    return [(None, at) for at in _starts(builder, p, form)]
 
 
 def _within(builder: Any, at: ir.Value, n: ir.Value) -> ir.Value:
@@ -280,25 +287,37 @@ def load_parameters(typingctx: Any, weight: Any, p: Any, n: Any, form: Any) -> A
 
 
 @intrinsic
-def load_run_parameters(typingctx: Any, weight: Any, p: Any, n: Any, magic: Any, form: Any) -> Any:
-    """weight[i // inner] of the elements i of a share, with magic = `config.magic(inner)`."""
+def of_runs(typingctx: Any, weight: Any, p: Any, form: Any) -> Any:
+    """The parameter of the run that each vector of a share meets; p: from `positions`."""
     if isinstance(weight, types.NoneType):
-        return weight(weight, p, n, magic, form), lambda context, builder, sig, args: args[0]
+        return weight(weight, p, form), lambda context, builder, sig, args: args[0]
     f, dtype = form.form, weight.dtype
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        w, p, n, magic, _ = args
-        values = []
-        for at in _starts(builder, p, f):
-            for k in range(f.lanes):
-                i = builder.add(at, I64(k))
-                i = builder.select(_within(builder, i, n), i, I64(0))
-                run = builder.lshr(builder.mul(i, magic), I64(MAGIC_BITS))
-                values.append(widened(builder, builder.load(builder.gep(w, [run])), dtype))
+        w, p, _ = args
+        values: list[ir.Value] = []
+        for o, _, _ in _runs(builder, p, f):
+            values += [widened(builder, builder.load(builder.gep(w, [o])), dtype)] * f.lanes
         return gathered(builder, values)
 
-    sig = Vector(arithmetic(dtype), f.vectors * f.lanes)(weight, types.int64, types.int64, types.int64, form)
-    return sig, codegen
+    return Vector(arithmetic(dtype), f.vectors * f.lanes)(weight, p, form), codegen
+
+
+@intrinsic
+def vector_totals(typingctx: Any, room: Any, thread: Any, value: Any, form: Any) -> Any:
+    """room[r * block + thread] = the sum of vector r of a share, in float64 as room is or in its own dtype."""
+    f = form.form
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        room, thread, value, _ = args
+        lanes = lanes_of(builder, value)
+        for r in range(f.vectors):
+            place = builder.add(thread, I64(r * f.block))
+            terms = pairwise(builder, lanes[r * f.lanes : (r + 1) * f.lanes])
+            builder.store(terms, builder.gep(room, [place]))
+        return context.get_dummy_value()
+
+    return types.void(room, types.int64, value, form), codegen
 
 
 @intrinsic

@@ -3,8 +3,10 @@
 Chosen from what the compiler says of registers (docs/cuda.md); not yet from measurements.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from .devices import DeviceProperties
 from .form import Form
 
 ACCESS_BYTES = 16
@@ -44,20 +46,28 @@ EDGES = Rule(elements=16, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
 
 
-def lanes(itemsize: int, cols: int, addresses: tuple[int, ...], columns: bool = False) -> tuple[int, bool]:
+def lanes(
+    itemsize: int,
+    cols: int,
+    tensors: Sequence[int],
+    parameters: Sequence[int] = (),
+    columns: bool = False,
+) -> tuple[int, bool]:
     """Elements of a vector, and whether rows of `cols` elements may begin or end within one.
 
-    All arrays begin at one place within a vector, or they are read one by one; with `columns`, sums over
-    columns, rows have to begin alike too.
+    Of addresses: all tensors begin at one place within a vector, or they are read one by one; with
+    `columns`, sums over columns, rows have to begin alike too.
     """
     full = ACCESS_BYTES // itemsize
-    places = {a // itemsize % full for a in addresses}
-    if cols % full == 0 and places == {0}:
+    places = {a // itemsize % full for a in tensors}
+    if cols % full == 0 and places == {0} and not any(a % ACCESS_BYTES for a in parameters):
         return full, False
     if columns:
         count = full
-        while cols % count or any(p % count for p in places):
+        while cols % count or any(p % count for p in places) or any(a % (4 * count) for a in parameters):
             count //= 2
+            if count == 1:
+                break
         return count, False
     return (full, True) if len(places) == 1 else (1, False)
 
@@ -87,9 +97,15 @@ def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form
     )
 
 
-def row_grid(rows: int, form: Form, multiprocessors: int, rows_of_a_team: int = 1, waves: int = 1) -> int:
+def longest(form: Form, device: DeviceProperties) -> int:
+    """Elements of the longest row that teams of this form can have, however many blocks they take."""
+    blocks = device.multiprocessors * form.resident
+    return min(MOST_RESIDENT, blocks * form.capacity // form.blocks)
+
+
+def row_grid(rows: int, form: Form, device: DeviceProperties) -> int:
     """How many blocks take `rows` rows, each team several of them where there are many."""
-    wanted = -(-rows // (form.teams * rows_of_a_team))
+    wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
     if form.blocks > 1:  # all of them have to be there at once
-        return min(wanted, multiprocessors * form.resident // form.blocks) * form.blocks
-    return min(wanted, multiprocessors * form.resident * waves)
+        return min(wanted, at_once // form.blocks) * form.blocks
+    return min(wanted, at_once)

@@ -13,6 +13,7 @@ if SIMULATED:
         as_type_of,
         barrier,
         block,
+        element,
         first_elements,
         first_row,
         grid,
@@ -39,6 +40,7 @@ if SIMULATED:
 else:
     from .shares import (
         accumulate,
+        element,
         first_elements,
         inside,
         load,
@@ -66,9 +68,10 @@ else:
     from .vectors import as_element, as_type_of, lane, largest, total
 
 __all__ = [
-    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "centring", "first_row",
-    "grid", "inside", "load", "member", "moments", "offset", "parameters", "pivot_of", "place", "position", "put", "reciprocal_sd",
-    "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid", "team_sums", "thread", "total", "zeros",
+    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "centring", "element",
+    "first_row", "grid", "inside", "load", "member", "moments", "offset", "parameters", "pivot_of", "place",
+    "position", "put", "reciprocal_sd", "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid",
+    "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.

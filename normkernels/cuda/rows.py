@@ -8,6 +8,7 @@ in the backward the activation, and `dsum`, which is added to dx.
 exchange and flags, not None where a team has several blocks, are what these meet through.
 """
 
+from .form import STEPS
 from .jit import kernel
 from .primitives import (
     accumulate,
@@ -39,9 +40,6 @@ from .primitives import (
     zeros,
 )
 
-# Exchanges of a row, as in `teams.STEPS`.
-STEPS = 4
-
 # Rows summed in float32 before float64 takes over.
 FLUSH = 128
 
@@ -54,7 +52,7 @@ def forward(
     """y = act((x + residual - mean) * rstd * weight + bias); var = m2 / divisor, which may be None."""
     t, step = member(form), 1
     for first in range(first_row(form), rows, rows_at_once(form)):
-        # Teams beyond the last row take it too, since all threads of a block have to meet; they write nothing.
+        # Teams beyond the last row take it too, for all threads of a block have to meet; they write nothing.
         i = min(first + slot(form), rows - 1)
         n = cols if first + slot(form) < rows else 0
         row = offset(x, i * cols)

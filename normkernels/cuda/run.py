@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._layout import storage
 from . import devices
 from .arrays import DeviceArray
 from .devices import check, making_current, properties
@@ -54,13 +55,6 @@ def signature(form: Form, args: Any) -> tuple[Any, ...]:
     return (*map(type_of, args), FormType(form))
 
 
-def storage(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype as which kernels see memory."""
-    if dtype.itemsize > 2:
-        return dtype
-    return np.dtype(np.uint16 if dtype in (np.float16, np.uint16) else np.int16)
-
-
 def _load(kernel: Kernel, form: Form, device: int, args: Any) -> tuple[Any, tuple[Any, ...]]:
     """A variant as the driver launches it, and the types of its arguments, all of 8 bytes."""
     driver = devices.driver
@@ -78,8 +72,11 @@ def _simulate(kernel: Kernel, form: Form, blocks: int, args: Any) -> None:
     def seen(argument: Any) -> Any:
         if not isinstance(argument, DeviceArray):
             return argument
-        memory = argument.flat_memory()
-        return Pointer(memory.view(storage(memory.dtype)))
+        first, past = argument.extent()
+        raw = (ctypes.c_char * (past - first)).from_address(first)
+        return Pointer(
+            np.frombuffer(raw, storage(argument.dtype)), (argument.address - first) // argument.itemsize
+        )
 
     with np.errstate(all="ignore"):
         kernel.simulation[blocks // form.blocks, form.block * form.blocks](*map(seen, args), form)

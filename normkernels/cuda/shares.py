@@ -45,6 +45,16 @@ def first_elements(typingctx: Any, x: Any, n: Any) -> Any:
 
 
 @intrinsic
+def element(typingctx: Any, x: Any, i: Any) -> Any:
+    """x[i] in the dtype of the arithmetic."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return widened(builder, builder.load(builder.gep(args[0], [args[1]])), x.dtype)
+
+    return arithmetic(x.dtype)(x, types.int64), codegen
+
+
+@intrinsic
 def put(typingctx: Any, y: Any, i: Any, value: Any) -> Any:
     """y[i] = value, a number; nothing to None"""
     if isinstance(y, types.NoneType):
@@ -223,7 +233,7 @@ def store(typingctx: Any, y: Any, p: Any, n: Any, form: Any, value: Any) -> Any:
 
 @intrinsic
 def load_parameters(typingctx: Any, weight: Any, p: Any, n: Any, form: Any) -> Any:
-    """The n parameters at `weight`, as `load`; their address need not be that of the row, vector by vector."""
+    """The n parameters at `weight`, as `load`; with edges they may begin anywhere."""
     if isinstance(weight, types.NoneType):
         return weight(weight, p, n, form), lambda context, builder, sig, args: args[0]
     f, dtype = form.form, weight.dtype

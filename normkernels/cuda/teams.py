@@ -11,17 +11,13 @@ from numba import cuda
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
+from .form import SLOTS
 from .jit import primitive
 from .shares import offset
 from .vectors import I64, as_type_of, bytes_of, llvm_type
 
 WARPS = 32
 """At most, in a block."""
-
-# How many exchanges between blocks a kernel may have for one row, and the slots for two rows of them: a slot
-# is used again only after all blocks have met in between.
-STEPS = 4
-SLOTS = 2 * STEPS
 
 
 @intrinsic

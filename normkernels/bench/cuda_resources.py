@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
 PACKAGES = ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvdisasm")
-# What has to be there; the rest comes with it, by names that depend on the version of CUDA.
-NEEDED = {"numba-cuda": "numba-cuda[cu13]", "cuda-core": "cuda-core", "nvidia-cuda-nvdisasm": "nvidia-cuda-nvdisasm"}  # fmt: skip
+# What has to be there, and how it is installed with what it needs for CUDA 13.
+NEEDED = {
+    "numba-cuda": "numba-cuda[cu13]",
+    "cuda-core": "cuda-core",
+    "nvidia-cuda-nvdisasm": "nvidia-cuda-nvdisasm",
+}
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,9 @@ def render(compiled: Sequence[Compiled], command: str, where: Machine) -> str:
     """A summary by kernel and architecture, then every variant, folded."""
     versions = ", ".join(f"{name} {v}" for name, v in where.versions.items())
     variants = len({c.variant.id for c in compiled})
-    wrong = [f"- `{c.variant.id}` for {c.architecture}: {'; '.join(c.problems)}" for c in compiled if c.problems]
+    wrong = [
+        f"- `{c.variant.id}` for {c.architecture}: {'; '.join(c.problems)}" for c in compiled if c.problems
+    ]
     return "\n\n".join(
         [
             f"Compiled with `{command}` ({versions}), {where.date[:10]}: {variants} variants, "

@@ -63,9 +63,7 @@ class Resources(NamedTuple):
     """The same by argument, as the assembler was given them."""
 
 
-def resources(
-    kernel: Kernel, signature: tuple[Any, ...], compute_capability: tuple[int, int]
-) -> Resources:
+def resources(kernel: Kernel, signature: tuple[Any, ...], compute_capability: tuple[int, int]) -> Resources:
     """Compile a variant and look at it; the last argument type is that of a form."""
     with _device(compute_capability):
         translation = translated(kernel, signature, compute_capability)
@@ -137,7 +135,9 @@ def disassembler() -> Path:
     for file in files:
         if file.stem == "nvdisasm" and file.parent.name == "bin":
             return Path(str(file.locate()))
-    raise DeviceUnavailable(f"machine code can be read with the disassembler only: pip install {DISASSEMBLER}")
+    raise DeviceUnavailable(
+        f"machine code can be read with the disassembler only: pip install {DISASSEMBLER}"
+    )
 
 
 def _disassembled(code: bytes) -> str:
@@ -172,9 +172,16 @@ def _pointers(kernel: Kernel, signature: tuple[Any, ...]) -> dict[int, str]:
     return {k: n for k, (n, t) in enumerate(passed) if isinstance(t, types.CPointer)}
 
 
-# Through these an address is still one within the same array: what an address is masked or shifted to is a
-# number, and an index is not followed either. `sub` and `mad` have the address in one place only.
-_FOLLOWED = {"add": slice(0, 2), "mov": slice(0, 1), "selp": slice(0, 2), "cvta": slice(0, 1), "sub": slice(0, 1), "mad": slice(2, 3)}  # fmt: skip
+# Which operands of an instruction have the address that its result is, within the same array. What an
+# address is masked or shifted to is a number, and an index is not followed either.
+_FOLLOWED = {
+    "add": slice(0, 2),
+    "cvta": slice(0, 1),
+    "mad": slice(2, 3),
+    "mov": slice(0, 1),
+    "selp": slice(0, 2),
+    "sub": slice(0, 1),
+}
 _PARAMETER = re.compile(r"ld\.param\.\w+\s+(%\w+), \[[^\]]+_param_(\d+)\]")
 _MOVE = re.compile(r"^\s*(?:@!?%p\d+ )?([a-z]+)\.[\w.]+\s+(%rd\d+), (.*);", re.M)
 _ACCESS = re.compile(r"\b(ld|st)\.(?:[\w:]+\.)*?(?:(v[248])\.)?[a-z](\d+)\s+(?:[^\[;]*, )?\[(%\w+)[^\]]*\]")

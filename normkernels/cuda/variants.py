@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .config import ACCESS_BYTES, BACKWARD, EDGES, FORWARD, WARP, Rule, lanes, row_form
+from .config import ACCESS_BYTES, BACKWARD, FORWARD, WARP, Rule, lanes, row_form
 from .devices import DeviceProperties
 from .form import Form
 from .jit import Kernel
@@ -42,16 +42,18 @@ class Mode:
     absent: tuple[str, ...]
     centred: bool = True
     activation: str | None = None
+    residual: bool = False
+    """Whether there is a tensor more than the norm itself needs, which launch rules ask for."""
     parameters: str | None = None
     """Their dtype, where it is not that of tensors; only with half types."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """A kernel, the forms that rules choose for it by the size of an element, and its modes, "" the plain one."""
+    """A kernel, its modes, "" the plain one, and the forms that rules choose by the size of an element."""
 
     kernel: Kernel
-    forms: Callable[[int], tuple[Form, ...]]
+    forms: Callable[[int, Mode], tuple[Form, ...]]
     modes: dict[str, Mode]
     first: tuple[str, ...] = ()
     """Tensors of which up to four elements are read one by one, for a pivot."""
@@ -111,7 +113,7 @@ class Variant:
         return (*map(type_of, code.co_varnames[: code.co_argcount - 1]), FormType(self.form))
 
 
-def row_forms(itemsize: int, centre: Rule, edge: Rule, columns: bool = False) -> tuple[Form, ...]:
+def row_forms(itemsize: int, rule: Rule, form: Form, residual: bool) -> tuple[Form, ...]:
     """The distinct forms of rows up to LONGEST, whatever their alignment, but for those that others cover.
 
     Of forms that differ in the number of elements of a thread, or of threads, the larger one stands for all:
@@ -120,13 +122,12 @@ def row_forms(itemsize: int, centre: Rule, edge: Rule, columns: bool = False) ->
     """
     kept: dict[Any, Form] = {}
     for cols in _lengths():
-        for addresses in ((0, 0), (itemsize, itemsize), (0, itemsize)):
-            count, edges = lanes(itemsize, cols, addresses, columns)
-            rule = edge if edges else centre
-            form = row_form(cols, itemsize, count, rule, Form(edges=edges, columns=columns))
-            several = 2 if form.blocks > 1 else form.threads > WARP
-            key = (form.lanes, form.edges, several, form.block * form.resident)
-            kept[key] = max(kept.get(key, form), form, key=lambda f: (f.vectors, -f.blocks, f.threads))
+        for places in ((0, 0), (itemsize, itemsize), (0, itemsize)):
+            count, edges = lanes(itemsize, cols, places, columns=form.columns)
+            found = row_form(cols, itemsize, count, rule, replace(form, edges=edges), residual)
+            several = 2 if found.blocks > 1 else found.threads > WARP
+            key = (found.lanes, found.edges, several, found.block * found.resident)
+            kept[key] = max(kept.get(key, found), found, key=lambda f: (f.vectors, -f.blocks, f.threads))
     return tuple(kept.values())
 
 
@@ -139,16 +140,25 @@ def _lengths() -> Iterator[int]:
     yield LONGEST
 
 
-def _families() -> list[Family]:
+def _of_rows(rule: Rule, columns: bool = False) -> Callable[[int, Mode], tuple[Form, ...]]:
+    def forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
+        form = Form(columns=columns, centred=mode.centred, activation=mode.activation)
+        return row_forms(itemsize, rule, form, mode.residual)
+
+    return forms
+
+
+def families() -> list[Family]:
+    """Every kernel, twice where it has two kinds of forms."""
     from . import rows
 
     none = ("residual", "summed", "period", "magic", "var")
     forward = Family(
         rows.forward,
-        lambda itemsize: row_forms(itemsize, FORWARD, EDGES),
+        _of_rows(FORWARD),
         {
             "": Mode(none),
-            "residual": Mode(("period", "magic", "var")),
+            "residual": Mode(("period", "magic", "var"), residual=True),
             "gelu": Mode(none, activation="gelu"),
             "runs": Mode(("residual", "summed", "var")),
             "rms": Mode((*none, "bias", "mean"), centred=False),
@@ -160,10 +170,10 @@ def _families() -> list[Family]:
     none = ("bias", "period", "magic", "dsum")
     columns = Family(
         rows.backward,
-        lambda itemsize: row_forms(itemsize, BACKWARD, BACKWARD, columns=True),
+        _of_rows(BACKWARD, columns=True),
         {
             "": Mode((*none, "dots")),
-            "residual": Mode(("bias", "period", "magic", "dots")),
+            "residual": Mode(("bias", "period", "magic", "dots"), residual=True),
             "gelu": Mode(("period", "magic", "dsum", "dots"), activation="gelu"),
             "rms": Mode((*none, "dots"), centred=False),
             "float32 parameters": Mode((*none, "dots"), parameters="float32"),
@@ -172,7 +182,7 @@ def _families() -> list[Family]:
     )
     dots = Family(
         rows.backward,
-        lambda itemsize: row_forms(itemsize, BACKWARD, BACKWARD),
+        _of_rows(BACKWARD),
         {"": Mode((*none, "partials")), "runs": Mode(("bias", "dsum", "partials"))},
         by_element=("weight", "bias"),
     )
@@ -182,15 +192,12 @@ def _families() -> list[Family]:
 def variants(dtypes: tuple[str, ...] = DTYPES) -> list[Variant]:
     """Every kernel, dtype and form; what is fused and the like in two forms, with and without 16 bytes."""
     found = []
-    for family in _families():
+    for family in families():
         for dtype in dtypes:
-            forms = family.forms(BYTES[dtype])
             for name, mode in family.modes.items():
-                if mode.parameters and BYTES[dtype] != 2:
-                    continue
-                for form in forms if name == "" else _two(forms):
-                    form = replace(form, centred=mode.centred, activation=mode.activation)
-                    found.append(Variant(family, dtype, form, name))
+                if mode.parameters is None or BYTES[dtype] == 2:
+                    forms = family.forms(BYTES[dtype], mode)
+                    found += [Variant(family, dtype, f, name) for f in (_two(forms) if name else forms)]
     return found
 
 
@@ -245,4 +252,4 @@ def narrow(variant: Variant, found: Resources) -> list[str]:
 
 
 def _sizes(met: dict[Any, int]) -> str:
-    return ", ".join(f"{n} of {a.bytes}" for a, n in sorted(met.items())) or "none"
+    return ", ".join(f"{n} × {a.bytes}" for a, n in sorted(met.items())) or "none"

@@ -21,9 +21,9 @@ MOST_RESIDENT = 1 << 20
 class Rule:
     """How a kernel's teams grow with the length of rows.
 
-    A thread holds up to `elements` in registers. Teams grow to `threads`; blocks of less than that leave
-    room for `resident` of them on a multiprocessor. Longer rows get teams of `long_threads`, then of several
-    such blocks.
+    A thread holds up to `elements` in registers, fewer where something else needs them (`held`). Teams grow
+    to `threads`; blocks of less than that leave room for `resident` of them on a multiprocessor. Longer rows
+    get teams of `long_threads`, then of several such blocks.
     """
 
     elements: int
@@ -37,10 +37,9 @@ class Rule:
     """Threads that several short rows share a block of."""
 
 
-# Elements of 4 bytes, of which a thread has registers for 32 beside parameters in a forward, for 16 in a
-# backward with its four vectors, and where the ends of rows take registers too.
+# Elements of 4 bytes that fit beside the parameters of a forward, and the four vectors of a backward:
+# `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
-EDGES = Rule(elements=16, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
 
 
@@ -75,10 +74,31 @@ def magic(inner: int) -> int:
     return -(-(1 << MAGIC_BITS) // inner)
 
 
-def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form()) -> Form:  # noqa: B008
-    """The form of teams that hold rows of `cols` elements, with what else `form` says."""
-    wide = max(itemsize, 4) // 4
-    most = max(1, rule.elements // wide // lanes)
+def held(rule: Rule, itemsize: int, lanes: int, form: Form, residual: bool) -> int:
+    """Elements that a thread holds at most, as compiled without spilling for sm_80, sm_90 and sm_100.
+
+    Half of a rule's where arithmetic is in float64, accesses are of less than 16 bytes, or something is
+    fused; a quarter where rows begin within a vector, or a residual is read element by element.
+    """
+    narrow = form.edges or lanes * itemsize < ACCESS_BYTES
+    halvings = int(itemsize > 4 or narrow or residual or form.activation is not None)
+    halvings += form.edges or (narrow and residual)
+    return (rule.elements >> halvings) * 4 // max(itemsize, 4)
+
+
+def row_form(
+    cols: int,
+    itemsize: int,
+    lanes: int,
+    rule: Rule,
+    form: Form = Form(),  # noqa: B008
+    residual: bool = False,
+) -> Form:
+    """The form of teams that hold rows of `cols` elements, with what else `form` says.
+
+    residual: whether there is a tensor more than the norm itself needs.
+    """
+    most = max(1, held(rule, itemsize, lanes, form, residual) // lanes)
     needed = -(-(cols + (lanes - 1 if form.edges else 0)) // lanes)
     threads, resident = rule.smallest, rule.resident
     while threads < rule.threads and threads * most < needed:
@@ -98,12 +118,18 @@ def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form
 def longest(form: Form, device: DeviceProperties) -> int:
     """Elements of the longest row that teams of this form can have, however many blocks they take."""
     blocks = device.multiprocessors * form.resident
-    return min(MOST_RESIDENT, blocks * form.capacity // form.blocks)
+    beside = form.lanes - 1 if form.edges else 0
+    return min(MOST_RESIDENT, blocks * form.capacity // form.blocks - beside)
 
 
-def row_grid(rows: int, form: Form, device: DeviceProperties) -> int:
-    """How many blocks take `rows` rows, each team several of them where there are many."""
+def row_grid(rows: int, cols: int, form: Form, device: DeviceProperties) -> int:
+    """How many blocks take `rows` rows, each team several of them where there are many.
+
+    Raises ValueError where not even one row fits the device.
+    """
     wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
-    if form.blocks > 1:  # all of them have to be there at once
-        return min(wanted, at_once // form.blocks) * form.blocks
-    return min(wanted, at_once)
+    if form.blocks == 1:
+        return min(wanted, at_once)
+    if cols > (most := longest(form, device)):
+        raise ValueError(f"rows must have at most {most} elements on this device, got {cols}")
+    return min(wanted, at_once // form.blocks) * form.blocks  # all of them have to be there at once

@@ -28,13 +28,16 @@ def _form(
     parameters: Sequence[DeviceArray | None],
     activation: str | None,
     columns: bool = False,
+    residual: bool = False,
 ) -> Form:
     """The form for the rows of these tensors."""
     places, beside = (
         tuple([a.address % config.ACCESS_BYTES for a in arrays if a is not None])
         for arrays in (tensors, parameters)
     )
-    return _placed(rule, plan.cols, like.itemsize, places, beside, plan.centred, columns, activation)
+    return _placed(
+        rule, plan.cols, like.itemsize, places, beside, plan.centred, columns, activation, residual
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -47,10 +50,11 @@ def _placed(
     centred: bool,
     columns: bool,
     activation: str | None,
+    residual: bool,
 ) -> Form:
     lanes, edges = config.lanes(itemsize, cols, places, beside, columns)
     form = Form(edges=edges, centred=centred, columns=columns, activation=activation)
-    return config.row_form(cols, itemsize, lanes, config.EDGES if edges else rule, form)
+    return config.row_form(cols, itemsize, lanes, rule, form, residual)
 
 
 def _exchange(form: Form, blocks: int, like: DeviceArray) -> tuple[DeviceArray | None, DeviceArray | None]:
@@ -86,8 +90,11 @@ def row_forward(
     n = plan.cols
     weight, bias = _flat(weight, x), _flat(bias, x)
     mean, rstd = _statistics(plan.rows, x)
-    form = _form(config.FORWARD, plan, x, (x, residual, total, y), (weight, bias), activation)
-    blocks = config.row_grid(plan.rows, form, properties(x.device))
+    form = _form(
+        config.FORWARD, plan, x, (x, residual, total, y), (weight, bias), activation,
+        residual=residual is not None,
+    )  # fmt: skip
+    blocks = config.row_grid(plan.rows, plan.cols, form, properties(x.device))
     launch(
         rows.forward, form, blocks, x,
         x, residual, plan.rows, n, weight, bias, None, 0, None, float(n), eps, total, y, mean, rstd, None,
@@ -112,8 +119,11 @@ def row_backward(
     """Write dx + dsum; dweight and dbias in the dtypes of weight and bias, None where these are."""
     n, wanted = plan.cols, [p for p in (weight, bias) if p is not None]
     w, b = _flat(weight, dy), None if activation is None else _flat(bias, dy)
-    form = _form(config.BACKWARD, plan, dy, (dy, x, dsum, dx), (w, b), activation, bool(wanted))
-    blocks = config.row_grid(plan.rows, form, properties(dy.device))
+    form = _form(
+        config.BACKWARD, plan, dy, (dy, x, dsum, dx), (w, b), activation,
+        bool(wanted), dsum is not None,
+    )  # fmt: skip
+    blocks = config.row_grid(plan.rows, plan.cols, form, properties(dy.device))
     teams = blocks // form.blocks * form.teams
     partials = vector((2 if plan.centred else 1) * teams * n, dy) if wanted else None
     launch(
@@ -148,7 +158,7 @@ def group_forward(
         mean, rstd = long_group_forward(plan, x, weight, bias, eps, y, activation, var)
     else:
         mean, rstd = _statistics(plan.rows, x)
-        blocks = config.row_grid(plan.rows, form, properties(x.device))
+        blocks = config.row_grid(plan.rows, plan.cols, form, properties(x.device))
         launch(
             rows.forward, form, blocks, x,
             x, None, plan.rows, n, weight, bias, plan.groups, plan.channels, config.magic(plan.inner),
@@ -177,7 +187,7 @@ def group_backward(
     form = _form(config.BACKWARD, plan, dy, (dy, x, dx), (), activation)
     if plan.channels > 1 or n > config.longest(form, properties(dy.device)):
         return long_group_backward(plan, dy, x, mean, rstd, weight, bias, dx, activation)
-    blocks = config.row_grid(plan.rows, form, properties(dy.device))
+    blocks = config.row_grid(plan.rows, plan.cols, form, properties(dy.device))
     dots = vector(2 * plan.rows, dy)
     launch(
         rows.backward, form, blocks, dy,

@@ -4,6 +4,7 @@ Chosen from what the compiler says of registers (docs/cuda.md); not yet from mea
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .form import Form
 
@@ -42,6 +43,11 @@ class Rule:
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
 EDGES = Rule(elements=16, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
+# Kernels over runs cut long ones into pieces, so that their teams need not grow.
+RUNS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
+RUNS_BACKWARD = replace(RUNS, elements=8)
+# Activations, most of all in float64, need registers of their own.
+RUNS_FUSED = replace(RUNS_BACKWARD, resident=1, long_resident=1)
 
 
 def lanes(itemsize: int, cols: int, addresses: tuple[int, ...], columns: bool = False) -> tuple[int, bool]:
@@ -93,3 +99,55 @@ def row_grid(rows: int, form: Form, multiprocessors: int, rows_of_a_team: int = 
     if form.blocks > 1:  # all of them have to be there at once
         return min(wanted, multiprocessors * form.resident // form.blocks) * form.blocks
     return min(wanted, multiprocessors * form.resident * waves)
+
+
+# Elements that a piece of several runs has at most, unless it is one, and samples that it has at most: what
+# it adds up in float32.
+PIECE = 1024
+DEEPEST = 64
+# Threads of a multiprocessor that pieces have to go round for before they are made of several runs.
+BUSY = 1024
+# Threads that merge the partial results of one statistic, and of a block of them.
+MERGING = 256
+MERGING_BLOCK = 128
+
+
+class Pieces(NamedTuple):
+    """How an array seen as (outer, channels, inner) is shared out among teams, as in `runs`."""
+
+    form: Form
+    width: int
+    """Elements of a run in one piece."""
+    tiles: int
+    """Pieces of a run."""
+    depth: int
+    """Samples of a piece."""
+
+    def number(self, outer: int, channels: int) -> int:
+        """How many pieces there are."""
+        return -(-outer // self.depth) * channels * self.tiles
+
+
+def run_pieces(
+    outer: int, channels: int, inner: int, itemsize: int, rule: Rule, form: Form, multiprocessors: int,
+    deep: bool,
+) -> Pieces:  # fmt: skip
+    """The pieces for runs of `inner` elements; `deep`: samples share their statistics."""
+    wide = max(itemsize, 4) // 4
+    vectors = rule.threads * max(1, rule.elements // wide // form.lanes)
+    room = (vectors - form.edges) * form.lanes
+    tiles = -(-inner // room)
+    width = min(inner, -(-inner // (tiles * form.lanes)) * form.lanes)
+    form = row_form(width, itemsize, form.lanes, rule, form)
+    depth = max(1, min(outer, PIECE // width, DEEPEST)) if deep and tiles == 1 else 1
+    while depth > 1 and outer * channels * form.threads < depth * multiprocessors * BUSY:
+        depth //= 2
+    return Pieces(form, width, tiles, depth)
+
+
+def merging_form(partials: int) -> Form:
+    """The form of teams that merge so many partial results."""
+    threads = 1
+    while threads < min(MERGING, partials):
+        threads *= 2
+    return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))

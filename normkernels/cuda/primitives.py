@@ -23,6 +23,7 @@ if SIMULATED:
         load_parameters,
         load_run_parameters,
         member,
+        number,
         offset,
         position,
         put,
@@ -30,6 +31,7 @@ if SIMULATED:
         rows_at_once,
         slot,
         store,
+        team_merged,
         team_of_grid,
         team_sums,
         thread,
@@ -44,6 +46,7 @@ else:
         load,
         load_parameters,
         load_run_parameters,
+        number,
         offset,
         position,
         put,
@@ -59,6 +62,7 @@ else:
         member,
         rows_at_once,
         slot,
+        team_merged,
         team_of_grid,
         team_sums,
         thread,
@@ -66,9 +70,10 @@ else:
     from .vectors import as_element, as_type_of, lane, largest, total
 
 __all__ = [
-    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "centring", "first_row",
-    "grid", "inside", "load", "member", "moments", "offset", "parameters", "pivot_of", "place", "position", "put", "reciprocal_sd",
-    "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid", "team_sums", "thread", "total", "zeros",
+    "accumulate", "activated", "added", "affine", "as_element", "as_scale", "barrier", "block", "centring",
+    "first_row", "grid", "inside", "load", "member", "merge", "moments", "number", "offset", "parameters",
+    "pivot_of", "place", "position", "put", "reciprocal_sd", "relative_moments", "rows_at_once", "slope",
+    "slot", "squares", "store", "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.
@@ -145,8 +150,8 @@ def centring(x, mean, scale):
 
 
 @primitive
-def moments(h, pivot, p, n, form, exchange, flags, step):
-    """mean and m2 of the row that a team has: sums about a pivot, with which they are corrected.
+def relative_moments(h, pivot, p, n, form, exchange, flags, step):
+    """Pivot, mean - pivot and m2 of the row that a team has: sums about a pivot, which they are corrected by.
 
     Where the pivot was poor or a square left the range of float32, the sums are taken again about the
     mean and in a better unit; h never leaves the registers.
@@ -168,7 +173,14 @@ def moments(h, pivot, p, n, form, exchange, flags, step):
             s, q = team_sums(total(d), total(d * d), form, exchange, flags, step + 2)
         s, q = np.float64(s), np.float64(q)
     mean = s / count
-    return np.float64(pivot) + mean * unit, (q - s * mean) * unit * unit
+    return np.float64(pivot), mean * unit, (q - s * mean) * unit * unit
+
+
+@primitive
+def moments(h, pivot, p, n, form, exchange, flags, step):
+    """mean and m2 of the row that a team has."""
+    pivot, mean, m2 = relative_moments(h, pivot, p, n, form, exchange, flags, step)
+    return pivot + mean, m2
 
 
 @primitive

@@ -5,6 +5,7 @@ Chosen from what the compiler says of registers (docs/cuda.md); not yet from mea
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .devices import DeviceProperties
 from .form import MAGIC_BITS, Form
@@ -41,6 +42,15 @@ class Rule:
 # `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
+# Kernels over runs cut long ones into pieces, so that their teams need not grow.
+RUNS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
+RUNS_BACKWARD = replace(RUNS, elements=8)
+# Activations, most of all in float64, need registers of their own.
+RUNS_FUSED = replace(RUNS_BACKWARD, resident=1, long_resident=1)
+
+
+GROUPS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
+GROUPS_BACKWARD = Rule(elements=16, threads=256, resident=1, long_threads=256)
 
 
 def lanes(
@@ -99,7 +109,44 @@ def row_form(
     residual: whether there is a tensor more than the norm itself needs.
     """
     most = max(1, held(rule, itemsize, lanes, form, residual) // lanes)
-    needed = -(-(cols + (lanes - 1 if form.edges else 0)) // lanes)
+    return _team(vectors_of(cols, lanes, form.edges), most, lanes, rule, form)
+
+
+def run_form(
+    runs: int, inner: int, itemsize: int, lanes: int, rule: Rule, form: Form, residual: bool = False
+) -> Form:
+    """The form of teams that hold so many runs of `inner` elements."""
+    most = max(1, (rule.elements >> (itemsize > 4 or residual or form.activation is not None)) // lanes)
+    most = max(1, most * 4 // max(itemsize, 4))
+    return _team(runs * vectors_of(inner, lanes, form.edges), most, lanes, rule, form)
+
+
+def vectors_of(n: int, lanes: int, edges: bool) -> int:
+    """How many vectors meet n elements, wherever in the first one these begin."""
+    return -(-(n + (lanes - 1 if edges else 0)) // lanes)
+
+
+def run_lanes(itemsize: int, inner: int, addresses: Sequence[int]) -> tuple[int, bool]:
+    """As `lanes`, for runs that may be shorter than a vector."""
+    full = ACCESS_BYTES // itemsize
+    while full > inner:
+        full //= 2
+    places = {a // itemsize % full for a in addresses}
+    if inner % full == 0 and places == {0}:
+        return full, False
+    return (full, True) if len(places) == 1 else (1, False)
+
+
+def together(form: Form, device: DeviceProperties) -> bool:
+    """Whether the blocks of a team can be there at once, and its vectors be counted."""
+    return (
+        form.blocks <= min(device.multiprocessors * form.resident, form.threads)
+        and form.vectors * form.members < MOST_RESIDENT
+    )
+
+
+def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
+    """The form of teams that hold so many vectors, up to `most` to a thread."""
     threads, resident = rule.smallest, rule.resident
     while threads < rule.threads and threads * most < needed:
         threads *= 2
@@ -122,14 +169,66 @@ def longest(form: Form, device: DeviceProperties) -> int:
     return min(MOST_RESIDENT, blocks * form.capacity // form.blocks - beside)
 
 
-def row_grid(rows: int, cols: int, form: Form, device: DeviceProperties) -> int:
+def row_grid(rows: int, cols: int, form: Form, device: DeviceProperties, waves: int = 1) -> int:
     """How many blocks take `rows` rows, each team several of them where there are many.
 
     Raises ValueError where not even one row fits the device.
     """
     wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
     if form.blocks == 1:
-        return min(wanted, at_once)
+        return min(wanted, at_once * waves)
     if cols > (most := longest(form, device)):
         raise ValueError(f"rows must have at most {most} elements on this device, got {cols}")
     return min(wanted, at_once // form.blocks) * form.blocks  # all of them have to be there at once
+
+
+# Elements that a piece of several runs has at most, unless it is one, and samples that it has at most: what
+# it adds up in float32.
+PIECE = 1024
+DEEPEST = 64
+# Threads of a multiprocessor that pieces have to go round for before they are made of several runs.
+BUSY = 1024
+# Threads that merge the partial results of one statistic, and of a block of them.
+MERGING = 256
+MERGING_BLOCK = 128
+
+
+class Pieces(NamedTuple):
+    """How an array seen as (outer, channels, inner) is shared out among teams, as in `runs`."""
+
+    form: Form
+    width: int
+    """Elements of a run in one piece."""
+    tiles: int
+    """Pieces of a run."""
+    depth: int
+    """Samples of a piece."""
+
+    def number(self, outer: int, channels: int) -> int:
+        """How many pieces there are."""
+        return -(-outer // self.depth) * channels * self.tiles
+
+
+def run_pieces(
+    outer: int, channels: int, inner: int, itemsize: int, rule: Rule, form: Form, multiprocessors: int,
+    deep: bool,
+) -> Pieces:  # fmt: skip
+    """The pieces for runs of `inner` elements; `deep`: samples share their statistics."""
+    wide = max(itemsize, 4) // 4
+    vectors = rule.threads * max(1, rule.elements // wide // form.lanes)
+    room = (vectors - form.edges) * form.lanes
+    tiles = -(-inner // room)
+    width = min(inner, -(-inner // (tiles * form.lanes)) * form.lanes)
+    form = row_form(width, itemsize, form.lanes, rule, form)
+    depth = max(1, min(outer, PIECE // width, DEEPEST)) if deep and tiles == 1 else 1
+    while depth > 1 and outer * channels * form.threads < depth * multiprocessors * BUSY:
+        depth //= 2
+    return Pieces(form, width, tiles, depth)
+
+
+def merging_form(partials: int) -> Form:
+    """The form of teams that merge so many partial results."""
+    threads = 1
+    while threads < min(MERGING, partials):
+        threads *= 2
+    return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))

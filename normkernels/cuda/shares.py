@@ -59,6 +59,19 @@ def element(typingctx: Any, x: Any, i: Any) -> Any:
 
 
 @intrinsic
+def number(typingctx: Any, x: Any, i: Any, otherwise: Any) -> Any:
+    """x[i] in float64, `otherwise` for None"""
+    if isinstance(x, types.NoneType):
+        return otherwise(x, i, otherwise), lambda context, builder, sig, args: args[2]
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        value = widened(builder, builder.load(builder.gep(args[0], [args[1]])), x.dtype)
+        return context.cast(builder, value, arithmetic(x.dtype), types.float64)
+
+    return types.float64(x, types.int64, otherwise), codegen
+
+
+@intrinsic
 def put(typingctx: Any, y: Any, i: Any, value: Any) -> Any:
     """y[i] = value, a number; nothing to None"""
     if isinstance(y, types.NoneType):

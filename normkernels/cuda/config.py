@@ -3,7 +3,9 @@
 Chosen from what the compiler says of registers (docs/cuda.md); not yet from measurements.
 """
 
+import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .form import Form
 
@@ -93,3 +95,83 @@ def row_grid(rows: int, form: Form, multiprocessors: int, rows_of_a_team: int = 
     if form.blocks > 1:  # all of them have to be there at once
         return min(wanted, multiprocessors * form.resident // form.blocks) * form.blocks
     return min(wanted, multiprocessors * form.resident * waves)
+
+
+@dataclass(frozen=True)
+class ColumnRule:
+    """How threads walk down columns: how many elements each has in flight, and how blocks are made."""
+
+    elements: int
+    threads: int = 256
+    resident: int = 2
+    strips: tuple[int, ...] = (32, 64)
+    """Vectors that a strip may be wide where a row of memory is not a strip of its own."""
+
+
+MOMENTS = ColumnRule(elements=32)
+# With half types and with residual or gradient beside x.
+PAIRS = ColumnRule(elements=16)
+FINISH = ColumnRule(elements=1)
+
+
+class Columns(NamedTuple):
+    """How (outer, channels) are cut, as the kernels in `columns` take it."""
+
+    start: int
+    total: int
+    width: int
+    across: int
+    length: int
+    strips: int
+    pieces: int
+
+    @property
+    def arguments(self) -> tuple[int, int, int, int, int]:
+        return self.start, self.total, self.width, self.across, self.length
+
+    @property
+    def blocks(self) -> int:
+        return self.strips * self.pieces
+
+
+def column_form(itemsize: int, size: int, addresses: tuple[int, ...], rule: ColumnRule) -> tuple[Form, int]:
+    """The form of kernels over columns, and at which element of a vector the arrays begin.
+
+    Arrays that begin alike within a vector are read in vectors, however many channels there are.
+    """
+    lanes = ACCESS_BYTES // itemsize
+    while len(leads := {a // itemsize % lanes for a in addresses}) > 1 or size < 2 * lanes:
+        lanes //= 2
+        if lanes == 1:
+            leads = {0}
+            break
+    lead = leads.pop()
+    vectors = max(1, rule.elements * 4 // max(itemsize, 4) // lanes)
+    edges = lanes > 1 and bool(lead or size % lanes)
+    form = Form(vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident, edges=edges)
+    return form, lead
+
+
+def split_columns(
+    start: int, total: int, channels: int, form: Form, rule: ColumnRule, multiprocessors: int
+) -> Columns:
+    """Rows of memory that all begin alike within a vector, in strips and pieces for one wave of blocks."""
+    width = math.lcm(channels, form.lanes)
+    vectors = width // form.lanes
+
+    def busy(across: int) -> float:
+        return vectors / (-(-vectors // across) * across) * (form.block // across * across)
+
+    own = (vectors,) if vectors <= form.block else ()
+    across = max((*own, *(min(s, form.block) for s in rule.strips)), key=busy)
+    strips = -(-vectors // across)
+    rows, step = -(-(total - start) // width), form.block // across * form.vectors
+    wanted = max(1, multiprocessors * form.resident // strips)
+    length = -(-rows // (wanted * step)) * step
+    return Columns(start, total, width, across, length, strips, -(-rows // length))
+
+
+def finish_across(channels: int, entries: int, threads: int) -> int:
+    """Channels that a block finishes side by side; the rest of its threads share out the entries."""
+    slots = min(max(1, entries), threads // min(channels, WARP))
+    return max(1, threads // slots)

@@ -3,12 +3,13 @@
 import numpy as np
 
 from .jit import SIMULATED, primitive
-from .primitives import barrier, block, largest, merge, offset, thread
+from .primitives import RESCALE, barrier, block, grid, largest, merge, offset, thread
 
 if SIMULATED:
     from .emulated_columns import (
         absolute,
         as_elements,
+        by_range,
         element,
         first_of_rows,
         give,
@@ -23,7 +24,6 @@ if SIMULATED:
         square_root,
         store_rows,
         take,
-        units,
         unusual,
         whole_rows,
         wide,
@@ -34,6 +34,7 @@ else:
     from .column_shares import (
         absolute,
         as_elements,
+        by_range,
         element,
         first_of_rows,
         give,
@@ -48,7 +49,6 @@ else:
         square_root,
         store_rows,
         take,
-        units,
         unusual,
         whole_rows,
         wide,
@@ -59,26 +59,23 @@ else:
 __all__ = [
     "added_product", "as_elements", "bounds", "channel_values", "column_moments", "element", "gradient_constants", "load_rows", "merged_over_slots",
     "only_inside", "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns", "repeated",
-    "sample_constants", "square_root", "store_rows", "summed_over_slots", "wide", "without_sums", "zero_columns",
+    "rest_of", "square_root", "store_rows", "summed_over_slots", "wide", "without_sums", "zero_columns",
 ]  # fmt: skip
 
 # The count of nothing, which can be divided by.
 NONE = 1e-300
 
-# Rows summed in the dtype of x before float64 takes over.
-FLUSH = 128
-
 
 @primitive
-def place(start, width, across, form):
+def place(strips, across, form, backwards):
     """Where this thread is: its first column, its slot among the rows, the piece of rows of its block."""
-    strips = (width + across * form.lanes - 1) // (across * form.lanes)
-    column = (block() % strips * across + thread() % across) * form.lanes
-    return column, thread() // across, block() // strips
+    b = grid() - 1 - block() if backwards else block()
+    column = (b % strips * across + thread() % across) * form.lanes
+    return column, thread() // across, b // strips
 
 
 @primitive
-def bounds(column, slot, piece, start, total, width, across, length, form):
+def bounds(column, slot, piece, start, total, width, slots, length):
     """The rows that a thread takes: the first, and the one after the last; their step are the slots.
 
     Rows of `width` elements begin at `start`, which may be below 0; a column has those with an element
@@ -86,7 +83,7 @@ def bounds(column, slot, piece, start, total, width, across, length, form):
     """
     rows = (total - start - column + width - 1) // width
     last = min((piece + 1) * length, rows)
-    if column >= width or slot >= form.block // across:
+    if column >= width or slot >= slots:
         last = 0
     return piece * length + slot, last
 
@@ -123,19 +120,19 @@ def _pivot(x, p, step, n, rows, form):
 
 
 @primitive
-def _deviations(x, h, unit, form):
-    if unit is None:
-        return h
-    return h / repeated(unit, form)
+def _scaled(d, factor, form):
+    if factor is None:
+        return d
+    return d * repeated(factor, form)
 
 
 @primitive
-def _sums(x, p, step, n, pivot, unit, form):
-    """The sums of d, d * d and abs(d), d = (x - pivot) / unit, of vectors a step apart up to n."""
+def _sums(x, p, step, n, pivot, factor, form):
+    """The sums of d, d * d and abs(d), d = (x - pivot) * factor, of vectors a step apart up to n."""
     s, q, spread = zero_columns(x, form), zero_columns(x, form), zero_columns(x, form)
     pivots = repeated(pivot, form)
     while p < n:
-        d = _deviations(x, load_rows(x, p, step, n, form) - pivots, unit, form)
+        d = _scaled(load_rows(x, p, step, n, form) - pivots, factor, form)
         d = only_inside(d, p, step, n, form)
         s = s + over_rows(d, form)
         q = q + over_rows(d * d, form)
@@ -148,34 +145,22 @@ def _sums(x, p, step, n, pivot, unit, form):
 def column_moments(x, start, width, first, last, slots, form):
     """count, mean and m2, in float64, of the rows first..last of the columns at start, `slots` apart.
 
-    Chunk after chunk about a pivot, which is the mean of the chunk before, and for the first chunk that of its
-    first rows: as these are in the result too, what the squares lose is small beside m2 in any case.
+    They are few enough for sums in the dtype of x, about a pivot that is the mean of the first of them: as
+    these are in the result too, what the squares lose is small beside m2 in any case.
     """
     zero = wide(zero_columns(x, form))
-    count, mean, m2 = 0.0, zero, zero
-    pivot, step = zero_columns(x, form), slots * width
-    while first < last:
-        end = min(first + FLUSH * slots, last)
-        p, n, rows = start + first * width, past(start, end, width, form), (end - first + slots - 1) // slots
-        if count == 0.0:
-            pivot = _pivot(x, p, step, n, rows, form)
-        s, q, spread = _sums(x, p, step, n, pivot, None, form)
-        unit = zero + 1.0
-        if unusual(q, spread):
-            narrow = units(q)
-            s, q, spread = _sums(x, p, step, n, pivot, narrow, form)
-            unit = wide(narrow)
-        d = wide(s) / np.float64(rows)
-        m2_b = (wide(q) - wide(s) * d) * unit * unit
-        mean_b = wide(pivot) + d * unit
-        if count == 0.0:
-            mean, m2 = mean_b, m2_b
-        else:
-            mean, m2 = merge(count, mean, m2, np.float64(rows), mean_b, m2_b)
-        count += rows
-        pivot = as_elements(x, mean_b)
-        first += FLUSH * slots
-    return count, mean, m2
+    if last <= first:
+        return 0.0, zero, zero
+    p, n, step = start + first * width, past(start, last, width, form), slots * width
+    rows = (last - first + slots - 1) // slots
+    pivot = _pivot(x, p, step, n, rows, form)
+    s, q, spread = _sums(x, p, step, n, pivot, None, form)
+    unit = zero + 1.0
+    if unusual(q, spread):
+        factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), wide(by_range(q, 1.0 / RESCALE, RESCALE))
+        s, q, spread = _sums(x, p, step, n, pivot, factor, form)
+    d = wide(s) / np.float64(rows)
+    return np.float64(rows), wide(pivot) + d * unit, (wide(q) - wide(s) * d) * unit * unit
 
 
 @primitive
@@ -191,21 +176,21 @@ def _half(n):
 def merged_over_slots(count, mean, m2, across, slots, form):
     """count, mean and m2 of all slots of a block, in the first of them."""
     shared, t = room(form), thread()
-    slot, k = t // across, _half(slots)
-    counts = zero_columns(shared, form) + max(count, NONE)
+    slot, k, counts = t // across, _half(slots), form.lanes * form.block
+    count = max(count, NONE)
     while k > 0:
         if k <= slot < min(2 * k, slots):
-            give(shared, 0, t - k * across, form, counts)
-            give(shared, 1, t - k * across, form, mean)
-            give(shared, 2, t - k * across, form, m2)
+            shared[counts + t - k * across] = count
+            give(shared, 0, t - k * across, form, mean)
+            give(shared, 1, t - k * across, form, m2)
         barrier()
         if slot < k and slot + k < slots:
-            counts_b = take(shared, 0, t, form)
-            mean, m2 = merge(counts, mean, m2, counts_b, take(shared, 1, t, form), take(shared, 2, t, form))
-            counts = counts + counts_b
+            count_b = shared[counts + t]
+            mean, m2 = merge(count, mean, m2, count_b, take(shared, 0, t, form), take(shared, 1, t, form))
+            count += count_b
         barrier()
         k //= 2
-    return counts, mean, m2
+    return count, mean, m2
 
 
 @primitive
@@ -249,12 +234,16 @@ def added_product(value, term, factor):
 
 
 @primitive
-def sample_constants(x, c, channels, mean, rstd, form):
-    """hi, unit, lo: (x - hi) * unit + lo = (x - mean) * rstd; lo in float64"""
-    m = channel_values(mean, c, channels, form)
-    hi = as_elements(x, m)
-    unit = as_elements(x, within_range(channel_values(rstd, c, channels, form), largest(x)))
-    return hi, unit, (wide(hi) - m) * wide(unit)
+def unit_of(x, c, channels, rstd, form):
+    """rstd in the dtype of x"""
+    return as_elements(x, within_range(load_channels(rstd, c, channels, form), largest(x)))
+
+
+@primitive
+def rest_of(x, c, channels, mean, rstd, form):
+    """(x - mean) * rstd less (x - hi) * unit, in float64"""
+    m = load_channels(mean, c, channels, form)
+    return (wide(as_elements(x, m)) - m) * wide(unit_of(x, c, channels, rstd, form))
 
 
 @primitive
@@ -278,23 +267,21 @@ def output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form):
 
 
 @primitive
-def gradient_constants(x, c, channels, count, mean, rstd, weight, r, sums, form):
-    """hi, k, c2, scale: dx = (dy - c2 + (x - hi) * k) * scale; without sums dx = dy * scale"""
-    scale = _scale(x, c, channels, rstd, weight, r, form)
+def gradient_constants(x, c, channels, count, mean, rstd, sums, form):
+    """k, c2: dx = (dz - c2 + (x - hi) * k) * scale"""
+    zero = zero_columns(x, form)
     if sums is None:
-        return scale, scale, scale, scale
-    m = channel_values(mean, c, channels, form)
-    hi = as_elements(x, m)
+        return zero, zero
+    m = wide(load_channels(mean, c, channels, form))
     c1 = load_channels(sums, c, channels, form) / count
-    k = within_range(c1 * channel_values(rstd, c, channels, form) * -1.0, largest(x))
-    c2 = load_channels(offset(sums, channels), c, channels, form) / count - (wide(hi) - m) * k
-    return hi, as_elements(x, k), as_elements(x, c2), scale
+    k = within_range(c1 * load_channels(rstd, c, channels, form) * -1.0, largest(x))
+    c2 = load_channels(offset(sums, channels), c, channels, form) / count
+    return as_elements(x, k), as_elements(x, c2 - (wide(as_elements(x, m)) - m) * k)
 
 
 @primitive
-def without_sums(dz, x, p, step, n, hi, k, c2, sums, form):
-    """dz without its part along 1 and along x; all of it where there are no sums"""
+def without_sums(dz, dev, k, c2, sums):
+    """dz without its parts along 1 and along x; all of it where there are no sums"""
     if sums is None:
         return dz
-    d = load_rows(x, p, step, n, form) - repeated(hi, form)
-    return dz - repeated(c2, form) + d * repeated(k, form)
+    return dz - c2 + dev * k

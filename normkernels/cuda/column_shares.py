@@ -13,7 +13,7 @@ from numba.cuda import cgutils, types
 from numba.cuda.extending import intrinsic
 
 from .form import Form
-from .primitives import LARGE, RESCALE, SMALL
+from .primitives import LARGE, SMALL
 from .shares import _one_by_one, _read, _whole, _within, _write
 from .vectors import (
     I1,
@@ -28,9 +28,6 @@ from .vectors import (
 )
 
 F64 = ir.DoubleType()
-
-# Vectors that every second thread has room for in shared memory.
-PLANES = 3
 
 absolute = _libdevice("fabs")
 square_root = _libdevice("sqrt")
@@ -254,18 +251,18 @@ def unusual(typingctx: Any, q: Any, spread: Any) -> Any:
 
 
 @intrinsic
-def units(typingctx: Any, q: Any) -> Any:
-    """Units in which squares stay in range, by the sums of squares in units of 1."""
+def by_range(typingctx: Any, q: Any, small: Any, large: Any) -> Any:
+    """1 where a sum of squares is usual, `small` where it is too small for that, `large` where too large."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         found = []
+        small, large = (context.cast(builder, a, types.float64, q.dtype) for a in args[1:])
         for v in lanes_of(builder, args[0]):
-            small = builder.fcmp_ordered("<=", v, v.type(SMALL))
-            other = builder.select(small, v.type(1.0 / RESCALE), v.type(RESCALE))
+            other = builder.select(builder.fcmp_ordered("<=", v, v.type(SMALL)), small, large)
             found.append(builder.select(_usual(builder, v), v.type(1.0), other))
         return gathered(builder, found)
 
-    return q(q), codegen
+    return q(q, types.float64, types.float64), codegen
 
 
 @intrinsic
@@ -311,11 +308,11 @@ def put_columns(typingctx: Any, a: Any, i: Any, value: Any) -> Any:
 
 @intrinsic
 def room(typingctx: Any, form: Any) -> Any:
-    """Shared memory for vectors of float64 of half the threads of a block."""
+    """Shared memory for two vectors of float64, and then a number, of half the threads of a block."""
     f = form.form
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        array = ir.ArrayType(F64, PLANES * f.lanes * (f.block // 2))
+        array = ir.ArrayType(F64, (2 * f.lanes + 1) * (f.block // 2))
         name = builder.module.get_unique_name("_room")
         memory = ir.GlobalVariable(builder.module, array, name, addrspace=3)
         memory.linkage, memory.align = "internal", 8

@@ -3,9 +3,10 @@ channels-last arrays.
 
 The flat array is cut into rows of `width` elements, a multiple of the channels, so that every row begins as
 the first one does within a vector; row 0 begins at element `start`, which may be below 0, and a column is
-that of a row. A block takes a strip of `across` vectors of columns in a piece of `length` rows; its threads
-walk down their columns, some slots of them side by side. Sums of a piece go to `partials`, (2, pieces, width)
-in float64, which a second kernel merges for every channel in the order of rows.
+that of a row. A block takes one of the `strips`, `across` vectors of columns, in a piece of `length` rows; its
+threads walk down their columns, `slots` of them side by side: at most `config.FLUSH` rows each where they sum
+in the dtype of x. Sums of a piece go to `partials`, (2, pieces, width) in float64, the second half from
+`plane` on, which another kernel merges for every channel in a fixed order.
 
 Fused are, where they are not None, `residual`, which is added to the output, and the activation of the form
 that follows. r and d are those of batch renormalization: y = (x_hat * r + d) * weight + bias.
@@ -14,7 +15,6 @@ that follows. r and d are those of batch renormalization: y = (x_hat * r + d) * 
 import numpy as np
 
 from .column_primitives import (
-    FLUSH,
     added_product,
     bounds,
     channel_values,
@@ -32,10 +32,11 @@ from .column_primitives import (
     plus,
     put_columns,
     repeated,
-    sample_constants,
+    rest_of,
     store_rows,
     summed_over_slots,
     times,
+    unit_of,
     wide,
     without_sums,
     zero_columns,
@@ -45,17 +46,16 @@ from .primitives import activated, block, lane, merge, offset, put, reciprocal_s
 
 
 @kernel
-def moments(x, start, total, width, across, length, partials, form):
+def moments(x, start, total, width, strips, across, slots, length, plane, partials, form):
     """mean and m2 of the columns of every piece; total - start is a multiple of the lanes."""
-    column, slot, piece = place(start, width, across, form)
-    first, last = bounds(column, slot, piece, start, total, width, across, length, form)
-    slots = form.block // across
+    column, slot, piece = place(strips, across, form, False)
+    first, last = bounds(column, slot, piece, start, total, width, slots, length)
+    at = piece * width + column
     count, mean, m2 = column_moments(x, start + column, width, first, last, slots, form)
     count, mean, m2 = merged_over_slots(count, mean, m2, across, slots, form)
     if slot == 0 and column < width:
-        pieces = (total - start + width * length - 1) // (width * length)
-        put_columns(partials, piece * width + column, mean)
-        put_columns(partials, (pieces + piece) * width + column, m2)
+        put_columns(partials, at, mean)
+        put_columns(partials, plane + at, m2)
 
 
 @primitive
@@ -128,10 +128,10 @@ def finish_moments(
     count, mean_c, m2 = _merged_pieces(
         partials, slot, stop, slots, j, channels, start, total, width, length, form
     )
-    counts, mean_c, m2 = merged_over_slots(count, mean_c, m2, across, slots, form)
+    count, mean_c, m2 = merged_over_slots(count, mean_c, m2, across, slots, form)
     if slot == 0 and c < channels:
         n, mean_c, m2_c = _with_elements(
-            x, 0, start, c, channels, lane(counts, 0), lane(mean_c, 0), lane(m2, 0)
+            x, 0, start, c, channels, count, lane(mean_c, 0), lane(m2, 0)
         )
         n, mean_c, m2_c = _with_elements(x, total, size, c, channels, n, mean_c, m2_c)
         rstd_c = reciprocal_sd(m2_c / n, eps)
@@ -145,16 +145,16 @@ def finish_moments(
 
 @kernel
 def normalize(
-    x, residual, start, total, width, across, length, channels, mean, rstd, weight, bias, r, d, y, form
+    x, residual, start, total, width, strips, across, slots, length, channels, mean, rstd, weight, bias, r, d,
+    y, form,
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias + residual)
 
     From the last row to the first: the statistics have read the last ones last, and these may still be in
     the cache.
     """
-    column, slot, piece = place(start, width, across, form)
-    first, last = bounds(column, slot, piece, start, total, width, across, length, form)
-    slots = form.block // across
+    column, slot, piece = place(strips, across, form, True)
+    first, last = bounds(column, slot, piece, start, total, width, slots, length)
     c, step, own = (start + column) % channels, slots * width, start + column
     hi, scale, shift = output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form)
     hi, scale, shift = repeated(hi, form), repeated(scale, form), repeated(shift, form)
@@ -170,41 +170,35 @@ def normalize(
 
 @kernel
 def dots(
-    dy, x, residual, start, total, width, across, length, channels, mean, rstd, weight, bias, r, d, dresidual,
-    partials, form,
+    dy, x, residual, start, total, width, strips, across, slots, length, channels, mean, rstd, weight, bias,
+    r, d, dresidual, plane, partials, form,
 ):  # fmt: skip
     """The sums of dz * x_hat and of dz over the columns of every piece; dresidual = dz.
 
     dz is the gradient that arrives at the activation's argument.
     """
-    column, slot, piece = place(start, width, across, form)
-    first, last = bounds(column, slot, piece, start, total, width, across, length, form)
-    slots = form.block // across
+    column, slot, piece = place(strips, across, form, True)
+    first, last = bounds(column, slot, piece, start, total, width, slots, length)
     c, step, own = (start + column) % channels, slots * width, start + column
+    at = piece * width + column
     hi, scale, shift = output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form)
-    hi, unit, lo = sample_constants(x, c, channels, mean, rstd, form)
-    his, units = repeated(hi, form), repeated(unit, form)
-    scales, shifts = repeated(scale, form), repeated(shift, form)
-    dot = s = wide(zero_columns(x, form))
-    while first < last:
-        end = min(first + FLUSH * slots, last)
-        p, n = own + first * width, min(past(own, end, width, form), total)
-        dot_x, s_x = zero_columns(x, form), zero_columns(x, form)
-        while p < n:
-            dev = load_rows(x, p, step, n, form) - his
-            z = plus(dev * scales + shifts, residual, p, step, n, form)
-            dz = slope(z, load_rows(dy, p, step, n, form), form)
-            store_rows(dresidual, p, step, n, form, dz)
-            s_x = s_x + over_rows(only_inside(dz, p, step, n, form), form)
-            dot_x = dot_x + over_rows(only_inside(dz * (dev * units), p, step, n, form), form)
-            p += step * form.vectors
-        dot, s = dot + wide(dot_x), s + wide(s_x)
-        first += FLUSH * slots
-    dot, s = summed_over_slots(dot + lo * s, s, across, slots, form)
+    hi, scale, shift = repeated(hi, form), repeated(scale, form), repeated(shift, form)
+    unit = repeated(unit_of(x, c, channels, rstd, form), form)
+    dot, s = zero_columns(x, form), zero_columns(x, form)
+    p, n = own + first * width, min(past(own, last, width, form), total)
+    while first < last and p < n:
+        dev = load_rows(x, p, step, n, form) - hi
+        z = plus(dev * scale + shift, residual, p, step, n, form)
+        dz = slope(z, load_rows(dy, p, step, n, form), form)
+        store_rows(dresidual, p, step, n, form, dz)
+        s = s + over_rows(only_inside(dz, p, step, n, form), form)
+        dot = dot + over_rows(only_inside(dz * (dev * unit), p, step, n, form), form)
+        p += step * form.vectors
+    dot_x = wide(dot) + rest_of(x, c, channels, mean, rstd, form) * wide(s)
+    dot_x, s_x = summed_over_slots(dot_x, wide(s), across, slots, form)
     if slot == 0 and column < width:
-        pieces = (total - start + width * length - 1) // (width * length)
-        put_columns(partials, piece * width + column, dot)
-        put_columns(partials, (pieces + piece) * width + column, s)
+        put_columns(partials, at, dot_x)
+        put_columns(partials, plane + at, s_x)
 
 
 @primitive
@@ -241,26 +235,26 @@ def finish_sums(partials, plane, pieces, groups, start, channels, across, r, d, 
 
 @kernel
 def gradient(
-    dy, x, residual, start, total, width, across, length, channels, count, mean, rstd, weight, bias, r, d, sums,
-    dx, form,
+    dy, x, residual, start, total, width, strips, across, slots, length, channels, count, mean, rstd, weight,
+    bias, r, d, sums, dx, form,
 ):  # fmt: skip
     """dx = (dz - x_hat * c1 - c2) * rstd * weight * r; without sums dx = dz * rstd * weight * r
 
     From the last row to the first, as `normalize`.
     """
-    column, slot, piece = place(start, width, across, form)
-    first, last = bounds(column, slot, piece, start, total, width, across, length, form)
-    slots = form.block // across
+    column, slot, piece = place(strips, across, form, True)
+    first, last = bounds(column, slot, piece, start, total, width, slots, length)
     c, step, own = (start + column) % channels, slots * width, start + column
-    a, scale_y, shift = output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form)
-    hi, k, c2, scale = gradient_constants(x, c, channels, count, mean, rstd, weight, r, sums, form)
+    hi, scale, shift = output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form)
+    k, c2 = gradient_constants(x, c, channels, count, mean, rstd, sums, form)
+    hi, scale, shift = repeated(hi, form), repeated(scale, form), repeated(shift, form)
+    k, c2 = repeated(k, form), repeated(c2, form)
     rows, n = slots * form.vectors, min(past(own, last, width, form), total)
     i = first + (last - first - 1) // rows * rows
     while first <= i < last:
         p = own + i * width
-        z = (load_rows(x, p, step, n, form) - repeated(a, form)) * repeated(scale_y, form)
-        z = plus(z + repeated(shift, form), residual, p, step, n, form)
+        dev = load_rows(x, p, step, n, form) - hi
+        z = plus(dev * scale + shift, residual, p, step, n, form)
         dz = slope(z, load_rows(dy, p, step, n, form), form)
-        d_x = without_sums(dz, x, p, step, n, hi, k, c2, sums, form)
-        store_rows(dx, p, step, n, form, d_x * repeated(scale, form))
+        store_rows(dx, p, step, n, form, without_sums(dz, dev, k, c2, sums) * scale)
         i -= rows

@@ -96,6 +96,12 @@ def row_grid(rows: int, form: Form, multiprocessors: int, rows_of_a_team: int = 
         return min(wanted, multiprocessors * form.resident // form.blocks) * form.blocks
     return min(wanted, multiprocessors * form.resident * waves)
 
+# Rows that a thread sums in the dtype of x, before float64 takes over.
+FLUSH = 128
+
+# Numbers in float64 that memory is read in.
+SECTOR = 4
+
 
 @dataclass(frozen=True)
 class ColumnRule:
@@ -109,8 +115,9 @@ class ColumnRule:
 
 
 MOMENTS = ColumnRule(elements=32)
-# With half types and with residual or gradient beside x.
+# With residual or gradient beside x, and with an activation besides.
 PAIRS = ColumnRule(elements=16)
+ACTIVATED = ColumnRule(elements=8)
 FINISH = ColumnRule(elements=1)
 
 
@@ -120,14 +127,20 @@ class Columns(NamedTuple):
     start: int
     total: int
     width: int
-    across: int
-    length: int
     strips: int
+    across: int
+    slots: int
+    length: int
     pieces: int
 
     @property
-    def arguments(self) -> tuple[int, int, int, int, int]:
-        return self.start, self.total, self.width, self.across, self.length
+    def arguments(self) -> tuple[int, ...]:
+        return self[:-1]
+
+    @property
+    def plane(self) -> int:
+        """Elements of one half of partial sums."""
+        return self.pieces * self.width
 
     @property
     def blocks(self) -> int:
@@ -146,8 +159,9 @@ def column_form(itemsize: int, size: int, addresses: tuple[int, ...], rule: Colu
             leads = {0}
             break
     lead = leads.pop()
-    vectors = max(1, rule.elements * 4 // max(itemsize, 4) // lanes)
     edges = lanes > 1 and bool(lead or size % lanes)
+    elements = rule.elements * 4 // max(itemsize, 4) // (2 if edges else 1)
+    vectors = max(1, elements // lanes)
     form = Form(vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident, edges=edges)
     return form, lead
 
@@ -163,15 +177,16 @@ def split_columns(
         return vectors / (-(-vectors // across) * across) * (form.block // across * across)
 
     own = (vectors,) if vectors <= form.block else ()
-    across = max((*own, *(min(s, form.block) for s in rule.strips)), key=busy)
-    strips = -(-vectors // across)
-    rows, step = -(-(total - start) // width), form.block // across * form.vectors
-    wanted = max(1, multiprocessors * form.resident // strips)
-    length = -(-rows // (wanted * step)) * step
-    return Columns(start, total, width, across, length, strips, -(-rows // length))
+    across = max((*(min(s, form.block) for s in rule.strips), *own), key=busy)
+    strips, slots = -(-vectors // across), form.block // across
+    rows, wave = -(-(total - start) // width), max(1, multiprocessors * form.resident // strips)
+    step = slots * form.vectors
+    pieces = wave * -(-rows // (wave * slots * FLUSH))
+    length = -(-rows // (pieces * step)) * step
+    return Columns(start, total, width, strips, across, slots, length, -(-rows // length))
 
 
-def finish_across(channels: int, entries: int, threads: int) -> int:
+def finish_across(channels: int, entries: int, threads: int, multiprocessors: int) -> int:
     """Channels that a block finishes side by side; the rest of its threads share out the entries."""
-    slots = min(max(1, entries), threads // min(channels, WARP))
-    return max(1, threads // slots)
+    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)))
+    return max(across, threads // max(1, entries))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from .emulated import Pointer, _arithmetic, _get_kernel_context, _narrowed, _one_at_a_time, _widened
-from .primitives import LARGE, RESCALE, SMALL
+from .primitives import LARGE, SMALL
 
 
 def _places(p: int, step: int, form: Any) -> Any:
@@ -99,8 +99,8 @@ def unusual(q: Any, spread: Any) -> bool:
     return bool((~_usual(q) & (spread != 0)).any())
 
 
-def units(q: Any) -> Any:
-    other = np.where(q <= SMALL, q.dtype.type(1 / RESCALE), q.dtype.type(RESCALE))
+def by_range(q: Any, small: float, large: float) -> Any:
+    other = np.where(q <= SMALL, q.dtype.type(small), q.dtype.type(large))
     return np.where(_usual(q), q.dtype.type(1), other)
 
 
@@ -121,12 +121,16 @@ def put_columns(a: Pointer, i: int, value: Any) -> None:
 
 def room(form: Any) -> Any:
     with _one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
-        return _get_kernel_context().shared.array((3, form.lanes, form.block // 2), np.float64)
+        return _get_kernel_context().shared.array((2 * form.lanes + 1) * (form.block // 2), np.float64)
+
+
+def _slots(plane: int, thread: int, form: Any) -> Any:
+    return (plane * form.lanes + np.arange(form.lanes)) * (form.block // 2) + thread
 
 
 def give(room: Any, plane: int, thread: int, form: Any, value: Any) -> None:
-    room[plane, :, thread] = value
+    room[_slots(plane, thread, form)] = value
 
 
 def take(room: Any, plane: int, thread: int, form: Any) -> Any:
-    return room[plane, :, thread].copy()
+    return room[_slots(plane, thread, form)]

@@ -9,7 +9,7 @@ import numpy as np
 from .._layout import ChannelPlan
 from . import columns, config
 from .arrays import DeviceArray
-from .config import ColumnRule, Columns
+from .config import Columns
 from .devices import properties
 from .form import Form
 from .memory import empty
@@ -23,10 +23,13 @@ def _vector(like: DeviceArray, *shape: int) -> DeviceArray:
 
 
 def _cut(
-    plan: ChannelPlan, rule: ColumnRule, activation: str | None, *arrays: DeviceArray | None
+    plan: ChannelPlan, activation: str | None, *arrays: DeviceArray | None
 ) -> tuple[Form, Columns]:
     """The form of a kernel that reads and writes these arrays, and the cut of all of their elements."""
     given = [a for a in arrays if a is not None]
+    rule = config.PAIRS if activation is None else config.ACTIVATED
+    if activation is None and len(given) < 3:
+        rule = config.MOMENTS
     x = given[0]
     form, lead = config.column_form(x.itemsize, x.size, tuple(a.address for a in given), rule)
     found = properties(x.device)
@@ -34,10 +37,11 @@ def _cut(
     return form, config.split_columns(-lead, x.size, plan.channels, form, rule, found.multiprocessors)
 
 
-def _finish(channels: int, entries: int) -> tuple[Form, int, int]:
+def _finish(like: DeviceArray, channels: int, entries: int) -> tuple[Form, int, int]:
     """Form, channels of a block, blocks."""
+    found = properties(like.device)
     form = Form(threads=config.FINISH.threads, resident=config.FINISH.resident)
-    across = config.finish_across(channels, entries, form.block)
+    across = config.finish_across(channels, entries, form.block, found.multiprocessors)
     return form, across, -(-channels // across)
 
 
@@ -50,8 +54,8 @@ def _statistics(plan: ChannelPlan, x: DeviceArray, settings: Sequence[float], *r
     found = properties(x.device)
     cut = config.split_columns(start, total, plan.channels, form, config.MOMENTS, found.multiprocessors)
     partials = _vector(x, 2, cut.pieces, cut.width)
-    launch(columns.moments, form, cut.blocks, x, x, *cut.arguments, partials)
-    form, across, blocks = _finish(plan.channels, cut.pieces * (cut.width // plan.channels))
+    launch(columns.moments, form, cut.blocks, x, x, *cut.arguments, cut.plane, partials)
+    form, across, blocks = _finish(x, plan.channels, cut.pieces * (cut.width // plan.channels))
     launch(
         columns.finish_moments, form, blocks, x,
         partials, x, x.size, plan.channels, across, start, total, cut.width, cut.length, *settings, *results,
@@ -123,8 +127,7 @@ def _normalize(
     activation: str | None,
     residual: DeviceArray | None,
 ) -> None:
-    rule = config.MOMENTS if residual is None else config.PAIRS
-    form, cut = _cut(plan, rule, activation, x, y, residual)
+    form, cut = _cut(plan, activation, x, y, residual)
     launch(
         columns.normalize, form, cut.blocks, x,
         x, residual, *cut.arguments, plan.channels, mean, rstd, weight, bias, r, d, y,
@@ -155,11 +158,11 @@ def channel_backward(
     """
     c = plan.channels
     parameters = c, mean, rstd, weight, bias, r, d
-    form, cut = _cut(plan, config.PAIRS, activation, x, dy, residual, dresidual)
+    form, cut = _cut(plan, activation, x, dy, residual, dresidual)
     partials = _vector(x, 2, cut.pieces, cut.width)
     launch(
         columns.dots, form, cut.blocks, x,
-        dy, x, residual, *cut.arguments, *parameters, dresidual, partials,
+        dy, x, residual, *cut.arguments, *parameters, dresidual, cut.plane, partials,
     )  # fmt: skip
     sums = _vector(x, 2, c) if training else None
     dweight, dbias = (
@@ -168,7 +171,7 @@ def channel_backward(
     _finish_sums(partials, cut.pieces, cut.width, cut.start, c, r, d, sums, dweight, dbias)
     if dresidual is not None and dresidual.itemsize > 2:  # dz, not rounded
         dy, residual, activation = dresidual, None, None
-    form, cut = _cut(plan, config.PAIRS, activation, x, dy, residual, dx)
+    form, cut = _cut(plan, activation, x, dy, residual, dx)
     launch(
         columns.gradient, form, cut.blocks, x,
         dy, x, residual, *cut.arguments, c, float(plan.count), *parameters[1:], sums, dx,
@@ -189,7 +192,7 @@ def _finish_sums(
     b: DeviceArray | None,
 ) -> None:
     groups = width // channels
-    form, across, blocks = _finish(channels, pieces * groups)
+    form, across, blocks = _finish(partials, channels, pieces * groups)
     plane = None if b is None and sums is None else pieces * width
     launch(
         columns.finish_sums, form, blocks, partials,

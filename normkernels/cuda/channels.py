@@ -14,7 +14,6 @@ from .form import STEPS
 from .jit import kernel
 from .primitives import (
     activated,
-    plus,
     as_element,
     as_scale,
     centring,
@@ -28,6 +27,7 @@ from .primitives import (
     offset,
     output_constants,
     pivot_of,
+    plus,
     positions,
     put,
     rows_at_once,

@@ -3,6 +3,7 @@
 Chosen from what the compiler says of registers (docs/cuda.md); not yet from measurements.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -215,11 +216,11 @@ def run_pieces(
 ) -> Pieces:  # fmt: skip
     """The pieces for runs of `inner` elements; `deep`: samples share their statistics."""
     wide = max(itemsize, 4) // 4
-    vectors = rule.threads * max(1, rule.elements // wide // form.lanes)
-    room = (vectors - form.edges) * form.lanes
+    most = max(1, rule.elements // wide // form.lanes)
+    room = (rule.threads * most - form.edges) * form.lanes
     tiles = -(-inner // room)
     width = min(inner, -(-inner // (tiles * form.lanes)) * form.lanes)
-    form = row_form(width, itemsize, form.lanes, rule, form)
+    form = _team(vectors_of(width, form.lanes, form.edges), most, form.lanes, rule, form)
     depth = max(1, min(outer, PIECE // width, DEEPEST)) if deep and tiles == 1 else 1
     while depth > 1 and outer * channels * form.threads < depth * multiprocessors * BUSY:
         depth //= 2
@@ -232,3 +233,99 @@ def merging_form(partials: int) -> Form:
     while threads < min(MERGING, partials):
         threads *= 2
     return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))
+
+
+# Rows that a thread sums in the dtype of x, before float64 takes over.
+FLUSH = 128
+
+# Numbers in float64 that memory is read in.
+SECTOR = 4
+
+
+@dataclass(frozen=True)
+class ColumnRule:
+    """How threads walk down columns: how many elements each has in flight, and how blocks are made."""
+
+    elements: int
+    threads: int = 256
+    resident: int = 2
+    strips: tuple[int, ...] = (32, 64)
+    """Vectors that a strip may be wide where a row of memory is not a strip of its own."""
+
+
+MOMENTS = ColumnRule(elements=32)
+# With residual or gradient beside x, and with an activation besides.
+PAIRS = ColumnRule(elements=16)
+ACTIVATED = ColumnRule(elements=8)
+FINISH = ColumnRule(elements=1)
+
+
+class Columns(NamedTuple):
+    """How (outer, channels) are cut, as the kernels in `columns` take it."""
+
+    start: int
+    total: int
+    width: int
+    strips: int
+    across: int
+    slots: int
+    length: int
+    pieces: int
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        return self[:-1]
+
+    @property
+    def plane(self) -> int:
+        """Elements of one half of partial sums."""
+        return self.pieces * self.width
+
+    @property
+    def blocks(self) -> int:
+        return self.strips * self.pieces
+
+
+def column_form(itemsize: int, size: int, addresses: tuple[int, ...], rule: ColumnRule) -> tuple[Form, int]:
+    """The form of kernels over columns, and at which element of a vector the arrays begin.
+
+    Arrays that begin alike within a vector are read in vectors, however many channels there are.
+    """
+    lanes = ACCESS_BYTES // itemsize
+    while len(leads := {a // itemsize % lanes for a in addresses}) > 1 or size < 2 * lanes:
+        lanes //= 2
+        if lanes == 1:
+            leads = {0}
+            break
+    lead = leads.pop()
+    edges = lanes > 1 and bool(lead or size % lanes)
+    elements = rule.elements * 4 // max(itemsize, 4) // (2 if edges else 1)
+    vectors = max(1, elements // lanes)
+    form = Form(vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident, edges=edges)
+    return form, lead
+
+
+def split_columns(
+    start: int, total: int, channels: int, form: Form, rule: ColumnRule, multiprocessors: int
+) -> Columns:
+    """Rows of memory that all begin alike within a vector, in strips and pieces for one wave of blocks."""
+    width = math.lcm(channels, form.lanes)
+    vectors = width // form.lanes
+
+    def busy(across: int) -> float:
+        return vectors / (-(-vectors // across) * across) * (form.block // across * across)
+
+    own = (vectors,) if vectors <= form.block else ()
+    across = max((*(min(s, form.block) for s in rule.strips), *own), key=busy)
+    strips, slots = -(-vectors // across), form.block // across
+    rows, wave = -(-(total - start) // width), max(1, multiprocessors * form.resident // strips)
+    step = slots * form.vectors
+    pieces = wave * -(-rows // (wave * slots * FLUSH))
+    length = -(-rows // (pieces * step)) * step
+    return Columns(start, total, width, strips, across, slots, length, -(-rows // length))
+
+
+def finish_across(channels: int, entries: int, threads: int, multiprocessors: int) -> int:
+    """Channels that a block finishes side by side; the rest of its threads share out the entries."""
+    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)))
+    return max(across, threads // max(1, entries))

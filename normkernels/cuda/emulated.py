@@ -176,16 +176,6 @@ def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
     y.memory[y.start + places[within]] = _narrowed(value[within], y.memory.dtype)
 
 
-def element(x: Pointer, i: int) -> Any:
-    return _widened(np.asarray(x.memory[x.start + i]))[()]
-
-
-def number(pointer: Pointer | None, i: int, otherwise: float) -> Any:
-    if pointer is None:
-        return otherwise
-    return np.float64(_widened(pointer.memory[pointer.start + i : pointer.start + i + 1])[0])
-
-
 def put(y: Pointer | None, i: int, value: Any) -> None:
     if y is not None:
         y.memory[y.start + i] = _narrowed(np.asarray(value, _arithmetic(y)), y.memory.dtype)

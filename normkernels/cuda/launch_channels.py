@@ -137,9 +137,7 @@ def channel_normalize(
 ) -> None:
     """Write y with given statistics."""
     weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
-    _streaming(plan).channel_normalize(
-        plan, x, mean, rstd, weight, bias, y, threads, activation, residual
-    )
+    _streaming(plan).channel_normalize(plan, x, mean, rstd, weight, bias, y, threads, activation, residual)
 
 
 def channel_moments(plan: ChannelPlan, x: DeviceArray, threads: int | None) -> Pair:

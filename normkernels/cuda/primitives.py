@@ -15,7 +15,6 @@ if SIMULATED:
         block,
         block_of_team,
         count_of,
-        element,
         first_elements,
         first_row,
         grid,
@@ -46,7 +45,6 @@ else:
     from .shares import (
         accumulate,
         count_of,
-        element,
         first_elements,
         inside,
         lead,
@@ -79,7 +77,7 @@ else:
 
 __all__ = [
     "accumulate", "activated", "added", "affine", "as_element", "as_scale", "as_type_of", "barrier",
-    "block", "block_of_team", "finish_statistics", "output_constants", "centring", "count_of", "element", "first_row", "grid", "inside", "load",
+    "block", "block_of_team", "finish_statistics", "output_constants", "centring", "count_of", "first_row", "grid", "inside", "load",
     "load_parameters", "member", "merge", "moments", "number", "of_runs", "offset", "pivot_of", "plus",
     "position", "positions", "put", "reciprocal_sd", "relative_moments", "rows_at_once", "run_sums",
     "slope", "slot", "squares", "store", "team_merged", "team_of_grid", "team_sums", "thread", "total",

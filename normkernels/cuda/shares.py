@@ -49,16 +49,6 @@ def first_elements(typingctx: Any, x: Any, n: Any) -> Any:
 
 
 @intrinsic
-def element(typingctx: Any, x: Any, i: Any) -> Any:
-    """x[i] in the dtype of the arithmetic."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return widened(builder, builder.load(builder.gep(args[0], [args[1]])), x.dtype)
-
-    return arithmetic(x.dtype)(x, types.int64), codegen
-
-
-@intrinsic
 def number(typingctx: Any, x: Any, i: Any, otherwise: Any) -> Any:
     """x[i] in float64, `otherwise` for None"""
     if isinstance(x, types.NoneType):

@@ -1,7 +1,7 @@
 """A thread's share of neighbouring columns: vectors of some rows, one below the other, as one vector value.
 
-The share of a thread is `form.vectors` vectors of `form.lanes` elements that lie a `step` apart; what is known
-of columns, such as their sums, has `form.lanes` elements.
+The share of a thread is `form.vectors` vectors of `form.lanes` elements that lie a `step` apart; what is
+known of columns, such as their sums, has `form.lanes` elements.
 
 `emulated_columns` has the same names in NumPy.
 """

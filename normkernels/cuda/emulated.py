@@ -164,7 +164,7 @@ load_parameters = load
 def of_runs(weight: Pointer | None, p: Any, form: Any) -> Any:
     if weight is None:
         return None
-    member, per_run, magic, outer, *_ = p
+    member, _, magic, outer, *_ = p
     o = ((member + form.members * np.arange(form.vectors)) * magic) >> MAGIC_BITS
     return np.repeat(_widened(weight.memory[weight.start + np.where(o < outer, o, 0)]), form.lanes)
 
@@ -174,6 +174,12 @@ def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
         return
     places, within = _places(p, n, form)
     y.memory[y.start + places[within]] = _narrowed(value[within], y.memory.dtype)
+
+
+def number(pointer: Pointer | None, i: int, otherwise: float) -> Any:
+    if pointer is None:
+        return otherwise
+    return np.float64(_widened(pointer.memory[pointer.start + i : pointer.start + i + 1])[0])
 
 
 def put(y: Pointer | None, i: int, value: Any) -> None:

@@ -301,7 +301,7 @@ def _backward(
             partials,
         )  # fmt: skip
         if divisor is not None:
-            c1, c2 = _numbers(view.statistics, x), _numbers(view.statistics, dy)
+            c1, c2 = _numbers(view.statistics, dy), _numbers(view.statistics, dy)
         sums = (*renorm, dweight, dbias)
         if view.per_group > 1 or view.apart:
             _merged_dots(view, pieces, partials, weight, divisor, c1, c2, None, None, None, None)

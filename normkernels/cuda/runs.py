@@ -20,13 +20,13 @@ from .primitives import (
     as_scale,
     block,
     centring,
-    finish_statistics,
     first_row,
     grid,
     inside,
     load,
     member,
     merge,
+    move_running,
     number,
     offset,
     output_constants,
@@ -36,6 +36,7 @@ from .primitives import (
     put,
     reciprocal_sd,
     relative_moments,
+    renorm_constants,
     rows_at_once,
     slope,
     slot,
@@ -149,9 +150,11 @@ def merged(
         count, mean_s, m2 = team_merged(count, mean_s, m2, form)
         if t == 0 and front + slot(form) < statistics:
             mean_s += origin
-            rstd_s, _, _ = finish_statistics(
-                s, mean_s, m2, count, eps, factor, r_max, d_max, running_mean, running_var, r, d, True
-            )
+            rstd_s = reciprocal_sd(m2 / count, eps)
+            r_s, d_s = renorm_constants(s, mean_s, rstd_s, eps, r_max, d_max, running_mean, running_var)
+            put(r, s, r_s)
+            put(d, s, d_s)
+            move_running(s, mean_s, m2, count, factor, running_mean, running_var)
             put(mean, s, mean_s)
             put(var, s, m2 / count)
             put(rstd, s, rstd_s)

@@ -3,8 +3,8 @@ channels-last arrays.
 
 The flat array is cut into rows of `width` elements, a multiple of the channels, so that every row begins as
 the first one does within a vector; row 0 begins at element `start`, which may be below 0, and a column is
-that of a row. A block takes one of the `strips`, `across` vectors of columns, in a piece of `length` rows; its
-threads walk down their columns, `slots` of them side by side: at most `config.FLUSH` rows each where they sum
+that of a row. A block takes one of the `strips`, `across` vectors of columns, in a piece of `length` rows;
+its threads walk down their columns, `slots` of them side by side: at most `config.FLUSH` rows each where they sum
 in the dtype of x. Sums of a piece go to `partials`, (2, pieces, width) in float64, the second half from
 `plane` on, which another kernel merges for every channel in a fixed order.
 
@@ -130,9 +130,7 @@ def finish_moments(
     )
     count, mean_c, m2 = merged_over_slots(count, mean_c, m2, across, slots, form)
     if slot == 0 and c < channels:
-        n, mean_c, m2_c = _with_elements(
-            x, 0, start, c, channels, count, lane(mean_c, 0), lane(m2, 0)
-        )
+        n, mean_c, m2_c = _with_elements(x, 0, start, c, channels, count, lane(mean_c, 0), lane(m2, 0))
         n, mean_c, m2_c = _with_elements(x, total, size, c, channels, n, mean_c, m2_c)
         rstd_c = reciprocal_sd(m2_c / n, eps)
         put(mean, c, mean_c)

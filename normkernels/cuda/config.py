@@ -96,6 +96,7 @@ def row_grid(rows: int, form: Form, multiprocessors: int, rows_of_a_team: int = 
         return min(wanted, multiprocessors * form.resident // form.blocks) * form.blocks
     return min(wanted, multiprocessors * form.resident * waves)
 
+
 # Rows that a thread sums in the dtype of x, before float64 takes over.
 FLUSH = 128
 
@@ -188,7 +189,7 @@ def split_columns(
 
 def finish_across(channels: int, entries: int, threads: int, multiprocessors: int) -> int:
     """Channels that a block finishes side by side; the rest of its threads share out the entries."""
-    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)))
+    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)), threads)
     return max(across, threads // max(1, entries))
 
 
@@ -210,7 +211,7 @@ KEPT = 0.5
 
 
 class Walk(NamedTuple):
-    """Threads begin at the vectors of the first of `rows` rows of `width` elements, one group after the other.
+    """Threads begin at the vectors of the first of `rows` rows of `width` elements, group after group.
 
     From row to row an element moves by `across` within its channel and `over` channels.
     """
@@ -232,9 +233,7 @@ def walk_form(itemsize: int, inner: int, addresses: tuple[int, ...], rule: WalkR
     return Form(lanes=lanes, threads=rule.threads, resident=rule.resident)
 
 
-def walk(
-    outer: int, channels: int, inner: int, form: Form, rule: WalkRule, multiprocessors: int
-) -> Walk:
+def walk(outer: int, channels: int, inner: int, form: Form, rule: WalkRule, multiprocessors: int) -> Walk:
     """From channel to channel where they are long enough to be read well, else from tile to tile."""
     groups, rows, width, pieces = outer, channels, inner, 1
     length = rows

@@ -22,9 +22,7 @@ def _vector(like: DeviceArray, *shape: int) -> DeviceArray:
     return empty(shape, F8, like.device, like.stream)
 
 
-def _cut(
-    plan: ChannelPlan, activation: str | None, *arrays: DeviceArray | None
-) -> tuple[Form, Columns]:
+def _cut(plan: ChannelPlan, activation: str | None, *arrays: DeviceArray | None) -> tuple[Form, Columns]:
     """The form of a kernel that reads and writes these arrays, and the cut of all of their elements."""
     given = [a for a in arrays if a is not None]
     rule = config.PAIRS if activation is None else config.ACTIVATED
@@ -165,9 +163,7 @@ def channel_backward(
         dy, x, residual, *cut.arguments, *parameters, dresidual, cut.plane, partials,
     )  # fmt: skip
     sums = _vector(x, 2, c) if training else None
-    dweight, dbias = (
-        empty((c,), F8 if p is None else p.dtype, x.device, x.stream) for p in (weight, bias)
-    )
+    dweight, dbias = (empty((c,), F8 if p is None else p.dtype, x.device, x.stream) for p in (weight, bias))
     _finish_sums(partials, cut.pieces, cut.width, cut.start, c, r, d, sums, dweight, dbias)
     if dresidual is not None and dresidual.itemsize > 2:  # dz, not rounded
         dy, residual, activation = dresidual, None, None

@@ -61,7 +61,9 @@ def local_response_backward(
     """
     arithmetic = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
     sample = plan.channels * plan.inner
-    fit = int(config.KEPT * properties(x.device).l2_bytes) // (2 * sample * (x.itemsize + arithmetic.itemsize))
+    fit = int(config.KEPT * properties(x.device).l2_bytes) // (
+        2 * sample * (x.itemsize + arithmetic.itemsize)
+    )
     samples = min(plan.outer, max(1, fit))
     g, t = (empty((samples * sample,), arithmetic, x.device, x.stream) for _ in range(2))
     before, after = _window(plan, size)

@@ -71,9 +71,7 @@ def forward(
     place, c = e % inner, e // inner % channels
     for _ in range(n):
         if e < total:
-            r = _reciprocal(
-                x, e, total, inner, -min(before, c), min(after, channels - 1 - c), scale, k, form
-            )
+            r = _reciprocal(x, e, total, inner, -min(before, c), min(after, channels - 1 - c), scale, k, form)
             store(y, e, total, form, load(x, e, total, form) * _powered(r, beta))
         e += width
         place, c = _onwards(place, c, across, over, inner, channels)
@@ -90,9 +88,7 @@ def terms(
     place, c = e % inner, e // inner % channels
     for _ in range(n):
         if e < total:
-            r = _reciprocal(
-                x, e, total, inner, -min(before, c), min(after, channels - 1 - c), scale, k, form
-            )
+            r = _reciprocal(x, e, total, inner, -min(before, c), min(after, channels - 1 - c), scale, k, form)
             g_e = load(dy, e, total, form) * _powered(r, beta)
             store(g, e, total, form, g_e)
             store(t, e, total, form, g_e * load(x, e, total, form) * r)

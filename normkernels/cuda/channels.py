@@ -48,7 +48,8 @@ def forward(
 ):  # fmt: skip
     """y = act((x_hat * r + d) * weight + bias + residual) with x_hat = (x - mean) * rstd.
 
-    r and d are 1 and 0 but for batch renormalization. Running statistics move in place, r and d come of what they were before.
+    r and d are 1 and 0 but for batch renormalization, where they come of what the running statistics were
+    before these move in place.
     """
     t, step = member(form), 1
     for first in range(first_row(form), channels, rows_at_once(form)):

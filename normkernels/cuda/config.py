@@ -43,11 +43,10 @@ class Rule:
 # `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
-# Kernels over runs cut long ones into pieces, so that their teams need not grow.
-RUNS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
-RUNS_BACKWARD = replace(RUNS, elements=8)
-# Activations, most of all in float64, need registers of their own.
-RUNS_FUSED = replace(RUNS_BACKWARD, resident=1, long_resident=1)
+# Kernels over runs cut long ones into pieces, so that their teams need not grow: few elements leave room for
+# more blocks. Activations, most of all in float64, need registers of their own.
+RUNS = Rule(elements=8, threads=256, resident=2, long_threads=256, long_resident=2)
+RUNS_FUSED = replace(RUNS, resident=1, long_resident=1)
 
 
 GROUPS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
@@ -205,6 +204,11 @@ class Pieces(NamedTuple):
     depth: int
     """Samples of a piece."""
 
+    @property
+    def cut(self) -> tuple[int, int, int | None]:
+        """width, tiles and depth as kernels take them."""
+        return self.width, self.tiles, None if self.depth == 1 else self.depth
+
     def number(self, outer: int, channels: int) -> int:
         """How many pieces there are."""
         return -(-outer // self.depth) * channels * self.tiles
@@ -233,7 +237,6 @@ def merging_form(partials: int) -> Form:
     while threads < min(MERGING, partials):
         threads *= 2
     return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))
-
 
 
 # Rows that a thread sums in the dtype of x, before float64 takes over.

@@ -82,7 +82,7 @@ def terms(
     dy, x, begin, total, channels, inner, rows, width, length, pieces, across, over, before, after, scale, k,
     beta, g, t, form,
 ):  # fmt: skip
-    """g = dy / d**beta, t = g * x / d, d = k + scale * (sum of x² over the window), from element `begin` on."""
+    """g = dy / d**beta, t = g * x / d, d = k + scale * (sum of x² over the window), from `begin` on."""
     dy, x = offset(dy, begin), offset(x, begin)
     e, n = _start(rows, width, length, pieces, form)
     place, c = e % inner, e // inner % channels
@@ -101,7 +101,7 @@ def gradient(
     g, t, x, begin, total, channels, inner, rows, width, length, pieces, across, over, before, after, slope,
     dx, form,
 ):  # fmt: skip
-    """dx = g - slope * x * (sum of t over the windows that x is in), from element `begin` on."""
+    """dx = g - slope * x * (sum of t over the windows that x is in), from `begin` on."""
     x, dx = offset(x, begin), offset(dx, begin)
     e, n = _start(rows, width, length, pieces, form)
     place, c = e % inner, e // inner % channels

@@ -77,11 +77,11 @@ else:
 
 __all__ = [
     "accumulate", "activated", "added", "affine", "as_element", "as_scale", "as_type_of", "barrier",
-    "block", "block_of_team", "centring", "count_of", "move_running", "renorm_constants", "first_row", "grid", "inside",
-    "load", "load_parameters", "member", "merge", "moments", "number", "of_runs", "offset",
+    "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside", "load",
+    "load_parameters", "member", "merge", "moments", "move_running", "number", "of_runs", "offset",
     "output_constants", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
-    "relative_moments", "rows_at_once", "run_sums", "slope", "slot", "squares", "store", "team_merged",
-    "team_of_grid", "team_sums", "thread", "total", "zeros",
+    "relative_moments", "renorm_constants", "rows_at_once", "run_sums", "slope", "slot", "squares", "store",
+    "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.

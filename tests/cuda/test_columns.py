@@ -23,7 +23,7 @@ SHAPES = [(50, 8), (300, 3), (7, 3), (2, 1), (2, 140), (33, 16), (90, 5)]
 PRECISION = {np.float64: 1e-12, np.float32: 3e-6, np.float16: 2e-3, ml_dtypes.bfloat16: 1.5e-2}
 
 
-# The simulator's threads know nothing of numpy.errstate; what overflows lies beyond the array, or is looked for.
+# The simulator's threads know nothing of numpy.errstate; what overflows lies beyond the array, or is meant.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
 

@@ -167,23 +167,23 @@ def families() -> list[Family]:
         first=("x", "residual"),
         by_element=("weight", "bias"),
     )
-    none = ("bias", "period", "magic", "dsum")
+    absent = ("bias", "period", "magic", "dsum")
     columns = Family(
         rows.backward,
         _of_rows(BACKWARD, columns=True),
         {
-            "": Mode((*none, "dots")),
+            "": Mode((*absent, "dots")),
             "residual": Mode(("bias", "period", "magic", "dots"), residual=True),
             "gelu": Mode(("period", "magic", "dsum", "dots"), activation="gelu"),
-            "rms": Mode((*none, "dots"), centred=False),
-            "float32 parameters": Mode((*none, "dots"), parameters="float32"),
+            "rms": Mode((*absent, "dots"), centred=False),
+            "float32 parameters": Mode((*absent, "dots"), parameters="float32"),
         },
         by_element=("weight", "bias"),
     )
     dots = Family(
         rows.backward,
         _of_rows(BACKWARD),
-        {"": Mode((*none, "partials")), "runs": Mode(("bias", "dsum", "partials"))},
+        {"": Mode((*absent, "partials")), "runs": Mode(("bias", "dsum", "partials"))},
         by_element=("weight", "bias"),
     )
     return [forward, columns, dots]

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .devices import DeviceProperties
-from .form import Form
+from .form import MAGIC_BITS, Form
 
 ACCESS_BYTES = 16
 """The widest access to memory."""
 
 WARP = 32
 
-# From how many bits on a product of `magic` is a quotient: exact for indices and runs below 2**20.
-MAGIC_BITS = 40
 MOST_RESIDENT = 1 << 20
 
 

@@ -5,6 +5,9 @@ from functools import cached_property
 
 from .._layout import ACTIVATIONS
 
+MAGIC_BITS = 40
+"""From which bit on a product with `config.magic` is a quotient: exact below 2**20."""
+
 STEPS = 4
 """How many exchanges between the blocks of a team a kernel may have for one row."""
 
@@ -34,8 +37,6 @@ class Form:
     """Whether a row may begin or end within a vector."""
     centred: bool = True
     """False: the mean is taken to be 0."""
-    columns: bool = False
-    """Whether a backward sums over columns, for parameters of every element; False: over rows."""
     activation: str | None = None
 
     def __hash__(self) -> int:

@@ -13,6 +13,8 @@ if SIMULATED:
         as_type_of,
         barrier,
         block,
+        block_of_team,
+        count_of,
         element,
         first_elements,
         first_row,
@@ -20,15 +22,16 @@ if SIMULATED:
         inside,
         lane,
         largest,
+        lead,
         load,
         load_parameters,
-        load_run_parameters,
         member,
+        of_runs,
         offset,
-        position,
         put,
         rounded,
         rows_at_once,
+        run_sums,
         slot,
         store,
         team_of_grid,
@@ -40,14 +43,15 @@ if SIMULATED:
 else:
     from .shares import (
         accumulate,
+        count_of,
         element,
         first_elements,
         inside,
+        lead,
         load,
         load_parameters,
-        load_run_parameters,
+        of_runs,
         offset,
-        position,
         put,
         rounded,
         store,
@@ -56,10 +60,12 @@ else:
     from .teams import (
         barrier,
         block,
+        block_of_team,
         first_row,
         grid,
         member,
         rows_at_once,
+        run_sums,
         slot,
         team_of_grid,
         team_sums,
@@ -68,10 +74,11 @@ else:
     from .vectors import as_element, as_type_of, lane, largest, total
 
 __all__ = [
-    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "centring", "element",
-    "first_row", "grid", "inside", "load", "member", "moments", "offset", "parameters", "pivot_of", "place",
-    "position", "put", "reciprocal_sd", "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid",
-    "team_sums", "thread", "total", "zeros",
+    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "block_of_team",
+    "centring", "element", "first_row", "grid", "inside", "load", "load_parameters", "member", "moments",
+    "of_runs", "offset", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
+    "rows_at_once", "run_sums", "slope", "slot", "squares", "store", "team_of_grid", "team_sums", "thread",
+    "total", "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.
@@ -86,27 +93,34 @@ reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
 
 @primitive
-def added(x, h, residual, k, p, n, form):
+def position(x, member, form):
+    """Where in the row at x the first vector of a member begins; below 0 where x lies within a vector."""
+    return member * form.lanes - lead(x, form)
+
+
+@primitive
+def positions(x, member, per_run, magic, outer, stride, form):
+    """The same in `outer` runs, `stride` elements apart, with `per_run` vectors to each of them.
+
+    magic: `config.magic(per_run)`. Stands for a position wherever one does.
+    """
+    return member, per_run, magic, outer, stride, lead(x, form)
+
+
+@primitive
+def added(x, h, residual, p, n, form):
     """h + residual, rounded as if it had been stored at x"""
     if residual is None:
         return h
-    return rounded(x, h + load(offset(residual, k), p, n, form))
+    return rounded(x, h + load(residual, p, n, form))
 
 
 @primitive
-def place(i, period, width):
-    """Where the parameters of row i begin."""
-    if period is None:
-        return 0
-    return i % period * width
-
-
-@primitive
-def parameters(weight, k, p, n, magic, form):
-    """The parameters of a share, from weight[k] on: one for every element, or with `magic` one for a run."""
-    if magic is None:
-        return load_parameters(offset(weight, k), p, n, form)
-    return load_run_parameters(offset(weight, k), p, n, magic, form)
+def plus(z, h):
+    """z + h, which may be None"""
+    if h is None:
+        return z
+    return z + h
 
 
 @primitive
@@ -154,7 +168,7 @@ def moments(h, pivot, p, n, form, exchange, flags, step):
     Where the pivot was poor or a square left the range of float32, the sums are taken again about the
     mean and in a better unit; h never leaves the registers.
     """
-    count, unit = np.float64(n), 1.0
+    count, unit = np.float64(count_of(p, n)), 1.0
     d = inside(h - pivot, p, n, form)
     s, q = team_sums(total(d), total(d * d), form, exchange, flags, step)
     s, q = np.float64(s), np.float64(q)

@@ -13,11 +13,21 @@ from numba.cuda.extending import intrinsic
 
 from .form import SLOTS
 from .jit import primitive
-from .shares import offset
+from .shares import offset, vector_totals
 from .vectors import I64, as_type_of, bytes_of, llvm_type
 
 WARPS = 32
 """At most, in a block."""
+
+
+def _shared_memory(builder: Any, dtype: Any, count: int) -> ir.Value:
+    array = ir.ArrayType(llvm_type(dtype), count)
+    name = builder.module.get_unique_name("_shared")
+    memory = ir.GlobalVariable(builder.module, array, name, addrspace=3)
+    memory.linkage, memory.align = "internal", bytes_of(dtype)
+    memory.initializer = ir.Constant(array, ir.Undefined)
+    generic = builder.addrspacecast(memory, array.as_pointer())
+    return builder.bitcast(generic, llvm_type(dtype).as_pointer())
 
 
 @intrinsic
@@ -25,15 +35,19 @@ def shared(typingctx: Any, like: Any) -> Any:
     """Room for a number of the dtype of this one from every warp of a block."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        array = ir.ArrayType(llvm_type(like), WARPS)
-        name = builder.module.get_unique_name("_shared")
-        memory = ir.GlobalVariable(builder.module, array, name, addrspace=3)
-        memory.linkage, memory.align = "internal", bytes_of(like)
-        memory.initializer = ir.Constant(array, ir.Undefined)
-        generic = builder.addrspacecast(memory, array.as_pointer())
-        return builder.bitcast(generic, llvm_type(like).as_pointer())
+        return _shared_memory(builder, like, WARPS)
 
     return types.CPointer(like)(like), codegen
+
+
+@intrinsic
+def shared_vectors(typingctx: Any, value: Any, form: Any) -> Any:
+    """Room for a number of the dtype of a share from every vector that a block has."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return _shared_memory(builder, value.dtype, form.form.block * form.form.vectors)
+
+    return types.CPointer(value.dtype)(value, form), codegen
 
 
 def _asm(result: ir.Type | None, arguments: list[ir.Type], code: str, constraints: str) -> ir.InlineAsm:
@@ -92,7 +106,13 @@ def slot(form):
 @primitive
 def member(form):
     """Which member of its team this thread is."""
-    return block() % form.blocks * form.threads + thread() % form.threads
+    return block_of_team(form) * form.threads + thread() % form.threads
+
+
+@primitive
+def block_of_team(form):
+    """Which block of its team this one is."""
+    return block() % form.blocks
 
 
 @primitive
@@ -172,3 +192,32 @@ def team_sums(a, b, form, exchange, flags, step):
     if form.blocks > 1:
         a, b = _exchanged(a, b, form, exchange, flags, step)
     return a, b
+
+
+@primitive
+def run_sums(a, b, p, sums, apart, own, form):
+    """sums[o] and sums[apart + o]: those of a and of b over what this block has of run o; p: from `positions`.
+
+    Neighbouring lanes take a run together. Every thread of the block has to come; `own`: whether to write.
+    """
+    _, per_run, _, outer, _, _ = p
+    room_a, room_b = shared_vectors(a, form), shared_vectors(b, form)
+    vector_totals(room_a, thread(), a, form)
+    vector_totals(room_b, thread(), b, form)
+    cuda.syncthreads()
+    width = min(form.threads, 32)
+    t, mine, start = thread() % form.threads, block_of_team(form) * form.threads, slot(form) * form.threads
+    for front in range(0, outer, form.threads // width):  # the same number of times for all lanes
+        o = front + t // width
+        sum_a, sum_b = as_type_of(room_a[0], 0.0), as_type_of(room_b[0], 0.0)
+        for r in range(form.vectors):
+            base = r * form.members + mine
+            for j in range(
+                max(o * per_run, base) + t % width, min((o + 1) * per_run, base + form.threads), width
+            ):
+                sum_a += room_a[r * form.block + start + j - base]
+                sum_b += room_b[r * form.block + start + j - base]
+        sum_a, sum_b = _warp_sums(sum_a, sum_b, width)
+        if own and o < outer and t % width == 0:
+            sums[o], sums[apart + o] = sum_a, sum_b
+    cuda.syncthreads()

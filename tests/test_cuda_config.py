@@ -31,7 +31,7 @@ def chosen(
     cols: int, itemsize: int, places: tuple[int, ...], rule: Rule, columns: bool, residual: bool
 ) -> Form:
     count, edges = lanes(itemsize, cols, [256 + itemsize * p for p in places], columns=columns)
-    return row_form(cols, itemsize, count, rule, Form(edges=edges, columns=columns), residual)
+    return row_form(cols, itemsize, count, rule, Form(edges=edges), residual)
 
 
 def lengths() -> list[int]:

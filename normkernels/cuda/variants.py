@@ -20,13 +20,16 @@ DTYPES = tuple(STORAGE)
 
 # What the arguments of kernels are, by their names, which mean the same in all of them.
 KINDS = {
-    "tensor": ("x", "dy", "y", "dx", "residual", "summed", "dsum"),
-    "parameter": ("weight", "bias"),
-    "statistic": ("mean", "rstd", "var", "partials", "dots", "exchange"),
+    "tensor": ("x", "dy", "y", "dx", "residual", "dresidual", "summed", "dsum"),
+    "parameter": ("weight", "bias", "dweight", "dbias", "running_mean", "running_var"),
+    "statistic": ("mean", "rstd", "var", "r", "d", "partials", "exchange"),
     "flags": ("flags",),
-    "count": ("rows", "cols", "period", "width", "magic"),
-    "number": ("divisor", "eps"),
-}
+    "count": (
+        "rows", "cols", "groups", "outer", "channels", "inner", "per_run", "magic", "count", "at_x", "at_y",
+        "n1", "n2", "n3", "x0", "x1", "x2", "x3", "y0", "y1", "y2", "y3",
+    ),
+    "number": ("divisor", "eps", "factor", "r_max", "d_max"),
+}  # fmt: skip
 KIND = {name: kind for kind, names in KINDS.items() for name in names}
 
 # What several blocks of a team meet through.
@@ -39,7 +42,7 @@ LONGEST = 300_000
 class Mode:
     """What is computed: which arguments are None, and what else the form says."""
 
-    absent: tuple[str, ...]
+    absent: tuple[str, ...] = ()
     centred: bool = True
     activation: str | None = None
     residual: bool = False
@@ -58,7 +61,9 @@ class Family:
     first: tuple[str, ...] = ()
     """Tensors of which up to four elements are read one by one, for a pivot."""
     by_element: tuple[str, ...] = ()
-    """Parameters that are met as tensors are, unless they belong to runs (`magic`)."""
+    """Parameters that are met as tensors are."""
+    by_vector: bool = True
+    """False: the kernel meets its tensors element by element."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +79,8 @@ class Variant:
     def id(self) -> str:
         f = self.form
         shape = f"{f.vectors}x{f.lanes}x{f.threads}" + (f"x{f.blocks}" if f.blocks > 1 else "")
-        marks = [shape, *(name for name in ("edges", "columns") if getattr(f, name))]
-        return "-".join([self.family.kernel.name, *([self.mode] if self.mode else []), self.dtype, *marks])
+        parts = [self.family.kernel.name, self.mode, self.dtype, shape, "edges" if f.edges else ""]
+        return "-".join(part for part in parts if part)
 
     @property
     def given(self) -> list[str]:
@@ -113,22 +118,26 @@ class Variant:
         return (*map(type_of, code.co_varnames[: code.co_argcount - 1]), FormType(self.form))
 
 
-def row_forms(itemsize: int, rule: Rule, form: Form, residual: bool) -> tuple[Form, ...]:
+def row_forms(
+    itemsize: int, rule: Rule, form: Form, residual: bool = False, columns: bool = False
+) -> tuple[Form, ...]:
     """The distinct forms of rows up to LONGEST, whatever their alignment, but for those that others cover.
 
-    Of forms that differ in the number of elements of a thread, or of threads, the larger one stands for all:
-    it needs more registers. What is told apart is what takes other paths in a kernel, and how many
-    registers a thread may have.
+    Of forms that take the same paths in a kernel, and differ in the number of elements of a thread or of
+    threads, the one stands for all that has most elements for the registers of a thread.
     """
     kept: dict[Any, Form] = {}
     for cols in _lengths():
         for places in ((0, 0), (itemsize, itemsize), (0, itemsize)):
-            count, edges = lanes(itemsize, cols, places, columns=form.columns)
+            count, edges = lanes(itemsize, cols, places, columns=columns)
             found = row_form(cols, itemsize, count, rule, replace(form, edges=edges), residual)
-            several = 2 if found.blocks > 1 else found.threads > WARP
-            key = (found.lanes, found.edges, several, found.block * found.resident)
-            kept[key] = max(kept.get(key, found), found, key=lambda f: (f.vectors, -f.blocks, f.threads))
+            key = (found.lanes, found.edges, 2 if found.blocks > 1 else found.threads > WARP)
+            kept[key] = max(kept.get(key, found), found, key=_demand)
     return tuple(kept.values())
+
+
+def _demand(form: Form) -> tuple[int, ...]:
+    return form.vectors, form.block * form.resident, -form.blocks, form.threads
 
 
 def _lengths() -> Iterator[int]:
@@ -142,51 +151,66 @@ def _lengths() -> Iterator[int]:
 
 def _of_rows(rule: Rule, columns: bool = False) -> Callable[[int, Mode], tuple[Form, ...]]:
     def forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
-        form = Form(columns=columns, centred=mode.centred, activation=mode.activation)
-        return row_forms(itemsize, rule, form, mode.residual)
+        form = Form(centred=mode.centred, activation=mode.activation)
+        return row_forms(itemsize, rule, form, mode.residual, columns)
 
     return forms
 
 
 def families() -> list[Family]:
-    """Every kernel, twice where it has two kinds of forms."""
-    from . import rows
+    """Every kernel."""
+    from . import copies, groups, rows
 
-    none = ("residual", "summed", "period", "magic", "var")
-    forward = Family(
-        rows.forward,
-        _of_rows(FORWARD),
-        {
-            "": Mode(none),
-            "residual": Mode(("period", "magic", "var"), residual=True),
-            "gelu": Mode(none, activation="gelu"),
-            "runs": Mode(("residual", "summed", "var")),
-            "rms": Mode((*none, "bias", "mean"), centred=False),
-            "float32 parameters": Mode(none, parameters="float32"),
-        },
-        first=("x", "residual"),
-        by_element=("weight", "bias"),
-    )
-    absent = ("bias", "period", "magic", "dsum")
-    columns = Family(
-        rows.backward,
-        _of_rows(BACKWARD, columns=True),
-        {
-            "": Mode((*absent, "dots")),
-            "residual": Mode(("bias", "period", "magic", "dots"), residual=True),
-            "gelu": Mode(("period", "magic", "dsum", "dots"), activation="gelu"),
-            "rms": Mode((*absent, "dots"), centred=False),
-            "float32 parameters": Mode((*absent, "dots"), parameters="float32"),
-        },
-        by_element=("weight", "bias"),
-    )
-    dots = Family(
-        rows.backward,
-        _of_rows(BACKWARD),
-        {"": Mode((*absent, "partials")), "runs": Mode(("bias", "dsum", "partials"))},
-        by_element=("weight", "bias"),
-    )
-    return [forward, columns, dots]
+    both, operands = ("weight", "bias"), ("residual", "summed")
+    single = {"forms": lambda itemsize, mode: (Form(threads=256),), "modes": {"": Mode()}, "by_vector": False}
+    return [
+        Family(
+            rows.forward,
+            _of_rows(FORWARD),
+            {
+                "": Mode(operands),
+                "residual": Mode(residual=True),
+                "gelu": Mode(operands, activation="gelu"),
+                "rms": Mode((*operands, "bias", "mean"), centred=False),
+                "float32 parameters": Mode(operands, parameters="float32"),
+            },
+            first=("x", "residual"),
+            by_element=both,
+        ),
+        Family(
+            rows.backward,
+            _of_rows(BACKWARD, columns=True),
+            {
+                "": Mode(("bias", "dsum")),
+                "residual": Mode(("bias",), residual=True),
+                "gelu": Mode(("dsum",), activation="gelu"),
+                "rms": Mode(("bias", "dsum"), centred=False),
+                "float32 parameters": Mode(("bias", "dsum"), parameters="float32"),
+            },
+            by_element=both,
+        ),
+        Family(
+            groups.forward,
+            _of_rows(FORWARD),
+            {
+                "": Mode(("var",)),
+                "gelu": Mode(("var",), activation="gelu"),
+                "weight norm": Mode(("bias", "var"), centred=False),
+            },
+            first=("x",),
+        ),
+        Family(
+            groups.backward,
+            _of_rows(BACKWARD),
+            {
+                "": Mode(("bias",)),
+                "gelu": Mode(activation="gelu"),
+                "weight norm": Mode(("bias",), centred=False),
+            },
+        ),
+        Family(copies.strided, **single),
+        Family(copies.given, **single),
+    ]
 
 
 def variants(dtypes: tuple[str, ...] = DTYPES) -> list[Variant]:
@@ -224,10 +248,9 @@ def problems(variant: Variant, found: Resources, device: DeviceProperties) -> li
 
 def narrow(variant: Variant, found: Resources) -> list[str]:
     """Tensors that are not met as widely as the alignment of rows allows, in words."""
-    form, family, given, wrong = variant.form, variant.family, variant.given, []
-    runs = "magic" in given
-    for name in given:
-        if not (KIND[name] == "tensor" or (name in family.by_element and not runs and not form.edges)):
+    form, family, wrong = variant.form, variant.family, []
+    for name in variant.given if family.by_vector else ():
+        if not (KIND[name] == "tensor" or (name in family.by_element and not form.edges)):
             continue
         itemsize = BYTES[variant.dtype_of(name)]
         wide = min(ACCESS_BYTES, form.lanes * itemsize)

@@ -41,6 +41,8 @@ class Rule:
 # `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
+GROUPS_FORWARD = replace(FORWARD, elements=16)
+"""Every vector has an address of its own where a row is several runs."""
 
 
 def lanes(

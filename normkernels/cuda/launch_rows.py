@@ -153,7 +153,7 @@ def group_forward(
     n = plan.cols
     weight, bias = _flat(weight, x), _flat(bias, x)
     var = vector(plan.rows, x) if running else None
-    form = _form(config.FORWARD, plan, x, (x, y), (), activation)
+    form = _form(config.GROUPS_FORWARD, plan, x, (x, y), (), activation)
     if n > config.longest(form, properties(x.device)):
         mean, rstd = long_group_forward(plan, x, weight, bias, eps, y, activation, var)
     else:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .config import ACCESS_BYTES, BACKWARD, FORWARD, WARP, Rule, lanes, row_form
+from .config import ACCESS_BYTES, BACKWARD, FORWARD, GROUPS_FORWARD, WARP, Rule, lanes, row_form
 from .devices import DeviceProperties
 from .form import Form
 from .jit import Kernel
@@ -160,9 +160,9 @@ def _of_rows(rule: Rule, columns: bool = False) -> Callable[[int, Mode], tuple[F
 def families() -> list[Family]:
     """Every kernel."""
     from . import copies, groups, rows
+    from .layouts import ELEMENTWISE
 
     both, operands = ("weight", "bias"), ("residual", "summed")
-    single = {"forms": lambda itemsize, mode: (Form(threads=256),), "modes": {"": Mode()}, "by_vector": False}
     return [
         Family(
             rows.forward,
@@ -191,7 +191,7 @@ def families() -> list[Family]:
         ),
         Family(
             groups.forward,
-            _of_rows(FORWARD),
+            _of_rows(GROUPS_FORWARD),
             {
                 "": Mode(("var",)),
                 "gelu": Mode(("var",), activation="gelu"),
@@ -208,8 +208,10 @@ def families() -> list[Family]:
                 "weight norm": Mode(("bias",), centred=False),
             },
         ),
-        Family(copies.strided, **single),
-        Family(copies.given, **single),
+        *(
+            Family(k, lambda itemsize, mode: (ELEMENTWISE,), {"": Mode()}, by_vector=False)
+            for k in (copies.strided, copies.given)
+        ),
     ]
 
 

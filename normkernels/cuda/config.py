@@ -35,14 +35,17 @@ class Rule:
     """Threads of the smallest team: fewer would read in pieces shorter than a sector of memory."""
     block: int = 128
     """Threads that several short rows share a block of."""
+    narrow: int = 1
+    """How often `elements` is halved where accesses are of less than 16 bytes."""
 
 
 # Elements of 4 bytes that fit beside the parameters of a forward, and the four vectors of a backward:
 # `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
+# Every vector has an address of its own where a row is several runs.
 GROUPS_FORWARD = replace(FORWARD, elements=16)
-"""Every vector has an address of its own where a row is several runs."""
+GROUPS_BACKWARD = replace(BACKWARD, narrow=2)
 
 
 def lanes(
@@ -80,10 +83,11 @@ def held(rule: Rule, itemsize: int, lanes: int, form: Form, residual: bool) -> i
     """Elements that a thread holds at most, as compiled without spilling for sm_80, sm_90 and sm_100.
 
     Half of a rule's where arithmetic is in float64, accesses are of less than 16 bytes, or something is
-    fused; a quarter where rows begin within a vector, or a residual is read element by element.
+    fused; half of that where rows begin within a vector, or a residual is read element by element.
     """
     narrow = form.edges or lanes * itemsize < ACCESS_BYTES
-    halvings = int(itemsize > 4 or narrow or residual or form.activation is not None)
+    beside = itemsize > 4 or residual or form.activation is not None
+    halvings = max(rule.narrow if narrow else 0, int(beside))
     halvings += form.edges or (narrow and residual)
     return (rule.elements >> halvings) * 4 // max(itemsize, 4)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from .config import ACCESS_BYTES, BACKWARD, FORWARD, GROUPS_FORWARD, WARP, Rule, lanes, row_form
+from .config import ACCESS_BYTES, BACKWARD, FORWARD, GROUPS_BACKWARD, GROUPS_FORWARD, WARP, Rule, lanes, row_form
 from .devices import DeviceProperties
 from .form import Form
 from .jit import Kernel
@@ -201,7 +201,7 @@ def families() -> list[Family]:
         ),
         Family(
             groups.backward,
-            _of_rows(BACKWARD),
+            _of_rows(GROUPS_BACKWARD),
             {
                 "": Mode(("bias",)),
                 "gelu": Mode(activation="gelu"),

@@ -9,7 +9,6 @@ from normkernels.cuda import config
 from normkernels.cuda.config import (
     BACKWARD,
     FORWARD,
-    GROUPS_FORWARD,
     Rule,
     lanes,
     longest,
@@ -24,7 +23,6 @@ LONGEST = 300_000
 ITEMSIZES = (2, 4, 8)
 RULES = {
     "forward": (FORWARD, False),
-    "groups": (GROUPS_FORWARD, False),
     "backward": (BACKWARD, False),
     "columns": (BACKWARD, True),
 }

@@ -53,8 +53,8 @@ def test_a_variant_keeps_to_its_registers_and_its_accesses(variant, cc):
         assert set(machine) == {a.bytes for a in found.accesses if a.stores == stores}, "no access is split"
 
 
-# Modules whose kernels nothing launches yet.
-PENDING = {"channels"}
+# Modules whose kernels have no entry yet.
+PENDING = {"columns", "runs"}
 
 
 def test_every_kernel_has_variants():

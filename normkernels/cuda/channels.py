@@ -8,11 +8,12 @@ and the activation of the form, which comes after it.
 exchange and flags, not None where a team has several blocks, are what these meet through.
 """
 
+import numpy as np
+
 from .form import STEPS
 from .jit import kernel
 from .primitives import (
     activated,
-    added_after,
     as_element,
     as_scale,
     centring,
@@ -26,6 +27,7 @@ from .primitives import (
     offset,
     output_constants,
     pivot_of,
+    plus,
     positions,
     put,
     rows_at_once,
@@ -54,15 +56,17 @@ def forward(
         k = c * inner
         p = positions(offset(x, k), t, per_run, magic, outer, channels * inner, form)
         h = load(offset(x, k), p, inner, form)
-        count = outer * inner
         mean_c, m2 = moments(h, pivot_of(offset(x, k), None, inner), p, inner, form, exchange, flags, step)
         step += STEPS
         rstd_c, r_c, d_c = finish_statistics(
-            c, mean_c, m2, count, eps, factor, r_max, d_max, running_mean, running_var, r, d, own and t == 0
-        )
+            c, mean_c, m2, np.float64(outer * inner), eps, factor, r_max, d_max, running_mean, running_var, r, d,
+            own and t == 0,
+        )  # fmt: skip
+        if not form.renorm:
+            r_c, d_c = 1.0, 0.0
         w = number(weight, c, 1.0)
         hi, scale, shift = output_constants(x, mean_c, rstd_c * r_c, w, w * d_c + number(bias, c, 0.0))
-        z = added_after((h - hi) * scale + shift, load(offset(residual, k), p, inner, form))
+        z = plus((h - hi) * scale + shift, load(offset(residual, k), p, inner, form))
         store(offset(y, k), p, inner if own else 0, form, activated(z, form))
         if t == 0 and own:
             put(mean, c, mean_c)
@@ -88,21 +92,15 @@ def backward(
         x_hat = inside((load(offset(x, k), p, inner, form) - hi) * scale + lo, p, inner, form)
         weight_c, r_c, d_c = number(weight, c, 1.0), number(r, c, 1.0), number(d, c, 0.0)
         w, b = as_element(x, weight_c * r_c), as_element(x, weight_c * d_c + number(bias, c, 0.0))
-        z = added_after(x_hat * w + b, load(offset(residual, k), p, inner, form))
+        z = plus(x_hat * w + b, load(offset(residual, k), p, inner, form))
         dz = inside(slope(z, load(offset(dy, k), p, inner, form), form), p, inner, form)
         store(offset(dresidual, k), p, n, form, dz)
         dot, s = team_sums(total(dz * x_hat), total(dz), form, exchange, flags, step)
         step += STEPS
-        dot, s = dot * 1.0, s * 1.0
+        dot, s, count = np.float64(dot), np.float64(s), outer * inner
         if t == 0 and n > 0:
             put(dweight, c, dot * r_c + s * d_c)
             put(dbias, c, s)
-        count = outer * inner
         mean_dot, mean_s = as_element(x, dot / count), as_element(x, s / count)
-        store(
-            offset(dx, k),
-            p,
-            n,
-            form,
-            (dz - x_hat * mean_dot - mean_s) * as_scale(x, weight_c * r_c * rstd[c]),
-        )
+        dx_c = (dz - x_hat * mean_dot - mean_s) * as_scale(x, weight_c * r_c * rstd[c])
+        store(offset(dx, k), p, n, form, dx_c)

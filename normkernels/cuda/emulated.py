@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numba.cuda.simulator.kernel import _get_kernel_context
 
+from .._formulas import merge
 from .form import MAGIC_BITS
 
 _one_at_a_time = threading.Lock()
@@ -175,10 +176,6 @@ def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
     y.memory[y.start + places[within]] = _narrowed(value[within], y.memory.dtype)
 
 
-def element(x: Pointer, i: int) -> Any:
-    return _widened(np.asarray(x.memory[x.start + i]))[()]
-
-
 def put(y: Pointer | None, i: int, value: Any) -> None:
     if y is not None:
         y.memory[y.start + i] = _narrowed(np.asarray(value, _arithmetic(y)), y.memory.dtype)
@@ -218,6 +215,24 @@ def team_sums(a: Any, b: Any, form: Any, exchange: Any, flags: Any, step: int) -
     sums = [type(a)(np.asarray(room[k, first : first + form.members]).sum()) for k in range(2)]
     barrier()
     return sums
+
+
+def team_merged(n: Any, mean: Any, m2: Any, form: Any) -> Any:
+    """Count, mean and m2 of what the threads of a team have, which may be of nothing."""
+    with _one_at_a_time:
+        room = _get_kernel_context().shared.array((3, form.block), np.float64)
+    room[:, thread()] = n, mean, m2
+    barrier()
+    first = slot(form) * form.threads
+    sets = list(room[:, first : first + form.threads].T.copy())
+    barrier()
+    while len(sets) > 1:
+        sets = [_joined(a, b) for a, b in zip(sets[::2], sets[1::2], strict=True)]
+    return tuple(sets[0])
+
+
+def _joined(a: Any, b: Any) -> Any:
+    return a if b[0] == 0 else (a[0] + b[0], *merge(*a, *b))
 
 
 def where_negative(x: Any, a: Any, b: Any) -> Any:

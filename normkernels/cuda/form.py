@@ -37,6 +37,8 @@ class Form:
     """Whether a row may begin or end within a vector."""
     centred: bool = True
     """False: the mean is taken to be 0."""
+    renorm: bool = False
+    """Whether batch norm is batch renormalization."""
     activation: str | None = None
 
     def __hash__(self) -> int:

@@ -9,7 +9,7 @@ from .._layout import Layout
 from . import copies, devices, memory
 from .arrays import DeviceArray
 from .devices import check, making_current, properties
-from .form import Form
+from .form import SLOTS, Form
 from .run import launch
 
 FLOAT64 = np.dtype(np.float64)
@@ -91,6 +91,24 @@ def gradient(sums: DeviceArray, like: DeviceArray) -> DeviceArray:
     made = memory.empty(like.shape, like.dtype, sums.device, sums.stream)
     _copy(sums.reshape(like.shape), made, sums)
     return made
+
+
+def dense_or_none(x: DeviceArray | None, like: DeviceArray) -> DeviceArray | None:
+    """As `dense`, for a parameter that may be absent."""
+    return None if x is None else dense(x, like)
+
+
+def pair(size: int, like: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
+    """Room for two statistics, such as mean and rstd."""
+    both = vector(2 * size, like)
+    return both.part(0, size), both.part(size, size)
+
+
+def meeting(form: Form, blocks: int, like: DeviceArray) -> tuple[DeviceArray | None, DeviceArray | None]:
+    """exchange and flags, through which the blocks of a team meet; None for teams of one block."""
+    if form.blocks == 1:
+        return None, None
+    return vector(2 * SLOTS * blocks, like), zeros(blocks, like, np.dtype(np.int64))
 
 
 def _merged(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, ...]]:

@@ -49,13 +49,16 @@ def first_elements(typingctx: Any, x: Any, n: Any) -> Any:
 
 
 @intrinsic
-def element(typingctx: Any, x: Any, i: Any) -> Any:
-    """x[i] in the dtype of the arithmetic."""
+def number(typingctx: Any, x: Any, i: Any, otherwise: Any) -> Any:
+    """x[i] in float64, `otherwise` for None"""
+    if isinstance(x, types.NoneType):
+        return otherwise(x, i, otherwise), lambda context, builder, sig, args: args[2]
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return widened(builder, builder.load(builder.gep(args[0], [args[1]])), x.dtype)
+        value = widened(builder, builder.load(builder.gep(args[0], [args[1]])), x.dtype)
+        return context.cast(builder, value, arithmetic(x.dtype), types.float64)
 
-    return arithmetic(x.dtype)(x, types.int64), codegen
+    return types.float64(x, types.int64, otherwise), codegen
 
 
 @intrinsic

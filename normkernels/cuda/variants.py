@@ -4,14 +4,27 @@ A new kernel is one entry of FAMILIES.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from .config import ACCESS_BYTES, BACKWARD, FORWARD, GROUPS_BACKWARD, GROUPS_FORWARD, WARP, Rule, lanes, row_form
+from .config import (
+    ACCESS_BYTES,
+    BACKWARD,
+    FORWARD,
+    GROUPS,
+    GROUPS_BACKWARD,
+    WARP,
+    Rule,
+    lanes,
+    row_form,
+    run_form,
+    run_lanes,
+    together,
+)
 from .devices import DeviceProperties
 from .form import Form
 from .jit import Kernel
-from .offline import Resources, occupancy
+from .offline import DEVICES, Resources, occupancy
 
 # As kernels see the memory of each dtype (run.storage).
 STORAGE = {"float32": "float32", "float64": "float64", "float16": "uint16", "bfloat16": "int16"}
@@ -49,6 +62,9 @@ class Mode:
     """Whether there is a tensor more than the norm itself needs, which launch rules ask for."""
     parameters: str | None = None
     """Their dtype, where it is not that of tensors; only with half types."""
+
+    def form(self, edges: bool) -> Form:
+        return Form(edges=edges, centred=self.centred, activation=self.activation)
 
 
 @dataclass(frozen=True)
@@ -118,21 +134,44 @@ class Variant:
         return (*map(type_of, code.co_varnames[: code.co_argcount - 1]), FormType(self.form))
 
 
-def row_forms(
-    itemsize: int, rule: Rule, form: Form, residual: bool = False, columns: bool = False
-) -> tuple[Form, ...]:
-    """The distinct forms of rows up to LONGEST, whatever their alignment, but for those that others cover.
+def row_forms(itemsize: int, rule: Rule, mode: Mode, columns: bool = False) -> tuple[Form, ...]:
+    """The forms of rows up to LONGEST, whatever their alignment."""
 
-    Of forms that take the same paths in a kernel, and differ in the number of elements of a thread or of
-    threads, the one stands for all that has most elements for the registers of a thread.
-    """
+    def forms() -> Iterator[Form]:
+        for cols in _lengths():
+            for places in _places(itemsize):
+                count, edges = lanes(itemsize, cols, places, columns=columns)
+                yield row_form(cols, itemsize, count, rule, mode.form(edges), mode.residual)
+
+    return _those_that_need_most(forms())
+
+
+def run_forms(itemsize: int, rule: Rule, mode: Mode) -> tuple[Form, ...]:
+    """The forms of several runs, up to LONGEST elements, that a team holds; whatever their alignment."""
+
+    def forms() -> Iterator[Form]:
+        for inner in (1, 7, 49, 64, 196, 784, 3136):
+            for runs in (n for n in _lengths() if n * inner <= LONGEST):
+                for places in _places(itemsize):
+                    count, edges = run_lanes(itemsize, inner, places)
+                    form = run_form(runs, inner, itemsize, count, rule, mode.form(edges), mode.residual)
+                    if all(together(form, device) for device in DEVICES.values()):
+                        yield form
+
+    return _those_that_need_most(forms())
+
+
+def _places(itemsize: int) -> tuple[tuple[int, ...], ...]:
+    """Where two tensors begin within 16 bytes: both at the start, both elsewhere, each somewhere."""
+    return (0, 0), (itemsize, itemsize), (0, itemsize)
+
+
+def _those_that_need_most(forms: Iterator[Form]) -> tuple[Form, ...]:
+    """Of forms that take the same paths in a kernel the one with most elements and fewest registers."""
     kept: dict[Any, Form] = {}
-    for cols in _lengths():
-        for places in ((0, 0), (itemsize, itemsize), (0, itemsize)):
-            count, edges = lanes(itemsize, cols, places, columns=columns)
-            found = row_form(cols, itemsize, count, rule, replace(form, edges=edges), residual)
-            key = (found.lanes, found.edges, 2 if found.blocks > 1 else found.threads > WARP)
-            kept[key] = max(kept.get(key, found), found, key=_demand)
+    for form in forms:
+        key = (form.lanes, form.edges, 2 if form.blocks > 1 else form.threads > WARP)
+        kept[key] = max(kept.get(key, form), form, key=_demand)
     return tuple(kept.values())
 
 
@@ -149,24 +188,17 @@ def _lengths() -> Iterator[int]:
     yield LONGEST
 
 
-def _of_rows(rule: Rule, columns: bool = False) -> Callable[[int, Mode], tuple[Form, ...]]:
-    def forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
-        form = Form(centred=mode.centred, activation=mode.activation)
-        return row_forms(itemsize, rule, form, mode.residual, columns)
-
-    return forms
-
-
 def families() -> list[Family]:
     """Every kernel."""
-    from . import copies, groups, rows
+    from . import channels, copies, groups, rows
     from .layouts import ELEMENTWISE
 
+    renorm = ("r", "d", "r_max", "d_max")
     both, operands = ("weight", "bias"), ("residual", "summed")
     return [
         Family(
             rows.forward,
-            _of_rows(FORWARD),
+            lambda itemsize, mode: row_forms(itemsize, FORWARD, mode),
             {
                 "": Mode(operands),
                 "residual": Mode(residual=True),
@@ -179,7 +211,7 @@ def families() -> list[Family]:
         ),
         Family(
             rows.backward,
-            _of_rows(BACKWARD, columns=True),
+            lambda itemsize, mode: row_forms(itemsize, BACKWARD, mode, columns=True),
             {
                 "": Mode(("bias", "dsum")),
                 "residual": Mode(("bias",), residual=True),
@@ -191,7 +223,7 @@ def families() -> list[Family]:
         ),
         Family(
             groups.forward,
-            _of_rows(GROUPS_FORWARD),
+            lambda itemsize, mode: run_forms(itemsize, GROUPS, mode),
             {
                 "": Mode(("var",)),
                 "gelu": Mode(("var",), activation="gelu"),
@@ -201,11 +233,30 @@ def families() -> list[Family]:
         ),
         Family(
             groups.backward,
-            _of_rows(GROUPS_BACKWARD),
+            lambda itemsize, mode: run_forms(itemsize, GROUPS_BACKWARD, mode),
             {
                 "": Mode(("bias",)),
                 "gelu": Mode(activation="gelu"),
                 "weight norm": Mode(("bias",), centred=False),
+            },
+        ),
+        Family(
+            channels.forward,
+            lambda itemsize, mode: run_forms(itemsize, GROUPS, mode),
+            {
+                "": Mode(("residual", *renorm)),
+                "residual, relu": Mode(renorm, activation="relu"),
+                "renorm": Mode(("residual",)),
+            },
+            first=("x",),
+        ),
+        Family(
+            channels.backward,
+            lambda itemsize, mode: run_forms(itemsize, GROUPS_BACKWARD, mode),
+            {
+                "": Mode(("bias", "residual", "dresidual", "r", "d")),
+                "residual, relu": Mode(("r", "d"), activation="relu", residual=True),
+                "renorm": Mode(("bias", "residual", "dresidual")),
             },
         ),
         *(

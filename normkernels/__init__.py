@@ -1,6 +1,7 @@
 """Fused normalization kernels on the CPU, forward and backward, and the benchmarks that measure them."""
 
 from ._buffers import release_buffers, set_buffer_limit
+from ._devices import DeviceUnavailable, FatalDeviceError
 from .functional import (
     batch_norm,
     batch_norm_backward,
@@ -38,6 +39,8 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "NORMS",
+    "DeviceUnavailable",
+    "FatalDeviceError",
     "Grads",
     "ResidualGrads",
     "Moments",

@@ -8,7 +8,7 @@ import numpy as np
 from . import _validate
 from ._dispatch import backend
 from ._layout import ChannelPlan
-from ._passes import delivered, grads, target, update
+from ._passes import delivered, grads, target
 from ._plan import channel_plan, moments_plan
 from .results import Array, Grads, Moments, ResidualGrads, Saved
 
@@ -41,9 +41,9 @@ def batch_norm(
         raise ValueError(f"x must have at least 2 dimensions, batch and channels, got {x.ndim}")
     plan = channel_plan(x.shape, x.strides, x.dtype, _validate.axis(channel_axis, x.ndim, "channel_axis"))
     c = plan.channels
-    weight = _validate.parameter(weight, "weight", (c,), x.dtype)
-    bias = _validate.parameter(bias, "bias", (c,), x.dtype)
-    running = _validate.statistics(running_mean, running_var, c, training, needed=norm == "batch_renorm")
+    weight = _validate.parameter(weight, "weight", (c,), x)
+    bias = _validate.parameter(bias, "bias", (c,), x)
+    running = _validate.statistics(running_mean, running_var, c, training, x, needed=norm == "batch_renorm")
     factor = _validate.averaging(momentum, num_batches_tracked, training)
     eps = _validate.eps(eps)
     if norm == "batch_renorm":
@@ -60,24 +60,21 @@ def batch_norm(
     if training:
         _validate.apart(running, (*inputs, weight, bias))
     y, flat = target(plan.layout, x, out, () if keep else inputs, others)
-    renorm = None
+    kernels, renorm = backend(x), None
     if not training:
         mean, rstd = normalized(plan, x, running, weight, bias, eps, flat, threads, activation, residual)
     elif x.size:
-        settings = np.array((eps, factor, r_max, d_max))
-        mean, rstd, *new, r, d = backend("cpu").channel_forward(
-            plan, plan.layout.flat(x), weight, bias, settings, running, flat, threads, activation,
-            None if residual is None else plan.layout.flat(residual),
+        limits = (r_max, d_max) if norm == "batch_renorm" else None
+        mean, rstd, renorm = kernels.channel_forward(
+            plan, kernels.flat(plan.layout, x), weight, bias, eps, running, factor, limits, flat, threads,
+            activation, None if residual is None else kernels.flat(plan.layout, residual),
         )  # fmt: skip
-        if norm == "batch_renorm":
-            renorm = r, d
-        update(running, new)
         if isinstance(num_batches_tracked, np.ndarray):
             num_batches_tracked += 1
     else:
-        mean = rstd = np.zeros(c)
+        mean = rstd = kernels.zeros(c, x)
     saved = Saved(x, mean, rstd, weight, bias, training, plan, norm, activation, residual, renorm=renorm)
-    return delivered(y, out), saved
+    return delivered(y, out, x), saved
 
 
 def batch_norm_backward(
@@ -85,19 +82,16 @@ def batch_norm_backward(
 ) -> Grads | ResidualGrads:
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads)
-    plan, residual = saved.plan, saved.residual
+    plan, residual, kernels = saved.plan, saved.residual, backend(dy)
     others = (saved.weight, saved.bias, None if saved.activation is None else residual)
-    dx, flat = target(plan.layout, saved.x, out, (dy, saved.x), others)
+    dx, flat = target(plan.layout, dy, out, (dy, saved.x), others)
     dresidual = flat_dresidual = None
     if residual is not None and saved.activation is not None:
-        dresidual, flat_dresidual = plan.layout.empty()
+        dresidual, flat_dresidual = kernels.empty(plan.layout, dy)
     elif residual is not None:
-        dresidual = dy if out is None or not np.shares_memory(dy, out) else dy.copy()
+        dresidual = dy if out is None or not _validate.overlap(dy, dx) else kernels.copy(dy)
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
-    if saved.renorm is not None:  # y = (x_hat * r + d) * weight + bias
-        r, d = saved.renorm
-        dweight = dweight * r + dbias * d
-    result = grads(saved, delivered(dx, out), dweight, dbias)
+    result = grads(saved, delivered(dx, out, dy), dweight, dbias)
     return result if dresidual is None else ResidualGrads(*result, dresidual)
 
 
@@ -109,19 +103,16 @@ def channel_backward(
     threads: int | None,
     dresidual: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write dx and dresidual; dweight, without the r and d of batch renorm, and dbias."""
-    x, weight, bias, residual = saved.x, saved.weight, saved.bias, None
-    if not x.size:
-        return np.zeros(plan.channels), np.zeros(plan.channels)
-    if saved.renorm is not None:
-        r, d = saved.renorm
-        wide = np.ones(plan.channels) if weight is None else weight.astype(np.float64)
-        weight, bias = wide * r, wide * d + (0.0 if bias is None else bias)
+    """Write dx and dresidual; dweight and dbias."""
+    kernels, residual = backend(dy), None
+    if not dy.size:
+        return (kernels.zeros(plan.channels, dy),) * 2
     if saved.activation is not None and saved.residual is not None:
-        residual = plan.layout.flat(saved.residual)
-    sums: tuple[Array, Array] = backend("cpu").channel_backward(
-        plan, plan.layout.flat(dy), plan.layout.flat(x), saved.mean, saved.rstd, weight, bias,
-        saved.training, dx, threads, saved.activation, residual, dresidual,
+        residual = kernels.flat(plan.layout, saved.residual)
+    sums: tuple[Array, Array] = kernels.channel_backward(
+        plan, kernels.flat(plan.layout, dy), kernels.flat(plan.layout, saved.x), saved.mean, saved.rstd,
+        saved.weight, saved.bias, saved.renorm, saved.training, dx, threads, saved.activation, residual,
+        dresidual,
     )  # fmt: skip
     return sums
 
@@ -139,13 +130,12 @@ def normalized(
     residual: Array | None = None,
 ) -> tuple[Array, Array]:
     """Write y with the running statistics; mean and rstd."""
-    kernels = backend("cpu")
-    mean, var = np.array(running, np.float64)
-    rstd = kernels.reciprocal_sd(var, eps)
+    kernels = backend(x)
+    mean, rstd = kernels.given_statistics(running, eps)
     if x.size:
         kernels.channel_normalize(
-            plan, plan.layout.flat(x), mean, rstd, weight, bias, y, threads, activation,
-            None if residual is None else plan.layout.flat(residual),
+            plan, kernels.flat(plan.layout, x), mean, rstd, weight, bias, y, threads, activation,
+            None if residual is None else kernels.flat(plan.layout, residual),
         )  # fmt: skip
     return mean, rstd
 
@@ -161,7 +151,8 @@ def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Mo
             f"moments needs at least one element per group, got shape {x.shape} over axes {axes}"
         )
     if plan.channels == 0:
-        return Moments(plan.count, np.empty(kept), np.empty(kept))
-    flat = plan.layout.flat(x.transpose(order))
-    mean, var = backend("cpu").channel_moments(plan, flat, threads)
+        nothing = backend(x).zeros(0, x).reshape(kept)
+        return Moments(plan.count, nothing, nothing)
+    kernels = backend(x)
+    mean, var = kernels.channel_moments(plan, kernels.flat(plan.layout, x.transpose(order)), threads)
     return Moments(plan.count, mean.reshape(kept), var.reshape(kept))

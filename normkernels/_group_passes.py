@@ -1,14 +1,13 @@
 """The steps of group, instance and weight norm: validate, plan, launch, collect."""
 
+from collections.abc import Sequence
 from typing import Any
-
-import numpy as np
 
 from . import _validate
 from ._channel_passes import channel_backward, normalized
 from ._dispatch import backend
 from ._layout import ChannelPlan, GroupPlan
-from ._passes import delivered, grads, target, update
+from ._passes import delivered, grads, target
 from ._plan import channel_plan, group_plan, weight_plan
 from .results import Array, Grads, Saved
 
@@ -29,13 +28,13 @@ def group_norm(
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x, axis = _samples(x, channel_axis, 2)
     plan = group_plan(x.shape, x.dtype, axis, _validate.num_groups(num_groups, x.shape[axis]))
-    weight = _validate.parameter(weight, "weight", (x.shape[axis],), x.dtype)
-    bias = _validate.parameter(bias, "bias", (x.shape[axis],), x.dtype)
+    weight = _validate.parameter(weight, "weight", (x.shape[axis],), x)
+    bias = _validate.parameter(bias, "bias", (x.shape[axis],), x)
     eps, activation = _validate.eps(eps), _validate.activation(activation)
     _validate.threads(threads)
     y, flat = target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
     mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation)
-    return delivered(y, out), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
+    return delivered(y, out, x), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
 
 
 def instance_norm(
@@ -57,9 +56,9 @@ def instance_norm(
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x, axis = _samples(x, channel_axis, 3)
     c, own = x.shape[axis], _validate.flag(use_input_stats, "use_input_stats")
-    weight = _validate.parameter(weight, "weight", (c,), x.dtype)
-    bias = _validate.parameter(bias, "bias", (c,), x.dtype)
-    running = _validate.statistics(running_mean, running_var, c, own)
+    weight = _validate.parameter(weight, "weight", (c,), x)
+    bias = _validate.parameter(bias, "bias", (c,), x)
+    running = _validate.statistics(running_mean, running_var, c, own, x)
     factor, eps = _validate.real(momentum, "momentum"), _validate.eps(eps)
     activation = _validate.activation(activation)
     _validate.threads(threads)
@@ -71,38 +70,31 @@ def instance_norm(
         if plan.cols == 1 and x.size:
             raise ValueError(f"x must have more than one value per instance and channel, got shape {x.shape}")
         y, flat = target(plan.layout, x, out, () if keep else (x,), others)
-        var = np.empty(plan.rows) if running else None
-        mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, var)
-        if x.size and var is not None:
-            unbiased = var * (plan.cols / (plan.cols - 1))
-            means = (s.reshape(plan.samples, c).mean(0) for s in (mean, unbiased))
-            update(
-                running, [(1 - factor) * old + factor * new for old, new in zip(running, means, strict=True)]
-            )
+        mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, running, factor)
     else:
         plan = channel_plan(x.shape, x.strides, x.dtype, axis)
         y, flat = target(plan.layout, x, out, () if keep else (x,), others)
         mean, rstd = normalized(plan, x, running, weight, bias, eps, flat, threads, activation)
     saved = Saved(x, mean, rstd, weight, bias, own, plan, "instance_norm", activation)
-    return delivered(y, out), saved
+    return delivered(y, out, x), saved
 
 
 def group_norm_backward(norm: str, dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
     """Of group, instance and weight norm."""
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads)
-    plan, x = saved.plan, saved.x
-    dx, flat = target(plan.layout, x, out, (dy, x), (saved.weight, saved.bias))
+    plan, x, kernels = saved.plan, saved.x, backend(dy)
+    dx, flat = target(plan.layout, dy, out, (dy, x), (saved.weight, saved.bias))
     if not saved.training:
         sums = channel_backward(plan, dy, saved, flat, threads)
     elif x.size:
-        sums = backend("cpu").group_backward(
-            plan, plan.layout.flat(dy), plan.layout.flat(x), saved.mean, saved.rstd, saved.weight, saved.bias,
-            flat, threads, saved.activation,
+        sums = kernels.group_backward(
+            plan, kernels.flat(plan.layout, dy), kernels.flat(plan.layout, x), saved.mean,
+            saved.rstd, saved.weight, saved.bias, flat, threads, saved.activation,
         )  # fmt: skip
     else:
-        sums = np.zeros(plan.parameters), np.zeros(plan.parameters)
-    return grads(saved, delivered(dx, out), *sums)
+        sums = (kernels.zeros(plan.parameters, dy),) * 2
+    return grads(saved, delivered(dx, out, dy), *sums)
 
 
 def weight_norm(
@@ -114,11 +106,11 @@ def weight_norm(
     plan = weight_plan(v.shape, v.dtype, axis)
     shape = tuple(n if a == axis else 1 for a, n in enumerate(v.shape))
     g = _validate.array(g, "g")
-    g = _validate.parameter(g, "g", shape if g.ndim == v.ndim else (plan.rows,), v.dtype)
+    g = _validate.parameter(g, "g", shape if g.ndim == v.ndim else (plan.rows,), v)
     _validate.threads(threads)
     w, flat = target(plan.layout, v, out, () if keep else (v,), (g, v if keep else None))
     mean, rstd = _group_forward(plan, v, g, None, 0.0, flat, threads)
-    return delivered(w, out), Saved(v, mean, rstd, g, None, True, plan, "weight_norm")
+    return delivered(w, out, v), Saved(v, mean, rstd, g, None, True, plan, "weight_norm")
 
 
 def _samples(x: Any, channel_axis: int, ndim: int) -> tuple[Array, int]:
@@ -141,12 +133,14 @@ def _group_forward(
     y: Array,
     threads: int | None,
     activation: str | None = None,
-    var: Array | None = None,
+    running: Sequence[Array] = (),
+    factor: float = 0.0,
 ) -> tuple[Array, Array]:
+    """Write y, and move the running statistics by this factor; mean and rstd."""
+    kernels = backend(x)
     if not x.size:
-        return np.zeros(plan.rows), np.zeros(plan.rows)
-    flat = None if weight is None else weight.reshape(-1)
-    statistics: tuple[Array, Array] = backend("cpu").group_forward(
-        plan, plan.layout.flat(x), flat, bias, eps, y, threads, activation, var
+        return kernels.zeros(plan.rows, x), kernels.zeros(plan.rows, x)
+    statistics: tuple[Array, Array] = kernels.group_forward(
+        plan, kernels.flat(plan.layout, x), weight, bias, eps, y, threads, activation, running, factor
     )
     return statistics

@@ -7,11 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from . import _buffers
-from .results import Array
-
 Shape = tuple[int, ...]
 ACTIVATIONS = ("relu", "sigmoid", "silu", "gelu")
+
+
+def storage(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The dtype as which kernels see memory: numba has no half types, so they pass as integers."""
+    if dtype.itemsize > 2:
+        return dtype
+    return np.dtype(np.uint16 if dtype == np.float16 else np.int16)
 
 
 @dataclass(frozen=True)
@@ -25,21 +29,13 @@ class Layout:
 
     @cached_property
     def storage(self) -> np.dtype[Any]:
-        """The dtype as which kernels see the memory: numba has no half types, so they pass as integers."""
-        if self.dtype.itemsize > 2:
-            return self.dtype
-        return np.dtype(np.uint16 if self.dtype == np.float16 else np.int16)
+        """The dtype as which kernels see the memory."""
+        return storage(self.dtype)
 
     @cached_property
     def arithmetic(self) -> np.dtype[Any]:
         """The dtype of scratch memory and of parameters."""
         return self.dtype if self.dtype.itemsize > 2 else np.dtype(np.float32)
-
-    def flat(self, x: Array) -> Array:
-        """x as kernels see it: flat, in the order of its memory; a copy where x is not dense."""
-        if self.storage is not self.dtype:
-            x = x.view(self.storage)
-        return _buffers.flat(x if self.order is None else x.transpose(self.order))
 
     @cached_property
     def size(self) -> int:
@@ -48,23 +44,6 @@ class Layout:
     @property
     def nbytes(self) -> int:
         return self.size * self.dtype.itemsize
-
-    def empty(self) -> tuple[Array, Array]:
-        """A new array of this layout, and its flat view."""
-        flat = _buffers.empty(self.size, self.storage)
-        return self.shaped(flat if self.storage is self.dtype else flat.view(self.dtype)), flat
-
-    def shaped(self, flat: Array) -> Array:
-        if self.order is None:
-            return flat.reshape(self.shape)
-        return flat.reshape([self.shape[a] for a in self.order]).transpose(np.argsort(self.order))
-
-    def fits(self, x: Array) -> bool:
-        """Whether the flat view of x shares its memory."""
-        return (
-            bool(x.flags.aligned)
-            and (x if self.order is None else x.transpose(self.order)).flags.c_contiguous
-        )
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from . import _validate
 from ._dispatch import backend
 from ._layout import ChannelPlan, Layout
@@ -54,22 +52,23 @@ def local_response_norm(
         _size(size), real(alpha, "alpha"), real(beta, "beta"), real(k, "k"),
     )  # fmt: skip
     _validate.threads(threads)
+    kernels = backend(x)
     y, flat = target(plan.layout, x, out, () if keep else (x,), (x,) if keep else ())
     if x.size:
-        flat_x = plan.layout.flat(x)
-        if y is out and np.may_share_memory(flat_x, flat):  # its windows are read after it is written
-            flat_x = flat_x.copy()
-        backend("cpu").local_response_forward(plan.channels, flat_x, *plan.arguments, flat, threads)
-    nothing = np.empty(0)
-    return delivered(y, out), Saved(x, nothing, nothing, None, None, True, plan, NORM)
+        flat_x = kernels.flat(plan.layout, x)
+        if out is not None and _validate.overlap(flat_x, flat):  # its windows are read after it is written
+            flat_x = kernels.copy(flat_x)
+        kernels.local_response_forward(plan.channels, flat_x, *plan.arguments, flat, threads)
+    nothing = kernels.zeros(0, x)
+    return delivered(y, out, x), Saved(x, nothing, nothing, None, None, True, plan, NORM)
 
 
 def local_response_norm_backward(dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
     dy = _validate.gradient(dy, saved, NORM)
     _validate.threads(threads)
-    plan, x = saved.plan, saved.x
-    dx, flat = target(plan.layout, x, out, (dy, x), ())
+    plan, x, kernels = saved.plan, saved.x, backend(dy)
+    dx, flat = target(plan.layout, dy, out, (dy, x), ())
     if x.size:
-        flat_dy, flat_x = plan.layout.flat(dy), plan.layout.flat(x)
-        backend("cpu").local_response_backward(plan.channels, flat_dy, flat_x, *plan.arguments, flat, threads)
-    return Grads(delivered(dx, out), None, None)
+        flat_dy, flat_x = (kernels.flat(plan.layout, a) for a in (dy, x))
+        kernels.local_response_backward(plan.channels, flat_dy, flat_x, *plan.arguments, flat, threads)
+    return Grads(delivered(dx, out, dy), None, None)

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from . import _validate
+from ._dispatch import backend
 from ._layout import Layout
 from .results import Array, Grads, Saved
 
@@ -19,34 +18,29 @@ def target(
     name: str = "out",
 ) -> tuple[Array, Array]:
     """The array that the kernels fill, and its flat view: out where its strides allow."""
+    kernels = backend(x)
     if out is not None:
-        _validate.output(out, name, x, same, others)
-        if layout.fits(out):
-            return out, layout.flat(out)
-    return layout.empty()
+        out = _validate.output(out, name, x, same, others)
+        if kernels.fits(layout, out):
+            return out, kernels.flat(layout, out)
+    filled: tuple[Array, Array] = kernels.empty(layout, x)
+    return filled
 
 
-def delivered(result: Array, out: Any) -> Array:
-    """The result, in `out` where that is given."""
+def delivered(result: Array, out: Any, x: Array) -> Any:
+    """The result, in `out` where that is given; what was done, was done on the stream of x."""
     if out is None or result is out:
         return result
-    out[...] = result
-    return out  # type: ignore[no-any-return]
+    backend(x).assign(_validate.array(out, "out"), result, x)
+    return out
 
 
 def grads(saved: Saved, dx: Array, dweight: Array, dbias: Array | None) -> Grads:
     """The gradients in the shapes and dtypes of what they belong to."""
     weight, bias = saved.weight, saved.bias
-    with np.errstate(over="ignore"):  # as y and dx become inf without a warning
-        return Grads(
-            dx,
-            None if weight is None else dweight.astype(weight.dtype).reshape(weight.shape),
-            None if bias is None or dbias is None else dbias.astype(bias.dtype).reshape(bias.shape),
-        )
-
-
-def update(running: Sequence[Array], new: Sequence[Array]) -> None:
-    """Move the running statistics, where there are any, in place."""
-    with np.errstate(over="ignore"):  # a variance above the largest float32 is kept as inf
-        for statistic, value in zip(running, new, strict=False):
-            statistic[:] = value
+    gradient = backend(saved.x).gradient
+    return Grads(
+        dx,
+        None if weight is None else gradient(dweight, weight),
+        None if bias is None or dbias is None else gradient(dbias, bias),
+    )

@@ -30,19 +30,20 @@ def row_norm(
     x = _validate.array(x)
     trailing = _validate.normalized_shape(normalized_shape, x.shape)
     plan = row_plan(x.shape, x.strides, x.dtype, trailing, norm == "layer_norm")
-    weight = _validate.parameter(weight, "weight", plan.parameter_shape, x.dtype)
-    bias = _validate.parameter(bias, "bias", plan.parameter_shape, x.dtype)
+    weight = _validate.parameter(weight, "weight", plan.parameter_shape, x)
+    bias = _validate.parameter(bias, "bias", plan.parameter_shape, x)
     if eps is None and norm == "rms_norm":
         eps = float(np.finfo(plan.layout.arithmetic).eps)
     eps = _validate.eps(eps)
     activation = _validate.activation(activation)
     _validate.threads(threads)
+    kernels = backend(x)
     same: tuple[Array, ...] = (x,)
     read: tuple[Array | None, ...] = (weight, bias)
     h, flat_residual, flat_sum = x, None, None
     if residual is not None:
         residual = _validate.beside(residual, "residual", x)
-        same, flat_residual = (x, residual), plan.layout.flat(residual)
+        same, flat_residual = (x, residual), kernels.flat(plan.layout, residual)
     elif sum_out is not None:
         raise ValueError("sum_out must be None without a residual, got an array")
     elif keep:
@@ -51,16 +52,25 @@ def row_norm(
     if residual is not None and (keep or sum_out is not None):
         h, flat_sum = target(plan.layout, x, sum_out, same, (*read, out), "sum_out")
     if x.size:
-        mean, rstd = backend("cpu").row_forward(
-            plan, plan.layout.flat(x), weight, bias, eps, flat, threads, activation, flat_residual, flat_sum
+        mean, rstd = kernels.row_forward(
+            plan,
+            kernels.flat(plan.layout, x),
+            weight,
+            bias,
+            eps,
+            flat,
+            threads,
+            activation,
+            flat_residual,
+            flat_sum,
         )
     else:
-        mean = rstd = np.empty(0)
+        mean = rstd = kernels.zeros(plan.rows, x)
     summed = residual is not None
     if summed:
-        h = delivered(h, sum_out)
+        h = _validate.array(delivered(h, sum_out, x), "sum_out")
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
-    return delivered(y, out), saved
+    return delivered(y, out, x), saved
 
 
 def row_norm_backward(
@@ -68,20 +78,20 @@ def row_norm_backward(
 ) -> Grads | ResidualGrads:
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads)
-    plan, x, weight = saved.plan, saved.x, saved.weight
+    plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)
     same: tuple[Array, ...] = (dy, x)
     flat_dsum = None
     if dsum is not None:
-        dsum = _validate.beside(dsum, "dsum", x)
-        same, flat_dsum = (dy, x, dsum), plan.layout.flat(dsum)
-    dx, flat = target(plan.layout, x, out, same, (weight, saved.bias))
+        dsum = _validate.beside(dsum, "dsum", dy)
+        same, flat_dsum = (dy, x, dsum), kernels.flat(plan.layout, dsum)
+    dx, flat = target(plan.layout, dy, out, same, (weight, saved.bias))
     if x.size:
-        sums = backend("cpu").row_backward(
-            plan, plan.layout.flat(dy), plan.layout.flat(x), saved.mean, saved.rstd, weight, saved.bias,
-            flat, threads, saved.activation, flat_dsum,
+        sums = kernels.row_backward(
+            plan, kernels.flat(plan.layout, dy), kernels.flat(plan.layout, x), saved.mean,
+            saved.rstd, weight, saved.bias, flat, threads, saved.activation, flat_dsum,
         )  # fmt: skip
     else:
-        sums = np.zeros((2, plan.cols))
-    dx = delivered(dx, out)
+        sums = (kernels.zeros(plan.cols, dy),) * 2
+    dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
     return ResidualGrads(*result, dx) if saved.summed else result

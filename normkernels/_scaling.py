@@ -27,7 +27,7 @@ def _given(statistics: Any, kind: type[tuple[Any, ...]], shapes: dict[str, tuple
 
 def _slices(x: Any, axis: Any, fitted: bool) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     """x, the axes of a slice, and the shape of the others; fitting needs elements in a slice."""
-    x = _validate.array(x)
+    x = _validate.host_array(x)
     axes = _validate.axes(axis, x.ndim)
     if fitted and any(x.shape[a] == 0 for a in axes):
         raise ValueError(f"x must have at least one element per slice, got shape {x.shape} over axes {axes}")
@@ -41,13 +41,13 @@ def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) ->
     if out is not None:
         _validate.output(out, "out", x, (x,), given)
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
-    kernels, layout = backend("cpu"), plan.layout
-    if out is not None and layout.fits(out.transpose(order)):
-        y, flat_y = out.transpose(order), layout.flat(out.transpose(order))
+    kernels, layout = backend(x), plan.layout
+    if out is not None and kernels.fits(layout, out.transpose(order)):
+        y, flat_y = out.transpose(order), kernels.flat(layout, out.transpose(order))
     else:
-        y, flat_y = layout.empty()
+        y, flat_y = kernels.empty(layout, x)
     if x.size:
-        flat = layout.flat(x.transpose(order))
+        flat = kernels.flat(layout, x.transpose(order))
         if statistics is None:
             mean, var = kernels.channel_moments(plan, flat, threads)
             statistics = Moments(plan.count, mean.reshape(kept), var.reshape(kept))
@@ -86,7 +86,7 @@ def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Array, Range]:
 
 
 def whiten(x: Any, method: str, eps: float, statistics: Any) -> tuple[Array, Whitening]:
-    x = _validate.array(x)
+    x = _validate.host_array(x)
     if x.ndim != 2:
         raise ValueError(f"x must have 2 dimensions, samples and features, got {x.ndim}")
     if method not in METHODS:

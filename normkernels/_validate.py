@@ -8,6 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
+from ._devices import OnDevice, is_device_array
 from ._layout import ACTIVATIONS
 from .results import Array, Saved
 
@@ -17,8 +18,8 @@ REALS = (int, float, np.integer, np.floating)
 
 
 def array(value: Any, name: str = "x") -> Array:
-    """value as an ndarray of a dtype that kernels take, without a copy."""
-    x: Array = value if type(value) is np.ndarray else _foreign(value, name)
+    """value as an ndarray, or a DeviceArray, of a dtype that kernels take, without a copy."""
+    x: Array = value if type(value) is np.ndarray or isinstance(value, OnDevice) else _foreign(value, name)
     if x.dtype.num in DTYPES and x.dtype.isnative:
         return x
     if x.dtype.name == "bfloat16":
@@ -32,13 +33,17 @@ def array(value: Any, name: str = "x") -> Array:
 
 def _foreign(x: Any, name: str) -> Array:
     """The memory of an object that is not exactly an ndarray."""
-    rule = f"{name} must be an array in host memory (NumPy, DLPack or __array__)"
+    rule = (
+        f"{name} must be an array of NumPy, or one that speaks DLPack, __array__ or __cuda_array_interface__"
+    )
     if isinstance(x, np.ma.MaskedArray):
         raise TypeError(f"{rule} without a mask, got {type(x).__name__}")
     if isinstance(x, np.ndarray):
         return x.view(np.ndarray)
-    if hasattr(x, "__cuda_array_interface__"):
-        raise TypeError(f"{rule}, got {type(x).__name__} on a device: this version has no CUDA kernels")
+    if is_device_array(x):
+        from .cuda.foreign import from_foreign  # needs packages that not everybody has
+
+        return from_foreign(x, name)  # type: ignore[return-value]  # it has what the passes ask of an array
     try:
         if hasattr(x, "__array__"):
             return np.asarray(x)
@@ -47,6 +52,28 @@ def _foreign(x: Any, name: str) -> Array:
     except (BufferError, RuntimeError, TypeError, ValueError) as error:
         raise TypeError(f"{rule}, got {type(x).__name__}: {error}") from None
     raise TypeError(f"{rule}, got {type(x).__name__}")
+
+
+def host_array(value: Any) -> Array:
+    """As `array`, for what has no kernels on devices."""
+    x = array(value)
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x must be an array in host memory, got one {_place(x)}")
+    return x
+
+
+def near(a: Array, name: str, x: Array) -> Array:
+    """An array that lies where x lies; what is on its stream by now comes before what is put on that of x."""
+    if a.device != x.device:
+        error = TypeError if "cpu" in (a.device, x.device) else ValueError
+        raise error(f"{name} must be {_place(x)} like the other arrays, got one {_place(a)}")
+    if not isinstance(a, np.ndarray):
+        a.precede(x)
+    return a
+
+
+def _place(a: Array) -> str:
+    return "in host memory" if isinstance(a, np.ndarray) else f"on device {a.device}"
 
 
 def integer(value: Any, name: str) -> int:
@@ -128,22 +155,22 @@ def axes(value: Any, ndim: int) -> tuple[int, ...]:
     return tuple(sorted(named))
 
 
-def parameter(value: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array | None:
+def parameter(value: Any, name: str, shape: tuple[int, ...], x: Array) -> Array | None:
     """weight or bias: of exactly this shape and of x's dtype, or float32 where that is a half type."""
     if value is None:
         return None
-    x = array(value, name)
-    if x.shape != shape:
-        raise ValueError(f"{name} must have shape {shape}, got {x.shape}")
-    if x.dtype != dtype and not (dtype.itemsize == 2 and x.dtype == np.float32):
+    a, dtype = near(array(value, name), name, x), x.dtype
+    if a.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {a.shape}")
+    if a.dtype != dtype and not (dtype.itemsize == 2 and a.dtype == np.float32):
         rule = f"the dtype of x, {dtype}" + (", or float32" if dtype.itemsize == 2 else "")
-        raise TypeError(f"{name} must have {rule}, got {x.dtype}")
-    return x
+        raise TypeError(f"{name} must have {rule}, got {a.dtype}")
+    return a
 
 
 def beside(value: Any, name: str, x: Array) -> Array:
     """An array of the shape and dtype of x."""
-    a = array(value, name)
+    a = near(array(value, name), name, x)
     if a.shape != x.shape:
         raise ValueError(f"{name} must have the shape of x, {x.shape}, got {a.shape}")
     if a.dtype != x.dtype:
@@ -156,9 +183,7 @@ def apart(written: Sequence[Array], read: Sequence[Array | None]) -> None:
     others = [a for a in read if a is not None]
     for i, statistic in enumerate(written):
         for other in (*written[:i], *others):
-            # Two arrays that own their memory: asking NumPy would take longer than a small call.
-            alone = statistic.base is None and other.base is None and statistic is not other
-            if not alone and np.shares_memory(statistic, other):
+            if overlap(statistic, other):
                 raise ValueError(
                     "running_mean and running_var must not overlap another argument, "
                     f"got memory of one of shape {other.shape}"
@@ -187,29 +212,29 @@ def num_groups(value: Any, channels: int) -> int:
 
 
 def statistics(
-    running_mean: Any, running_var: Any, channels: int, training: bool, needed: bool = False
+    running_mean: Any, running_var: Any, channels: int, training: bool, x: Array, needed: bool = False
 ) -> tuple[Array, ...]:
     """Both running statistics, or none of them in training, unless that needs them too."""
     if running_mean is None and running_var is None and training and not needed:
         return ()
     return (
-        _statistic(running_mean, "running_mean", channels, training),
-        _statistic(running_var, "running_var", channels, training),
+        _statistic(running_mean, "running_mean", channels, training, x),
+        _statistic(running_var, "running_var", channels, training, x),
     )
 
 
-def _statistic(value: Any, name: str, channels: int, written: bool) -> Array:
+def _statistic(value: Any, name: str, channels: int, written: bool, x: Array) -> Array:
     if value is None:
         rule = "be given with the other one" if written else "be given in evaluation"
         raise ValueError(f"{name} must {rule}, got None")
-    if written and type(value) is not np.ndarray:
+    if written and type(value) is not np.ndarray and isinstance(x, np.ndarray):
         raise TypeError(f"{name} must be a NumPy array, to be updated in place, got {type(value).__name__}")
-    x = array(value, name)
-    if x.shape != (channels,):
-        raise ValueError(f"{name} must have shape {(channels,)}, got {x.shape}")
-    if written and not x.flags.writeable:
+    a = near(array(value, name), name, x)
+    if a.shape != (channels,):
+        raise ValueError(f"{name} must have shape {(channels,)}, got {a.shape}")
+    if written and not _writeable(a):
         raise ValueError(f"{name} must be writeable, to be updated in place, got a read-only array")
-    return x
+    return a
 
 
 def averaging(momentum: Any, num_batches_tracked: Any, training: bool) -> float:
@@ -243,34 +268,67 @@ def averaging(momentum: Any, num_batches_tracked: Any, training: bool) -> float:
     return 1.0 / (seen + 1)
 
 
-def output(out: Any, name: str, x: Array, same: Sequence[Array], others: Sequence[Array | None]) -> None:
-    """out may be one of the arrays `same`, all of it, and must not overlap any other."""
+def output(out: Any, name: str, x: Array, same: Sequence[Array], others: Sequence[Array | None]) -> Array:
+    """out as passes see it: it may be one of the arrays `same`, all of it, and must not overlap others."""
     if type(out) is not np.ndarray:
-        raise TypeError(f"{name} must be an array of NumPy, got {type(out).__name__}")
+        if isinstance(x, np.ndarray):
+            raise TypeError(f"{name} must be an array of NumPy, got {type(out).__name__}")
+        out = array(out, name)
+    near(out, name, x)
     if out.shape != x.shape:
         raise ValueError(f"{name} must have shape {x.shape}, got {out.shape}")
     if out.dtype != x.dtype:
         raise TypeError(f"{name} must have the dtype of x, {x.dtype}, got {out.dtype}")
-    if not out.flags.writeable:
+    if not _writeable(out):
         raise ValueError(f"{name} must be writeable, got a read-only array")
-    if not out.flags.c_contiguous and _overlaps_itself(out):
+    if _overlaps_itself(out):
         raise ValueError(f"{name} must not overlap itself, its strides must nest, got {out.strides}")
     for other in same:
-        if np.shares_memory(out, other) and not _identical(out, other):
+        if overlap(out, other) and not identical(out, other):
             raise ValueError(
                 f"{name} must be one of the inputs itself or not overlap it, "
                 f"got a part of one of shape {other.shape}"
             )
     for argument in others:
-        if argument is not None and np.shares_memory(out, argument):
+        if argument is not None and overlap(out, argument):
             raise ValueError(
                 f"{name} must not overlap an argument that is needed or written besides, "
                 f"got memory of one of shape {argument.shape}"
             )
+    seen: Array = out
+    return seen
+
+
+class _Extent:
+    """The memory of an array on a device, for NumPy to reason about; nobody may read there."""
+
+    def __init__(self, x: Any) -> None:
+        self.__array_interface__ = {
+            "shape": x.shape,
+            "strides": x.strides,
+            "typestr": f"|V{x.itemsize}",
+            "data": (x.address, True),
+            "version": 3,
+        }
+
+
+def overlap(a: Array, b: Array) -> bool:
+    """Whether two arrays have memory in common."""
+    if isinstance(a, np.ndarray):
+        # Two arrays that own their memory: asking NumPy would take longer than a small call.
+        alone = a.base is None and b.base is None and a is not b
+        return not alone and np.shares_memory(a, b)
+    return bool(a.size and b.size) and np.shares_memory(*(np.asarray(_Extent(x)) for x in (a, b)))
+
+
+def _writeable(x: Array) -> bool:
+    return x.flags.writeable if isinstance(x, np.ndarray) else not x.readonly
 
 
 def _overlaps_itself(x: Array) -> bool:
     """Whether a step along some axis does not get past all elements of the finer axes."""
+    if isinstance(x, np.ndarray) and x.flags.c_contiguous:
+        return False
     reach = x.itemsize
     for stride, n in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
         if stride < reach:
@@ -279,10 +337,15 @@ def _overlaps_itself(x: Array) -> bool:
     return False
 
 
-def _identical(a: Array, b: Array) -> bool:
+def identical(a: Array, b: Array) -> bool:
     """Whether each element of a is the same memory as that of b; axes of one element lead nowhere."""
     strides = zip(a.shape, a.strides, b.strides, strict=True)
-    return a.ctypes.data == b.ctypes.data and all(n == 1 or s == t for n, s, t in strides)
+    return _address(a) == _address(b) and all(n == 1 or s == t for n, s, t in strides)
+
+
+def _address(x: Any) -> int:
+    address: int = x.ctypes.data if isinstance(x, np.ndarray) else x.address
+    return address
 
 
 def gradient(dy: Any, saved: Any, norm: str) -> Array:
@@ -295,4 +358,5 @@ def gradient(dy: Any, saved: Any, norm: str) -> Array:
         raise ValueError(f"dy must have shape {saved.x.shape}, got {x.shape}")
     if x.dtype != saved.x.dtype:
         raise TypeError(f"dy must have the dtype of y, {saved.x.dtype}, got {x.dtype}")
+    near(saved.x, "what the forward saved", x)
     return x

@@ -10,6 +10,8 @@ from .._plan import row_plan
 from ..cpu.activations import slope
 from ..cpu.fusion import activated, plus
 from ..cpu.jit import kernel, primitive, step
+from ..cpu.layouts import empty
+from ..cpu.layouts import flat as laid_out
 from ..cpu.primitives import fetch, put, streamed_head
 from ..cpu.run import kind, run, streams
 from ..cpu.vectors import as_element, fence, lanes, offset, pointer
@@ -57,10 +59,10 @@ def _swept(
     x: Array, addend: Array | None, dy: Array | None, activation: str | None, out: Array | None = None
 ) -> Array:
     plan = row_plan(x.shape, x.strides, x.dtype, 1)
-    y, flat = plan.layout.empty() if out is None else (out, plan.layout.flat(out))
-    others = (None if a is None else plan.layout.flat(a) for a in (addend, dy))
+    y, flat = empty(plan.layout, x) if out is None else (out, laid_out(plan.layout, out))
+    others = (None if a is None else laid_out(plan.layout, a) for a in (addend, dy))
     stream = streams(flat, x.size)
-    run(sweep, x.nbytes, None, plan.layout.flat(x), *others, x.size, kind(activation), flat, stream)
+    run(sweep, x.nbytes, None, laid_out(plan.layout, x), *others, x.size, kind(activation), flat, stream)
     return y
 
 

@@ -5,16 +5,25 @@ from .launch_channels import (
     channel_forward,
     channel_moments,
     channel_normalize,
+    given_statistics,
     reciprocal_sd,
 )
 from .launch_local_response import local_response_backward, local_response_forward
 from .launch_rows import group_backward, group_forward, row_backward, row_forward
+from .layouts import assign, copy, empty, fits, flat, gradient, zeros
 
 __all__ = [
     "channel_backward",
     "channel_forward",
     "channel_moments",
     "channel_normalize",
+    "copy",
+    "assign",
+    "empty",
+    "fits",
+    "flat",
+    "given_statistics",
+    "gradient",
     "group_backward",
     "group_forward",
     "local_response_backward",
@@ -22,4 +31,5 @@ __all__ = [
     "reciprocal_sd",
     "row_backward",
     "row_forward",
+    "zeros",
 ]

@@ -11,7 +11,7 @@ from ..results import Array
 from . import channels, columns, short_runs
 from .column_primitives import ROWS
 from .primitives import TILE, tile_count
-from .run import FEW, STREAM_BYTES, kind, parameter, run, streams
+from .run import FEW, STREAM_BYTES, kind, parameter, run, streams, update
 from .vectors import VECTOR_BYTES
 
 # What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
@@ -95,19 +95,21 @@ def channel_forward(
     x: Array,
     weight: Array | None,
     bias: Array | None,
-    settings: Array,
+    eps: float,
     running: Sequence[Array],
+    factor: float,
+    limits: tuple[float, float] | None,
     y: Array,
     threads: int | None,
     activation: str | None = None,
     residual: Array | None = None,
-) -> Array:
-    """Write y; mean, rstd, the new running mean and variance, r and d of every channel.
+) -> tuple[Array, Array, tuple[Array, Array] | None]:
+    """Write y, and move the running statistics by `factor`; mean and rstd of every channel, and r and d.
 
-    settings: eps, the weight of this batch in the running statistics, r_max, d_max of batch
-    renormalization (1 and 0 for none).
+    limits: r_max and d_max of batch renormalization; None for none.
     """
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
+    settings = np.array((eps, factor, *(limits or (1.0, 0.0))))
     statistics = np.zeros((6, c))
     if running:
         statistics[2], statistics[3] = running
@@ -137,7 +139,15 @@ def channel_forward(
             x, residual, plan.outer, c, n, _block(plan, 1), weight, bias, settings, statistics,
             _scratch(plan, 4), _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
-    return statistics
+    mean, rstd, new_mean, new_var, r, d = statistics
+    update(running, (new_mean, new_var))
+    return mean, rstd, None if limits is None else (r, d)
+
+
+def given_statistics(running: Sequence[Array], eps: float) -> tuple[Array, Array]:
+    """mean and rstd of running statistics, in float64."""
+    mean, var = np.array(running, np.float64)
+    return mean, reciprocal_sd(var, eps)
 
 
 def reciprocal_sd(var: Array, eps: float) -> Array:
@@ -214,6 +224,7 @@ def channel_backward(
     rstd: Array,
     weight: Array | None,
     bias: Array | None,
+    renorm: tuple[Array, Array] | None,
     training: bool,
     dx: Array,
     threads: int | None,
@@ -221,7 +232,19 @@ def channel_backward(
     residual: Array | None = None,
     dresidual: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write dx and dresidual; dweight and dbias in float64. In evaluation the statistics are constants."""
+    """Write dx and dresidual; dweight and dbias in float64. In evaluation the statistics are constants.
+
+    With r and d of batch renormalization y = (x_hat * r + d) * weight + bias.
+    """
+    if renorm is not None:
+        r, d = renorm
+        wide = np.ones(plan.channels) if weight is None else weight.astype(np.float64)
+        weight, bias = wide * r, wide * d + (0.0 if bias is None else bias)
+        dweight, dbias = channel_backward(
+            plan, dy, x, mean, rstd, weight, bias, None, training, dx, threads, activation, residual,
+            dresidual,
+        )  # fmt: skip
+        return dweight * r + dbias * d, dbias
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
     dweight, dbias = np.empty(c), np.empty(c)
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)

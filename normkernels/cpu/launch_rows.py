@@ -1,5 +1,7 @@
 """Plans of rows and of groups, and flat arrays, to kernel calls."""
 
+from collections.abc import Sequence
+
 import numba
 import numpy as np
 
@@ -8,7 +10,7 @@ from .._layout import GroupPlan, RowPlan
 from ..results import Array
 from . import groups, rows
 from .primitives import TILE
-from .run import FEW, PIECE, kind, parameter, run, streams
+from .run import FEW, PIECE, kind, parameter, run, streams, update
 
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
 PARTIALS = 32
@@ -123,9 +125,30 @@ def group_forward(
     y: Array,
     threads: int | None,
     activation: str | None = None,
-    var: Array | None = None,
+    running: Sequence[Array] = (),
+    factor: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Write y, and var, where it is wanted; mean and rstd of every row."""
+    """Write y, and move running statistics of instances by `factor`; mean and rstd of every row."""
+    var = np.empty(plan.rows) if running else None
+    mean, rstd = _group_forward(plan, x, weight, bias, eps, y, threads, activation, var)
+    if var is not None:
+        unbiased = var * (plan.cols / (plan.cols - 1))
+        means = (s.reshape(plan.samples, plan.groups).mean(0) for s in (mean, unbiased))
+        update(running, [(1 - factor) * old + factor * new for old, new in zip(running, means, strict=True)])
+    return mean, rstd
+
+
+def _group_forward(
+    plan: GroupPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    threads: int | None,
+    activation: str | None,
+    var: Array | None,
+) -> tuple[Array, Array]:
     n, dtype = plan.inner, plan.layout.arithmetic
     if n < SHORT_RUN and plan.centred:
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -96,3 +97,10 @@ def parameter(value: Array | None, size: int, default: float, dtype: np.dtype[An
     if value.dtype != dtype:
         value = value.astype(dtype)
     return _buffers.flat(value)
+
+
+def update(running: Sequence[Array], new: Sequence[Array]) -> None:
+    """Give the running statistics, where there are any, new values in place."""
+    with np.errstate(over="ignore"):  # a variance above the largest float32 is kept as inf
+        for statistic, value in zip(running, new, strict=False):
+            statistic[:] = value

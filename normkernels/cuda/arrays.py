@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._devices import OnDevice
 from . import devices, dlpack
 from .devices import check, making_current
 
@@ -20,7 +21,7 @@ def dense_strides(shape: Shape, itemsize: int) -> Shape:
     return tuple(reversed(strides))
 
 
-class DeviceArray:
+class DeviceArray(OnDevice):
     """An array in the memory of a CUDA device.
 
     What other libraries take without a copy, by `__dlpack__` or `__cuda_array_interface__`:
@@ -140,6 +141,20 @@ class DeviceArray:
         if not self.is_c_contiguous:
             raise ValueError(f"an array must be C-contiguous to be reshaped, got strides {self.strides}")
         return self._seen(wanted, dense_strides(wanted, self.dtype.itemsize), self.dtype)
+
+    def part(self, first: int, size: int) -> "DeviceArray":
+        """Elements of a flat array; no copy."""
+        return DeviceArray(
+            (size,), self.strides, self.dtype, self.address + first * self.dtype.itemsize, self.device,
+            self.stream, self.owner, self.readonly,
+        )  # fmt: skip
+
+    def precede(self, other: "DeviceArray") -> None:
+        """What is put on the stream of the other array from now on comes after what is on this one's now."""
+        if self.stream != other.stream:
+            with making_current(self.device):
+                devices.wait(other.stream, self.stream)
+            self.used_on(other.stream)
 
     def view(self, dtype: Any) -> "DeviceArray":
         """The same memory as another dtype of the same size."""

@@ -3,18 +3,19 @@
 Chosen from what the compiler says of registers (docs/cuda.md); not yet from measurements.
 """
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from .form import Form
+from .devices import DeviceProperties
+from .form import MAGIC_BITS, Form
 
 ACCESS_BYTES = 16
 """The widest access to memory."""
 
 WARP = 32
 
-# From how many bits on a product of `magic` is a quotient: exact for indices and runs below 2**20.
-MAGIC_BITS = 40
 MOST_RESIDENT = 1 << 20
 
 
@@ -22,9 +23,9 @@ MOST_RESIDENT = 1 << 20
 class Rule:
     """How a kernel's teams grow with the length of rows.
 
-    A thread holds up to `elements` in registers. Teams grow to `threads`; blocks of less than that leave
-    room for `resident` of them on a multiprocessor. Longer rows get teams of `long_threads`, then of several
-    such blocks.
+    A thread holds up to `elements` in registers, fewer where something else needs them (`held`). Teams grow
+    to `threads`; blocks of less than that leave room for `resident` of them on a multiprocessor. Longer rows
+    get teams of `long_threads`, then of several such blocks.
     """
 
     elements: int
@@ -38,10 +39,9 @@ class Rule:
     """Threads that several short rows share a block of."""
 
 
-# Elements of 4 bytes, of which a thread has registers for 32 beside parameters in a forward, for 16 in a
-# backward with its four vectors, and where the ends of rows take registers too.
+# Elements of 4 bytes that fit beside the parameters of a forward, and the four vectors of a backward:
+# `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
-EDGES = Rule(elements=16, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
 # Kernels over runs cut long ones into pieces, so that their teams need not grow: few elements leave room for
 # more blocks. Activations, most of all in float64, need registers of their own.
@@ -49,20 +49,32 @@ RUNS = Rule(elements=8, threads=256, resident=2, long_threads=256, long_resident
 RUNS_FUSED = replace(RUNS, resident=1, long_resident=1)
 
 
-def lanes(itemsize: int, cols: int, addresses: tuple[int, ...], columns: bool = False) -> tuple[int, bool]:
+GROUPS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
+GROUPS_BACKWARD = Rule(elements=16, threads=256, resident=1, long_threads=256)
+
+
+def lanes(
+    itemsize: int,
+    cols: int,
+    tensors: Sequence[int],
+    parameters: Sequence[int] = (),
+    columns: bool = False,
+) -> tuple[int, bool]:
     """Elements of a vector, and whether rows of `cols` elements may begin or end within one.
 
-    All arrays begin at one place within a vector, or they are read one by one; with `columns`, sums over
-    columns, rows have to begin alike too.
+    Of addresses: all tensors begin at one place within a vector, or they are read one by one; with
+    `columns`, sums over columns, rows have to begin alike too.
     """
     full = ACCESS_BYTES // itemsize
-    places = {a // itemsize % full for a in addresses}
-    if cols % full == 0 and places == {0}:
+    places = {a // itemsize % full for a in tensors}
+    if cols % full == 0 and places == {0} and not any(a % ACCESS_BYTES for a in parameters):
         return full, False
     if columns:
         count = full
-        while cols % count or any(p % count for p in places):
+        while cols % count or any(p % count for p in places) or any(a % (4 * count) for a in parameters):
             count //= 2
+            if count == 1:
+                break
         return count, False
     return (full, True) if len(places) == 1 else (1, False)
 
@@ -72,11 +84,69 @@ def magic(inner: int) -> int:
     return -(-(1 << MAGIC_BITS) // inner)
 
 
-def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form()) -> Form:  # noqa: B008
-    """The form of teams that hold rows of `cols` elements, with what else `form` says."""
-    wide = max(itemsize, 4) // 4
-    most = max(1, rule.elements // wide // lanes)
-    needed = -(-(cols + (lanes - 1 if form.edges else 0)) // lanes)
+def held(rule: Rule, itemsize: int, lanes: int, form: Form, residual: bool) -> int:
+    """Elements that a thread holds at most, as compiled without spilling for sm_80, sm_90 and sm_100.
+
+    Half of a rule's where arithmetic is in float64, accesses are of less than 16 bytes, or something is
+    fused; a quarter where rows begin within a vector, or a residual is read element by element.
+    """
+    narrow = form.edges or lanes * itemsize < ACCESS_BYTES
+    halvings = int(itemsize > 4 or narrow or residual or form.activation is not None)
+    halvings += form.edges or (narrow and residual)
+    return (rule.elements >> halvings) * 4 // max(itemsize, 4)
+
+
+def row_form(
+    cols: int,
+    itemsize: int,
+    lanes: int,
+    rule: Rule,
+    form: Form = Form(),  # noqa: B008
+    residual: bool = False,
+) -> Form:
+    """The form of teams that hold rows of `cols` elements, with what else `form` says.
+
+    residual: whether there is a tensor more than the norm itself needs.
+    """
+    most = max(1, held(rule, itemsize, lanes, form, residual) // lanes)
+    return _team(vectors_of(cols, lanes, form.edges), most, lanes, rule, form)
+
+
+def run_form(
+    runs: int, inner: int, itemsize: int, lanes: int, rule: Rule, form: Form, residual: bool = False
+) -> Form:
+    """The form of teams that hold so many runs of `inner` elements."""
+    most = max(1, (rule.elements >> (itemsize > 4 or residual or form.activation is not None)) // lanes)
+    most = max(1, most * 4 // max(itemsize, 4))
+    return _team(runs * vectors_of(inner, lanes, form.edges), most, lanes, rule, form)
+
+
+def vectors_of(n: int, lanes: int, edges: bool) -> int:
+    """How many vectors meet n elements, wherever in the first one these begin."""
+    return -(-(n + (lanes - 1 if edges else 0)) // lanes)
+
+
+def run_lanes(itemsize: int, inner: int, addresses: Sequence[int]) -> tuple[int, bool]:
+    """As `lanes`, for runs that may be shorter than a vector."""
+    full = ACCESS_BYTES // itemsize
+    while full > inner:
+        full //= 2
+    places = {a // itemsize % full for a in addresses}
+    if inner % full == 0 and places == {0}:
+        return full, False
+    return (full, True) if len(places) == 1 else (1, False)
+
+
+def together(form: Form, device: DeviceProperties) -> bool:
+    """Whether the blocks of a team can be there at once, and its vectors be counted."""
+    return (
+        form.blocks <= min(device.multiprocessors * form.resident, form.threads)
+        and form.vectors * form.members < MOST_RESIDENT
+    )
+
+
+def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
+    """The form of teams that hold so many vectors, up to `most` to a thread."""
     threads, resident = rule.smallest, rule.resident
     while threads < rule.threads and threads * most < needed:
         threads *= 2
@@ -92,12 +162,24 @@ def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form
     )
 
 
-def row_grid(rows: int, form: Form, multiprocessors: int, rows_of_a_team: int = 1, waves: int = 1) -> int:
-    """How many blocks take `rows` rows, each team several of them where there are many."""
-    wanted = -(-rows // (form.teams * rows_of_a_team))
-    if form.blocks > 1:  # all of them have to be there at once
-        return min(wanted, multiprocessors * form.resident // form.blocks) * form.blocks
-    return min(wanted, multiprocessors * form.resident * waves)
+def longest(form: Form, device: DeviceProperties) -> int:
+    """Elements of the longest row that teams of this form can have, however many blocks they take."""
+    blocks = device.multiprocessors * form.resident
+    beside = form.lanes - 1 if form.edges else 0
+    return min(MOST_RESIDENT, blocks * form.capacity // form.blocks - beside)
+
+
+def row_grid(rows: int, cols: int, form: Form, device: DeviceProperties, waves: int = 1) -> int:
+    """How many blocks take `rows` rows, each team several of them where there are many.
+
+    Raises ValueError where not even one row fits the device.
+    """
+    wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
+    if form.blocks == 1:
+        return min(wanted, at_once * waves)
+    if cols > (most := longest(form, device)):
+        raise ValueError(f"rows must have at most {most} elements on this device, got {cols}")
+    return min(wanted, at_once // form.blocks) * form.blocks  # all of them have to be there at once
 
 
 # Elements that a piece of several runs has at most, unless it is one, and samples that it has at most: what
@@ -138,11 +220,11 @@ def run_pieces(
 ) -> Pieces:  # fmt: skip
     """The pieces for runs of `inner` elements; `deep`: samples share their statistics."""
     wide = max(itemsize, 4) // 4
-    vectors = rule.threads * max(1, rule.elements // wide // form.lanes)
-    room = (vectors - form.edges) * form.lanes
+    most = max(1, rule.elements // wide // form.lanes)
+    room = (rule.threads * most - form.edges) * form.lanes
     tiles = -(-inner // room)
     width = min(inner, -(-inner // (tiles * form.lanes)) * form.lanes)
-    form = row_form(width, itemsize, form.lanes, rule, form)
+    form = _team(vectors_of(width, form.lanes, form.edges), most, form.lanes, rule, form)
     depth = max(1, min(outer, PIECE // width, DEEPEST)) if deep and tiles == 1 else 1
     while depth > 1 and outer * channels * form.threads < depth * multiprocessors * BUSY:
         depth //= 2
@@ -155,3 +237,156 @@ def merging_form(partials: int) -> Form:
     while threads < min(MERGING, partials):
         threads *= 2
     return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))
+
+
+
+# Rows that a thread sums in the dtype of x, before float64 takes over.
+FLUSH = 128
+
+# Numbers in float64 that memory is read in.
+SECTOR = 4
+
+
+@dataclass(frozen=True)
+class ColumnRule:
+    """How threads walk down columns: how many elements each has in flight, and how blocks are made."""
+
+    elements: int
+    threads: int = 256
+    resident: int = 2
+    strips: tuple[int, ...] = (32, 64)
+    """Vectors that a strip may be wide where a row of memory is not a strip of its own."""
+
+
+MOMENTS = ColumnRule(elements=32)
+# With residual or gradient beside x, and with an activation besides.
+PAIRS = ColumnRule(elements=16)
+ACTIVATED = ColumnRule(elements=8, threads=128, resident=3)
+FINISH = ColumnRule(elements=1)
+
+
+class Columns(NamedTuple):
+    """How (outer, channels) are cut, as the kernels in `columns` take it."""
+
+    start: int
+    total: int
+    width: int
+    strips: int
+    across: int
+    slots: int
+    length: int
+    pieces: int
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        return self[:-1]
+
+    @property
+    def plane(self) -> int:
+        """Elements of one half of partial sums."""
+        return self.pieces * self.width
+
+    @property
+    def blocks(self) -> int:
+        return self.strips * self.pieces
+
+
+def column_form(itemsize: int, size: int, addresses: tuple[int, ...], rule: ColumnRule) -> tuple[Form, int]:
+    """The form of kernels over columns, and at which element of a vector the arrays begin.
+
+    Arrays that begin alike within a vector are read in vectors, however many channels there are.
+    """
+    lanes = ACCESS_BYTES // itemsize
+    while len(leads := {a // itemsize % lanes for a in addresses}) > 1 or size < 2 * lanes:
+        lanes //= 2
+        if lanes == 1:
+            leads = {0}
+            break
+    lead = leads.pop()
+    edges = lanes > 1 and bool(lead or size % lanes)
+    elements = rule.elements * 4 // max(itemsize, 4) // (2 if edges else 1)
+    vectors = max(1, elements // lanes)
+    form = Form(vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident, edges=edges)
+    return form, lead
+
+
+def split_columns(
+    start: int, total: int, channels: int, form: Form, rule: ColumnRule, multiprocessors: int
+) -> Columns:
+    """Rows of memory that all begin alike within a vector, in strips and pieces for one wave of blocks."""
+    width = math.lcm(channels, form.lanes)
+    vectors = width // form.lanes
+
+    def busy(across: int) -> float:
+        return vectors / (-(-vectors // across) * across) * (form.block // across * across)
+
+    own = (vectors,) if vectors <= form.block else ()
+    across = max((*(min(s, form.block) for s in rule.strips), *own), key=busy)
+    strips, slots = -(-vectors // across), form.block // across
+    rows, wave = -(-(total - start) // width), max(1, multiprocessors * form.resident // strips)
+    step = slots * form.vectors
+    pieces = wave * -(-rows // (wave * slots * FLUSH))
+    length = -(-rows // (pieces * step)) * step
+    return Columns(start, total, width, strips, across, slots, length, -(-rows // length))
+
+
+def finish_across(channels: int, entries: int, threads: int, multiprocessors: int) -> int:
+    """Channels that a block finishes side by side; the rest of its threads share out the entries."""
+    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)), threads)
+    return max(across, threads // max(1, entries))
+
+
+@dataclass(frozen=True)
+class WalkRule:
+    """How threads walk over channels, from every element to the same one of the next channel."""
+
+    threads: int = 256
+    resident: int = 4
+    waves: int = 4
+    length: int = 8
+    """Vectors that a thread takes where it does not walk over channels."""
+
+
+WALK = WalkRule()
+
+# Of the L2 cache, for what a backward in two kernels keeps there in between.
+KEPT = 0.5
+
+
+class Walk(NamedTuple):
+    """Threads begin at the vectors of the first of `rows` rows of `width` elements, group after group.
+
+    From row to row an element moves by `across` within its channel and `over` channels.
+    """
+
+    rows: int
+    width: int
+    length: int
+    pieces: int
+    across: int
+    over: int
+    blocks: int
+
+
+def walk_form(itemsize: int, inner: int, addresses: tuple[int, ...], rule: WalkRule) -> Form:
+    """A form with vectors that are of one channel."""
+    lanes = ACCESS_BYTES // itemsize
+    while inner % lanes or any(a // itemsize % lanes for a in addresses):
+        lanes //= 2
+    return Form(lanes=lanes, threads=rule.threads, resident=rule.resident)
+
+
+def walk(outer: int, channels: int, inner: int, form: Form, rule: WalkRule, multiprocessors: int) -> Walk:
+    """From channel to channel where they are long enough to be read well, else from tile to tile."""
+    groups, rows, width, pieces = outer, channels, inner, 1
+    length = rows
+    if inner < WARP * form.lanes:
+        rows, width = rule.length, form.block * form.lanes
+        groups, length = -(-outer * channels * inner // (rows * width)), rows
+    blocks = -(-groups * (width // form.lanes) // form.block)
+    if width == inner:
+        wanted = -(-multiprocessors * form.resident * rule.waves // blocks)
+        length = -(-rows // min(wanted, -(-rows // rule.length)))
+        pieces = -(-rows // length)
+    over = width // inner % channels
+    return Walk(rows, width, length, pieces, width % inner, over, blocks * pieces)

@@ -22,8 +22,8 @@ class _Tensor(ctypes.Structure):
         ("code", ctypes.c_uint8),
         ("bits", ctypes.c_uint8),
         ("lanes", ctypes.c_uint16),
-        ("shape", ctypes.POINTER(ctypes.c_int64)),
-        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("shape", ctypes.c_void_p),
+        ("strides", ctypes.c_void_p),
         ("byte_offset", ctypes.c_uint64),
     ]
 
@@ -71,6 +71,8 @@ def _destroy(capsule: int) -> None:
 
 _deleter = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_release)
 _destructor = ctypes.PYFUNCTYPE(None, ctypes.c_void_p)(_destroy)
+_DELETER = ctypes.cast(_deleter, ctypes.c_void_p).value
+_DESTRUCTOR = ctypes.cast(_destructor, ctypes.c_void_p).value
 for _kept in (_deleter, _destructor, *NAMES):
     # Consumers may outlive this module.
     _python.Py_IncRef(ctypes.py_object(_kept))
@@ -88,16 +90,14 @@ def capsule(x: Any, versioned: bool) -> Any:
         raise BufferError(f"dtype must be one of DLPack's, got {x.dtype}")
     lists = (ctypes.c_int64 * (2 * n))(*x.shape, *(s // itemsize for s in x.strides))
     at = ctypes.addressof(lists)
-    longs = ctypes.POINTER(ctypes.c_int64)
     tensor = _Tensor(
         x.address if x.size else None, *x.__dlpack_device__(), n, code, 8 * itemsize, 1,
-        ctypes.cast(at, longs), ctypes.cast(at + 8 * n, longs), 0,
+        at, at + 8 * n, 0,
     )  # fmt: skip
-    deleter = ctypes.cast(_deleter, ctypes.c_void_p)
     if versioned:
-        managed: Any = _Versioned(1, 0, None, deleter, READ_ONLY if x.readonly else 0, tensor)
+        managed: Any = _Versioned(1, 0, None, _DELETER, READ_ONLY if x.readonly else 0, tensor)
     else:
-        managed = _Managed(tensor, None, deleter)
+        managed = _Managed(tensor, None, _DELETER)
     address = ctypes.addressof(managed)
     _exported[address] = managed, lists, x
-    return _new(address, NAMES[versioned], ctypes.cast(_destructor, ctypes.c_void_p))
+    return _new(address, NAMES[versioned], _DESTRUCTOR)

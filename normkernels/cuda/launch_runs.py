@@ -176,14 +176,6 @@ def _composed(
     return scale, shift
 
 
-def running_constants(running: Sequence[DeviceArray], eps: float) -> Pair:
-    """mean and rstd of given statistics in float64, what `channel_normalize` takes."""
-    given = running[0]
-    mean, rstd = _numbers(given.size, given), _numbers(given.size, given)
-    _each(runs.constants, given.size, given, *running, given.size, float(eps), mean, rstd)
-    return mean, rstd
-
-
 def channel_normalize(
     plan: ChannelPlan,
     x: DeviceArray,
@@ -221,9 +213,9 @@ def channel_backward(
     In evaluation the statistics are constants. renorm: r and d of batch renorm, with which weight and bias
     are composed here.
     """
-    dweight, dbias = _like(weight, x), _like(bias, x)
+    dweight, dbias = _like(weight, dy), _like(bias, dy)
     if renorm is not None:
-        weight, bias = _composed(plan, x, weight, bias, *renorm)
+        weight, bias = _composed(plan, dy, weight, bias, *renorm)
     _backward(
         _of_channels(plan), dy, x, mean, rstd, weight, bias, float(plan.count) if training else None, dx,
         activation, residual, dresidual, renorm or (None, None), dweight, dbias,
@@ -263,7 +255,7 @@ def group_backward(
     activation: str | None = None,
 ) -> tuple[DeviceArray | None, DeviceArray | None]:
     """Write dx; dweight and dbias of every channel, as `channel_backward`; of a centred plan."""
-    dweight, dbias = _like(weight, x), _like(bias, x)
+    dweight, dbias = _like(weight, dy), _like(bias, dy)
     _backward(
         _of_groups(plan), dy, x, mean, rstd, weight, bias, float(plan.divisor), dx, activation, None, None,
         (None, None), dweight, dbias,
@@ -271,8 +263,8 @@ def group_backward(
     return dweight, dbias
 
 
-def _like(parameter: DeviceArray | None, x: DeviceArray) -> DeviceArray | None:
-    return None if parameter is None else _numbers(parameter.size, x, parameter.dtype)
+def _like(parameter: DeviceArray | None, dy: DeviceArray) -> DeviceArray | None:
+    return None if parameter is None else _numbers(parameter.size, dy, parameter.dtype)
 
 
 def _backward(
@@ -300,14 +292,14 @@ def _backward(
     c1 = c2 = None
     if divisor is not None or dweight is not None or dbias is not None or dresidual is not None:
         pieces = view.pieces(dy, x, residual, dresidual, activation=activation)
-        partials = _numbers(2 * pieces.number(view.outer, view.channels), x)
+        partials = _numbers(2 * pieces.number(view.outer, view.channels), dy)
         _launch(
-            runs.dots, view, pieces, x,
+            runs.dots, view, pieces, dy,
             dy, x, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, dresidual,
             partials,
         )  # fmt: skip
         if divisor is not None:
-            c1, c2 = _numbers(view.statistics, x), _numbers(view.statistics, x)
+            c1, c2 = _numbers(view.statistics, dy), _numbers(view.statistics, dy)
         sums = (*renorm, dweight, dbias)
         if view.per_group > 1 or view.apart:
             _merged_dots(view, pieces, partials, weight, divisor, c1, c2, None, None, None, None)
@@ -324,7 +316,7 @@ def _backward(
         pieces = view.pieces(dy, x, residual, dx, activation=activation)
         source = x
     _launch(
-        runs.gradient, view, pieces, x,
+        runs.gradient, view, pieces, dy,
         dy, source, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, c1, c2, dx,
     )  # fmt: skip
 

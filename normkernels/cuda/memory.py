@@ -2,8 +2,12 @@
 
 Freed memory stays with the pool and costs the next array nothing. While a stream is captured, an
 array becomes a node of the graph, and another node frees it if it is dropped in the same capture.
+One that outlives the capture belongs to the graph's result: to launch such a graph again, instantiate
+it with AUTO_FREE_ON_LAUNCH, as PyTorch does, or give `out`.
 """
 
+import contextlib
+import ctypes
 import functools
 import math
 import os
@@ -69,8 +73,7 @@ class Block:
         """Other streams that use the memory."""
 
     def __del__(self) -> None:
-        # After a fork or a fatal error there is nothing to free; at the end the driver frees all.
-        if not sys.is_finalizing() and devices.ready():
+        if not sys.is_finalizing():  # at the end the driver frees all
             _free((self.address, self.device, self.stream, self.capture, self.readers))
 
 
@@ -91,8 +94,8 @@ def _free(freed: Freed) -> None:
                 if devices.capture(reader) == now:
                     devices.wait(stream, reader)
             devices.driver.cuMemFreeAsync(address, stream)  # fails for a graph's memory if that never ran
-    except Exception as error:
-        devices.explain(error)  # remembers what is fatal, for the next call; nobody can catch this
+    except Exception as error:  # nobody could catch it; after a fork or a fatal error there is always one
+        devices.explain(error)  # remembers what is fatal, for the next call
 
 
 def _allocate(nbytes: int, device: int, stream: int) -> Block:
@@ -100,7 +103,13 @@ def _allocate(nbytes: int, device: int, stream: int) -> Block:
         capture = devices.capture(stream)
         if _later and not capture:
             for _ in range(len(_later)):
-                _free(_later.popleft())
+                with contextlib.suppress(IndexError):  # another thread was quicker
+                    _free(_later.popleft())
+        if capture < 0:  # to ask for more would break that capture
+            raise RuntimeError(
+                "an array must not be on the legacy default stream while another stream is captured, "
+                f"got stream {stream}: bind it to the captured one"
+            )
         found = check(devices.driver.cuMemAllocFromPoolAsync(nbytes, pool(device), stream), nbytes)
     return Block(int(found), device, stream, capture)
 
@@ -114,6 +123,23 @@ def empty(shape: Shape, dtype: np.dtype[Any], device: int, stream: int) -> Devic
     block = _allocate(nbytes, device, stream) if nbytes else None
     address = 0 if block is None else block.address
     return DeviceArray(shape, dense_strides(shape, dtype.itemsize), dtype, address, device, stream, block)
+
+
+def upload(host: np.ndarray[Any, np.dtype[Any]], device: int = 0, stream: int = 0) -> DeviceArray:
+    """A copy of a host array, of the same strides."""
+    devices.require()
+    first, past = DeviceArray(host.shape, host.strides, host.dtype, host.ctypes.data, 0, 0, host).extent()
+    made, start = workspace(past - first, device, stream), host.ctypes.data - first
+    raw = np.frombuffer((ctypes.c_char * made.nbytes).from_address(first), np.uint8)
+    if isinstance(made, simulated.SimulatedArray):
+        made.memory[...] = raw
+        return simulated.wrap(np.ndarray(host.shape, host.dtype, made.memory, start, host.strides))
+    if made.size:
+        with making_current(device):
+            check(devices.driver.cuMemcpyHtoDAsync(made.address, first, made.nbytes, stream))
+            check(devices.driver.cuStreamSynchronize(stream))
+    address = made.address + start
+    return DeviceArray(host.shape, host.strides, host.dtype, address, device, stream, made.owner)
 
 
 def workspace(nbytes: int, device: int, stream: int) -> DeviceArray:

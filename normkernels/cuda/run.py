@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._layout import storage
 from . import devices
 from .arrays import DeviceArray
 from .devices import check, making_current, properties
@@ -55,13 +56,6 @@ def signature(form: Form, args: Any) -> tuple[Any, ...]:
     return (*map(type_of, args), FormType(form))
 
 
-def storage(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """The dtype as which kernels see memory."""
-    if dtype.itemsize > 2:
-        return dtype
-    return np.dtype(np.uint16 if dtype in (np.float16, np.uint16) else np.int16)
-
-
 def _load(kernel: Kernel, form: Form, device: int, args: Any) -> tuple[Any, tuple[Any, ...]]:
     """A variant as the driver launches it, and the types of its arguments, all of 8 bytes."""
     driver = devices.driver
@@ -79,8 +73,11 @@ def _simulate(kernel: Kernel, form: Form, blocks: int, args: Any) -> None:
     def seen(argument: Any) -> Any:
         if not isinstance(argument, DeviceArray):
             return argument
-        memory = argument.flat_memory()
-        return Pointer(memory.view(storage(memory.dtype)))
+        first, past = argument.extent()
+        raw = (ctypes.c_char * (past - first)).from_address(first)
+        return Pointer(
+            np.frombuffer(raw, storage(argument.dtype)), (argument.address - first) // argument.itemsize
+        )
 
     with warnings.catch_warnings():  # NumPy's errstate does not reach the threads
         warnings.simplefilter("ignore", RuntimeWarning)

@@ -25,13 +25,17 @@ from .primitives import (
     load,
     member,
     merge,
+    move_running,
     number,
     offset,
+    output_constants,
     pivot_of,
+    plus,
     position,
     put,
     reciprocal_sd,
     relative_moments,
+    renorm_constants,
     slope,
     store,
     team_merged,
@@ -71,26 +75,11 @@ def _partial(k, s, groups, stretch, pieces):
 
 
 @primitive
-def _plus(z, h):
-    """z + h, which may be None"""
-    if h is None:
-        return z
-    return z + h
-
-
-@primitive
 def _affine(h, hi, scale, shift, residual, dy):
     """What the activation is applied to; without h, where it is not needed, anything."""
     if h is None:
         return dy
-    return _plus((h - hi) * scale + shift, residual)
-
-
-@primitive
-def _output_constants(x, mean, rstd, weight, bias):
-    """hi, scale, shift such that (x - hi) * scale + shift is the output."""
-    hi, lo, scale = centring(x, mean, rstd * weight)
-    return hi, scale, as_element(x, bias + np.float64(lo))
+    return plus((h - hi) * scale + shift, residual)
 
 
 @primitive
@@ -116,11 +105,6 @@ def _composed(dot, s, r, d, c):
     if r is None:
         return dot
     return dot * r[c] + s * d[c]
-
-
-@primitive
-def _clipped(value, low, high):
-    return min(max(value, low), high) if value == value else value
 
 
 @kernel
@@ -176,15 +160,13 @@ def merged(
     if t == 0 and team < statistics:
         mean_s += origin
         rstd_s = reciprocal_sd(m2 / count, eps)
+        r_s, d_s = renorm_constants(s, mean_s, rstd_s, eps, r_max, d_max, running_mean, running_var)
+        put(r, s, r_s)
+        put(d, s, d_s)
+        move_running(s, mean_s, m2, count, factor, running_mean, running_var)
         put(mean, s, mean_s)
         put(var, s, m2 / count)
         put(rstd, s, rstd_s)
-        old_mean, old_var = number(running_mean, s, 0.0), number(running_var, s, 1.0)
-        running_rstd = reciprocal_sd(old_var, eps)
-        put(r, s, _clipped(running_rstd / rstd_s if rstd_s != 0.0 else 1.0, 1.0 / r_max, r_max))
-        put(d, s, _clipped((mean_s - old_mean) * running_rstd, -d_max, d_max))
-        put(running_mean, s, (1.0 - factor) * old_mean + factor * mean_s)
-        put(running_var, s, (1.0 - factor) * old_var + factor * (m2 / (count - 1.0)))
 
 
 @kernel
@@ -202,14 +184,14 @@ def normalize(
         return
     sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
     s = sample * apart + c // per_group
-    hi, scale, shift = _output_constants(
+    hi, scale, shift = output_constants(
         x, number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0), number(bias, c, 0.0)
     )
     for o in range(sample, end):
         k = (o * channels + c) * inner + first
         p = position(offset(x, k), t, form)
         h = load(offset(x, k), p, n, form)
-        z = _plus((h - hi) * scale + shift, load(offset(residual, k), p, n, form))
+        z = plus((h - hi) * scale + shift, load(offset(residual, k), p, n, form))
         store(offset(y, k), p, n, form, activated(z, form))
 
 
@@ -230,7 +212,7 @@ def dots(
         k = (o * channels + c) * inner + first
         p = position(offset(x, k), t, form)
         x_hat = inside((load(offset(x, k), p, n, form) - hi) * scale + lo, p, n, form)
-        z = _plus(x_hat * w + b, load(offset(residual, k), p, n, form))
+        z = plus(x_hat * w + b, load(offset(residual, k), p, n, form))
         dz = inside(slope(z, load(offset(dy, k), p, n, form), form), p, n, form)
         store(offset(dresidual, k), p, n if team < pieces else 0, form, dz)
         dot += total(dz * x_hat)
@@ -284,7 +266,7 @@ def gradient(
     sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
     s = sample * apart + c // per_group
     mean_s, rstd_s, weight_c = number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0)
-    hi, scale, shift = _output_constants(dx, mean_s, rstd_s, weight_c, number(bias, c, 0.0))
+    hi, scale, shift = output_constants(dx, mean_s, rstd_s, weight_c, number(bias, c, 0.0))
     slant, level = _projection_constants(dx, mean_s, rstd_s, c1, c2, s)
     w, r = as_element(dx, weight_c), as_scale(dx, rstd_s)
     for o in range(sample, end):
@@ -302,15 +284,6 @@ def composed(weight, bias, r, d, channels, scale, shift, form):
     if c < channels:
         w = number(weight, c, 1.0)
         scale[c], shift[c] = w * r[c], w * d[c] + number(bias, c, 0.0)
-
-
-@kernel
-def constants(running_mean, running_var, channels, eps, mean, rstd, form):
-    """mean and rstd of given statistics, of any dtype, in float64."""
-    c = block() * form.block + thread()
-    if c < channels:
-        mean[c] = number(running_mean, c, 0.0)
-        rstd[c] = reciprocal_sd(number(running_var, c, 0.0), eps)
 
 
 @kernel

@@ -17,6 +17,9 @@ class SimulatedArray(DeviceArray):
         memory = np.lib.stride_tricks.as_strided(self.memory.view(dtype), shape, strides)
         return wrap(memory, self.owner, self.stream)
 
+    def part(self, first: int, size: int) -> "SimulatedArray":
+        return wrap(self.memory[first : first + size], self.owner, self.stream)
+
     def flat_memory(self) -> np.ndarray[Any, np.dtype[Any]]:
         """A flat view of the memory."""
         if not self.is_c_contiguous:
@@ -24,7 +27,7 @@ class SimulatedArray(DeviceArray):
         return self.memory.reshape(-1)
 
     def copy_to_host(self) -> np.ndarray[Any, np.dtype[Any]]:
-        return self.memory.copy()
+        return self.memory.copy(order="K")
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:

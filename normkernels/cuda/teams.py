@@ -12,8 +12,9 @@ from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
 from .. import _formulas
+from .form import SLOTS
 from .jit import primitive
-from .shares import offset
+from .shares import offset, vector_totals
 from .vectors import I32, I64, as_type_of, bytes_of, llvm_type
 
 _merge = primitive(_formulas.merge)
@@ -21,10 +22,15 @@ _merge = primitive(_formulas.merge)
 WARPS = 32
 """At most, in a block."""
 
-# How many exchanges between blocks a kernel may have for one row, and the slots for two rows of them: a slot
-# is used again only after all blocks have met in between.
-STEPS = 4
-SLOTS = 2 * STEPS
+
+def _shared_memory(builder: Any, dtype: Any, count: int) -> ir.Value:
+    array = ir.ArrayType(llvm_type(dtype), count)
+    name = builder.module.get_unique_name("_shared")
+    memory = ir.GlobalVariable(builder.module, array, name, addrspace=3)
+    memory.linkage, memory.align = "internal", bytes_of(dtype)
+    memory.initializer = ir.Constant(array, ir.Undefined)
+    generic = builder.addrspacecast(memory, array.as_pointer())
+    return builder.bitcast(generic, llvm_type(dtype).as_pointer())
 
 
 @intrinsic
@@ -32,15 +38,19 @@ def shared(typingctx: Any, like: Any) -> Any:
     """Room for a number of the dtype of this one from every warp of a block."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        array = ir.ArrayType(llvm_type(like), WARPS)
-        name = builder.module.get_unique_name("_shared")
-        memory = ir.GlobalVariable(builder.module, array, name, addrspace=3)
-        memory.linkage, memory.align = "internal", bytes_of(like)
-        memory.initializer = ir.Constant(array, ir.Undefined)
-        generic = builder.addrspacecast(memory, array.as_pointer())
-        return builder.bitcast(generic, llvm_type(like).as_pointer())
+        return _shared_memory(builder, like, WARPS)
 
     return types.CPointer(like)(like), codegen
+
+
+@intrinsic
+def shared_vectors(typingctx: Any, value: Any, form: Any) -> Any:
+    """Room for a number of the dtype of a share from every vector that a block has."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return _shared_memory(builder, value.dtype, form.form.block * form.form.vectors)
+
+    return types.CPointer(value.dtype)(value, form), codegen
 
 
 def _asm(result: ir.Type | None, arguments: list[ir.Type], code: str, constraints: str) -> ir.InlineAsm:
@@ -111,7 +121,13 @@ def slot(form):
 @primitive
 def member(form):
     """Which member of its team this thread is."""
-    return block() % form.blocks * form.threads + thread() % form.threads
+    return block_of_team(form) * form.threads + thread() % form.threads
+
+
+@primitive
+def block_of_team(form):
+    """Which block of its team this one is."""
+    return block() % form.blocks
 
 
 @primitive
@@ -142,8 +158,10 @@ def _lanes(width):
 
 @primitive
 def _team_barrier(form):
-    """Where the warps of a team meet; those of other teams may be elsewhere."""
-    if form.teams == 1:
+    """Where the threads of a team in one block meet; those of other teams may be elsewhere."""
+    if form.threads <= 32:
+        cuda.syncwarp(_lanes(form.threads))
+    elif form.teams == 1:
         cuda.syncthreads()
     else:
         _meet(1 + slot(form), types.int64(form.threads))
@@ -184,7 +202,7 @@ def _exchanged(a, b, form, exchange, flags, step):
     """
     if exchange is None:
         return a, b
-    k, mine = form.blocks, block() % form.blocks
+    k, mine = form.blocks, block_of_team(form)
     first = block() // k * k
     slots = offset(exchange, 2 * (first * SLOTS + step % SLOTS * k))
     if thread() == 0:
@@ -208,6 +226,35 @@ def team_sums(a, b, form, exchange, flags, step):
     if form.blocks > 1:
         a, b = _exchanged(a, b, form, exchange, flags, step)
     return a, b
+
+
+@primitive
+def run_sums(a, b, p, sums, apart, own, form):
+    """sums[o] and sums[apart + o]: those of a and b over what this block has of run o; p: from `positions`.
+
+    Neighbouring lanes take a run together. Every thread of the team has to come; `own`: whether to write.
+    """
+    _, per_run, _, outer, _, _ = p
+    room_a, room_b = shared_vectors(a, form), shared_vectors(b, form)
+    vector_totals(room_a, thread(), a, form)
+    vector_totals(room_b, thread(), b, form)
+    _team_barrier(form)
+    width = min(form.threads, 32)
+    t, mine, start = thread() % form.threads, block_of_team(form) * form.threads, slot(form) * form.threads
+    for front in range(0, outer, form.threads // width):  # the same number of times for all lanes
+        o = front + t // width
+        sum_a, sum_b = as_type_of(room_a[0], 0.0), as_type_of(room_b[0], 0.0)
+        for r in range(form.vectors):
+            base = r * form.members + mine
+            for j in range(
+                max(o * per_run, base) + t % width, min((o + 1) * per_run, base + form.threads), width
+            ):
+                sum_a += room_a[r * form.block + start + j - base]
+                sum_b += room_b[r * form.block + start + j - base]
+        sum_a, sum_b = _warp_sums(sum_a, sum_b, width)
+        if own and o < outer and t % width == 0:
+            sums[o], sums[apart + o] = sum_a, sum_b
+    _team_barrier(form)
 
 
 @primitive

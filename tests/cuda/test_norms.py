@@ -1,0 +1,118 @@
+"""The matrix of norms on a device: the same values as on the CPU, in every dtype, layout and form."""
+
+import copy
+
+import numpy as np
+import pytest
+from on_device import passes, to_device, to_host
+
+from helpers import (
+    DTYPES,
+    LAYOUTS,
+    assert_matches,
+    assert_same_bits,
+    fitted,
+    oracle,
+    run,
+)
+from normkernels.cuda import devices
+from normkernels.norms import NORMS
+
+# Whole vectors, ends within vectors, rows of one element, one row, images, channels of few elements.
+SHAPES = [(5, 7), (3, 64), (2, 300), (40, 3), (2, 3, 5), (2, 4, 3, 2), (2, 4, 4, 8), (3, 2, 7, 7)]
+if not devices.simulated():
+    SHAPES += [
+        (3, 1000), (2, 9001), (9001, 3), (700, 65), (3, 2, 70, 71), (64, 4096), (5, 262_144), (4, 100_003),
+        (8, 64, 28, 28), (1, 32, 512, 512), (2, 3, 1000, 1000),
+    ]  # fmt: skip
+
+STRIDES = [name for name in LAYOUTS if name != "misaligned"]  # a copy to the device aligns
+pytestmark = pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
+
+
+def problem(spec, shape, dtype, rng, **options):
+    """x, dy and arguments for a norm"""
+    shape = fitted(spec, shape)
+    x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    return x, dy, spec.arguments(shape, dtype, rng, **options)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_matches_the_reference(spec, dtype, shape, rng):
+    x, dy, arguments = problem(spec, shape, dtype, rng)
+    assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)
+
+
+@pytest.mark.parametrize("layout", STRIDES)
+def test_any_strides_give_the_same_values(spec, layout, rng):
+    x, dy, arguments = problem(spec, (2, 4, 3, 2), np.float32, rng)
+    result = run(passes(spec), LAYOUTS[layout](x), LAYOUTS[layout](dy), arguments)
+    assert_matches(spec, result, x, dy, arguments)
+    assert_matches(spec, run(passes(spec), x, LAYOUTS[layout](dy), arguments), x, dy, arguments)
+
+
+@pytest.mark.parametrize("absent", [("weight",), ("bias",), ("weight", "bias")], ids="+".join)
+def test_weight_and_bias_may_be_absent(spec, absent, rng):
+    x, dy, arguments = problem(spec, (3, 4, 6), np.float32, rng)
+    absent = [name for name in absent if name in spec.parameters]
+    arguments |= dict.fromkeys(absent)
+    result = run(passes(spec), x, dy, arguments)
+    assert_matches(spec, result, x, dy, arguments)
+    assert all(getattr(result.grads, spec.parameters[name]) is None for name in absent)
+
+
+@pytest.mark.parametrize("mean", [0, 1e4])
+@pytest.mark.parametrize("shape", [(3, 7, 12), (5, 2, 9)], ids=str)
+def test_float32_output_is_good_to_1e_5_at_any_mean(spec, mean, shape, rng):
+    shape = fitted(spec, shape)
+    x = rng.normal(mean, 1, shape).astype(np.float32)
+    arguments = spec.arguments(shape, np.float32, rng)
+    expected = oracle(spec, x, x, arguments).y
+    scale = np.abs(expected).max() if spec.family == "windows" else 10
+    assert np.abs(passes(spec).call(x, **arguments) - expected).max() <= 1e-5 * scale
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_same_bits_run_after_run_and_in_one_shot(spec, dtype, rng):
+    x, dy, arguments = problem(spec, (4, 3, 10), dtype, rng)
+    first, again = (run(passes(spec), x, dy, arguments) for _ in range(2))
+    assert_same_bits((first.y, first.grads), (again.y, again.grads))
+    assert_same_bits(passes(spec).call(x, **copy.deepcopy(arguments)), first.y)
+
+
+@pytest.mark.parametrize("layout", STRIDES)
+def test_out_receives_the_result(spec, layout, rng):
+    """An out of any strides, poisoned, and nothing beside it is written."""
+    x, dy, arguments = problem(spec, (2, 3, 4, 5), np.float32, rng)
+    expected = run(passes(spec), x, dy, arguments)
+    y, dx = (to_device(LAYOUTS[layout](np.full_like(x, np.nan))) for _ in range(2))
+    on_device = {name: to_device(value) for name, value in copy.deepcopy(arguments).items()}
+    result, saved = spec.kernels.forward(to_device(x), **on_device, out=y)
+    grads = spec.kernels.backward(to_device(dy), saved, out=dx)
+    assert result is y
+    assert grads.dx is dx
+    assert_same_bits((to_host(y), to_host(dx)), (expected.y, expected.grads.dx))
+
+
+def test_out_may_be_the_input(spec, rng):
+    x, dy, arguments = problem(spec, (4, 3, 10), np.float32, rng)
+    expected = run(passes(spec), x, dy, arguments)
+    on_device = {name: to_device(value) for name, value in copy.deepcopy(arguments).items()}
+    y = to_device(x)
+    assert spec.kernels.call(y, **on_device, out=y) is y
+    assert_same_bits(to_host(y), expected.y)
+    for target in ("dy", "x"):
+        arrays = {"x": to_device(x), "dy": to_device(dy)}
+        on_device = {name: to_device(value) for name, value in copy.deepcopy(arguments).items()}
+        _, saved = spec.kernels.forward(arrays["x"], **on_device)
+        grads = spec.kernels.backward(arrays["dy"], saved, out=arrays[target])
+        assert_same_bits(to_host(grads), expected.grads)
+
+
+def test_an_empty_batch_gives_empty_arrays(spec, rng):
+    x, dy, arguments = problem(spec, (4, 3, 10), np.float32, rng)
+    result = run(passes(spec), x[:0], dy[:0], arguments) if spec.name != "weight_norm" else None
+    if result is not None:
+        assert result.y.shape == x[:0].shape
+        assert_same_bits(result.arguments, arguments)

@@ -269,15 +269,15 @@ def output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form):
 
 
 @primitive
-def gradient_constants(x, c, channels, count, mean, rstd, sums, form):
+def gradient_constants(x, c, channels, divisor, mean, rstd, sums, form):
     """k, c2: dx = (dz - c2 + (x - hi) * k) * scale"""
     zero = zero_columns(x, form)
     if sums is None:
         return zero, zero
     m = wide(load_channels(mean, c, channels, form))
-    c1 = load_channels(sums, c, channels, form) / count
+    c1 = load_channels(sums, c, channels, form) / divisor
     k = within_range(c1 * load_channels(rstd, c, channels, form) * -1.0, largest(x))
-    c2 = load_channels(offset(sums, channels), c, channels, form) / count
+    c2 = load_channels(offset(sums, channels), c, channels, form) / divisor
     return as_elements(x, k), as_elements(x, c2 - (wide(as_elements(x, m)) - m) * k)
 
 

@@ -233,8 +233,8 @@ def finish_sums(partials, plane, pieces, groups, start, channels, across, r, d, 
 
 @kernel
 def gradient(
-    dy, x, residual, start, total, width, strips, across, slots, length, channels, count, mean, rstd, weight,
-    bias, r, d, sums, dx, form,
+    dy, x, residual, start, total, width, strips, across, slots, length, channels, divisor, mean, rstd,
+    weight, bias, r, d, sums, dx, form,
 ):  # fmt: skip
     """dx = (dz - x_hat * c1 - c2) * rstd * weight * r; without sums dx = dz * rstd * weight * r
 
@@ -244,7 +244,7 @@ def gradient(
     first, last = bounds(column, slot, piece, start, total, width, slots, length)
     c, step, own = (start + column) % channels, slots * width, start + column
     hi, scale, shift = output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form)
-    k, c2 = gradient_constants(x, c, channels, count, mean, rstd, sums, form)
+    k, c2 = gradient_constants(x, c, channels, divisor, mean, rstd, sums, form)
     hi, scale, shift = repeated(hi, form), repeated(scale, form), repeated(shift, form)
     k, c2 = repeated(k, form), repeated(c2, form)
     rows, n = slots * form.vectors, min(past(own, last, width, form), total)

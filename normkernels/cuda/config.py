@@ -217,10 +217,10 @@ class Pieces(NamedTuple):
 
 
 def run_pieces(
-    outer: int, channels: int, inner: int, itemsize: int, rule: Rule, form: Form, multiprocessors: int,
-    deep: bool,
-) -> Pieces:  # fmt: skip
+    outer: int, channels: int, inner: int, itemsize: int, form: Form, multiprocessors: int, deep: bool
+) -> Pieces:
     """The pieces for runs of `inner` elements; `deep`: samples share their statistics."""
+    rule = RUNS if form.activation is None else RUNS_FUSED
     wide = max(itemsize, 4) // 4
     most = max(1, rule.elements // wide // form.lanes)
     room = (rule.threads * most - form.edges) * form.lanes
@@ -266,6 +266,13 @@ ACTIVATED = ColumnRule(elements=8, threads=128, resident=3)
 FINISH = ColumnRule(elements=1)
 
 
+def column_rule(tensors: int, activation: str | None) -> ColumnRule:
+    """For a kernel that meets so many tensors."""
+    if activation is not None:
+        return ACTIVATED
+    return MOMENTS if tensors < 3 else PAIRS
+
+
 class Columns(NamedTuple):
     """How (outer, channels) are cut, as the kernels in `columns` take it."""
 
@@ -297,15 +304,12 @@ def column_form(itemsize: int, size: int, addresses: tuple[int, ...], rule: Colu
 
     Arrays that begin alike within a vector are read in vectors, however many channels there are.
     """
-    lanes = ACCESS_BYTES // itemsize
-    while len(leads := {a // itemsize % lanes for a in addresses}) > 1 or size < 2 * lanes:
+    lanes = full = ACCESS_BYTES // itemsize
+    while lanes > 1 and (len({a // itemsize % lanes for a in addresses}) > 1 or size < 2 * lanes):
         lanes //= 2
-        if lanes == 1:
-            leads = {0}
-            break
-    lead = leads.pop()
-    edges = lanes > 1 and bool(lead or size % lanes)
-    elements = rule.elements * 4 // max(itemsize, 4) // (2 if edges else 1)
+    lead = addresses[0] // itemsize % lanes
+    edges = bool(lead or size % lanes)
+    elements = rule.elements * 4 // max(itemsize, 4) // (2 if edges or lanes < full else 1)
     vectors = max(1, elements // lanes)
     form = Form(vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident, edges=edges)
     return form, lead

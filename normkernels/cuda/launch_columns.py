@@ -25,10 +25,7 @@ def _vector(like: DeviceArray, *shape: int) -> DeviceArray:
 def _cut(plan: ChannelPlan, activation: str | None, *arrays: DeviceArray | None) -> tuple[Form, Columns]:
     """The form of a kernel that reads and writes these arrays, and the cut of all of their elements."""
     given = [a for a in arrays if a is not None]
-    rule = config.PAIRS if activation is None else config.ACTIVATED
-    if activation is None and len(given) < 3:
-        rule = config.MOMENTS
-    x = given[0]
+    x, rule = given[0], config.column_rule(len(given), activation)
     form, lead = config.column_form(x.itemsize, x.size, tuple(a.address for a in given), rule)
     found = properties(x.device)
     form = replace(form, activation=activation)

@@ -46,10 +46,7 @@ class _Runs(NamedTuple):
         itemsize, device = present[0].itemsize, properties(present[0].device)
         lanes, edges = config.lanes(itemsize, self.inner, tuple(a.address for a in present))
         form = Form(lanes=lanes, edges=edges, activation=activation)
-        rule = config.RUNS if activation is None else config.RUNS_FUSED
-        return config.run_pieces(
-            *self.shape, itemsize, rule, form, device.multiprocessors, deep=not self.apart
-        )
+        return config.run_pieces(*self.shape, itemsize, form, device.multiprocessors, deep=not self.apart)
 
 
 def _of_channels(plan: ChannelPlan) -> _Runs:

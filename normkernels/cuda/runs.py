@@ -278,12 +278,12 @@ def gradient(
 
 
 @kernel
-def composed(weight, bias, r, d, channels, scale, shift, form):
-    """scale and shift such that (x_hat * r + d) * weight + bias = x_hat * scale + shift."""
+def composed(weight, bias, r, d, channels, composed_weight, composed_bias, form):
+    """weight and bias with r and d in them: (x_hat * r + d) * weight + bias."""
     c = block() * form.block + thread()
     if c < channels:
         w = number(weight, c, 1.0)
-        scale[c], shift[c] = w * r[c], w * d[c] + number(bias, c, 0.0)
+        composed_weight[c], composed_bias[c] = w * r[c], w * d[c] + number(bias, c, 0.0)
 
 
 @kernel

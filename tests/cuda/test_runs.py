@@ -9,12 +9,10 @@ import pytest
 from normkernels import reference
 from normkernels._plan import channel_plan, group_plan
 from normkernels.cuda import config, launch_runs, memory
-from normkernels.cuda.form import Form
 from normkernels.cuda.simulated import wrap
 from normkernels.reference.fused import Steps
 
 EPS = 1e-5
-RULE = config.RUNS
 BFLOAT16 = ml_dtypes.bfloat16
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
 
@@ -338,29 +336,6 @@ def test_running_statistics_of_instance_norm(rng):
     launch_runs.instance_running(mean, var, running, 0.3, 40, 5, 6)
     close(running[0], expected[0], np.float16)
     close(running[1], expected[1], np.float32)
-
-
-def test_pieces_cover_runs_of_any_length():
-    """As the kernels count them; no piece is longer than what a team holds."""
-    for inner in (*range(1, 300), 3136, 4095, 4096, 4097, 12544, 50176, 1_000_003):
-        for itemsize, full in ((2, 8), (4, 4), (8, 2)):
-            for lanes, edges in ((full, inner % full != 0), (1, False), (full, True)):
-                form = Form(lanes=lanes, edges=edges)
-                cut = config.run_pieces(7, 5, inner, itemsize, RULE, form, 132, True)
-                assert (cut.tiles - 1) * cut.width < inner <= cut.tiles * cut.width
-                assert cut.tiles == 1 or cut.width % lanes == 0
-                assert cut.width + edges * (lanes - 1) <= cut.form.capacity
-                assert cut.form.blocks == 1
-                assert cut.depth == 1 or cut.tiles == 1
-
-
-def test_small_arrays_get_more_pieces_than_deep_ones():
-    def depth(outer, deep=True):
-        return config.run_pieces(outer, 64, 49, 4, RULE, Form(lanes=4, edges=True), 132, deep).depth
-
-    assert depth(2) <= 2
-    assert depth(100_000) > 2
-    assert depth(100_000, deep=False) == 1
 
 
 def test_results_are_new_arrays_on_the_stream_of_x():

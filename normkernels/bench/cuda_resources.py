@@ -1,15 +1,17 @@
 """What compilers make of the CUDA kernels, as a table: compiled offline, no device needed."""
 
 import importlib.metadata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import numba
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn
 
 from . import markdown, outputs
 from .machine import Machine, machine
@@ -61,21 +63,35 @@ def _version(package: str) -> str | None:
         return None
 
 
-def compile_all(
-    variants: Sequence["Variant"], architectures: Sequence[str], starting: Callable[[str], None] = print
-) -> list[Compiled]:
-    """Compile variants for architectures, one after the other; `starting` is told of each."""
-    from ..cuda.offline import DEVICES, occupancy, resources
+# What processes that are forked find without being sent it.
+_work: list[tuple["Variant", str]] = []
+
+
+def _resources(k: int) -> "Resources":
+    from ..cuda.offline import resources
+
+    variant, architecture = _work[k]
+    return resources(variant.family.kernel, variant.signature(), ARCHITECTURES[architecture])
+
+
+def compile_all(variants: Sequence["Variant"], architectures: Sequence[str]) -> list[Compiled]:
+    """Compile variants for architectures, a process for each core."""
+    from ..cuda.offline import DEVICES, occupancy
     from ..cuda.variants import problems
 
+    _work[:] = [(variant, name) for variant in variants for name in architectures]
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    errors = Console(stderr=True)
+    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
+        # Forks, which has to be before the progress bar has its thread.
+        results = pool.map(_resources, range(len(_work)), chunksize=len(architectures))
+        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+            found = list(progress.track(results, total=len(_work)))
     compiled = []
-    for variant in variants:
-        for name in architectures:
-            starting(f"{variant.id} {name}")
-            device = DEVICES[ARCHITECTURES[name]]
-            found = resources(variant.family.kernel, variant.signature(), device.compute_capability)
-            room = occupancy(found, variant.form, device)
-            compiled.append(Compiled(variant, name, found, room, problems(variant, found, device)))
+    for (variant, name), one in zip(_work, found, strict=True):
+        device = DEVICES[ARCHITECTURES[name]]
+        room = occupancy(one, variant.form, device)
+        compiled.append(Compiled(variant, name, one, room, problems(variant, one, device)))
     return compiled
 
 
@@ -195,14 +211,7 @@ def command(
         if name not in known:
             raise BadOption(f"--kernel must be one of {', '.join(known)}, got {name}")
     chosen = [v for v in found if not kernels or v.family.kernel.name in kernels]
-    archs = architectures or tuple(ARCHITECTURES)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    errors = Console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task, done = progress.add_task("starting", total=len(chosen) * len(archs)), iter(range(10**9))
-        compiled = compile_all(
-            chosen, archs, lambda name: progress.update(task, description=name, completed=next(done))
-        )
+    compiled = compile_all(chosen, architectures or tuple(ARCHITECTURES))
     asked = (("kernel", kernels), ("dtype", dtypes), ("arch", architectures))
     words = [f"--{option} {value}" for option, values in asked for value in values]
     packages = tuple(name for name in PACKAGES if _version(name))

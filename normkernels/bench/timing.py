@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 Sample = Callable[[], float]
 
@@ -27,6 +27,26 @@ class Effort:
 FULL = Effort(seconds=0.6, least=7, most=25)
 QUICK = Effort(seconds=0.1, least=3, most=7)
 BASELINE = Effort(seconds=0.5, least=1, most=5)
+
+
+class Clock(Protocol):
+    """What a sample is timed by."""
+
+    def start(self) -> float: ...
+
+    def seconds(self, start: float) -> float:
+        """Since `start`."""
+        ...
+
+
+class HostClock:
+    """For what is done when a call returns."""
+
+    def start(self) -> float:
+        return perf_counter()
+
+    def seconds(self, start: float) -> float:
+        return perf_counter() - start
 
 
 class Contender:
@@ -57,6 +77,7 @@ class Contender:
         self._results: list[Any] = [None] * len(arguments)
         self._turn = itertools.cycle(range(len(arguments)))
         self.calls = 1
+        self.clock: Clock = HostClock()
 
     def warm_up(self) -> None:
         """Call with every set of arguments, and settle how many calls make a sample."""
@@ -88,18 +109,18 @@ class Contender:
     def _call_fresh(self, turns: list[int]) -> float:
         function, arguments, keywords = self._function, self._arguments, self._keywords
         results = self._results
-        start = perf_counter()
+        start = self.clock.start()
         for i in turns:
             results[i] = function(*arguments[i], **keywords[i])
-        return (perf_counter() - start) / len(turns)
+        return self.clock.seconds(start) / len(turns)
 
     def _call_into(self, turns: list[int]) -> float:
         function, arguments, keywords = self._function, self._arguments, self._keywords
         outs = [self._array(result) for result in self._results]
-        start = perf_counter()
+        start = self.clock.start()
         for i in turns:
             function(*arguments[i], out=outs[i], **keywords[i])
-        return (perf_counter() - start) / len(turns)
+        return self.clock.seconds(start) / len(turns)
 
 
 @contextmanager

@@ -301,7 +301,7 @@ def test_the_plot_is_a_png(rows: list[Row], tmp_path: Path) -> None:
 
 def test_pytorch_lacks_one_norm() -> None:
     torch_worker = pytest.importorskip("normkernels.bench.torch_worker", exc_type=ImportError)
-    assert set(NORMS) - set(torch_worker.NORMS) == {"batch_renorm"}
+    assert set(NORMS) - set(torch_worker.CALLS) == {"batch_renorm"}
 
 
 SHARED = [c for c in small_cases() if c.op != "batch_renorm" and c.dtype != "bfloat16"]
@@ -311,7 +311,7 @@ SHARED = [c for c in small_cases() if c.op != "batch_renorm" and c.dtype != "bfl
 def test_pytorch_computes_the_same_case(c: Case) -> None:
     torch_worker = pytest.importorskip("normkernels.bench.torch_worker", exc_type=ImportError)
     inputs = make_inputs(c)
-    contender = torch_worker.NORMS[c.op](c, inputs, slots=2)
+    contender = torch_worker.contender(c, inputs, slots=2)
     contender.warm_up()
     reference = NORMS[c.op].reference
     y, saved = reference.forward(inputs.x, **inputs.arguments)

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -339,13 +340,12 @@ def test_the_pytorch_process_answers() -> None:
 
 
 def test_a_pytorch_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normkernels.bench import torch_baseline
+    from normkernels.bench.process import WorkerEnded
+    from normkernels.bench.torch_baseline import TorchBaseline
 
-    monkeypatch.setattr(torch_baseline.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
-        torch_baseline.TorchBaseline(
-            threads=1, copy_bytes=1 << 16, cache_bytes=1 << 16, effort=ONCE
-        ) as torch,
-        pytest.raises(torch_baseline.WorkerEnded, match="ended with code 1 at layer_norm/forward"),
+        TorchBaseline(threads=1, copy_bytes=1 << 16, cache_bytes=1 << 16, effort=ONCE) as torch,
+        pytest.raises(WorkerEnded, match="ended with code 1 at layer_norm/forward"),
     ):
         torch.measure(case())

@@ -52,7 +52,9 @@ class Machine:
     @property
     def title(self) -> str:
         """What was measured."""
-        return self.device.name if self.device else f"{self.cpu}, {self.threads} of {self.logical_cores} cores"
+        return (
+            self.device.name if self.device else f"{self.cpu}, {self.threads} of {self.logical_cores} cores"
+        )
 
     @property
     def cache_bytes(self) -> int:

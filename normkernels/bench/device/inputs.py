@@ -75,9 +75,7 @@ def transfer(target: DeviceArray, source: DeviceArray) -> None:
         target.memory[...] = source.memory.reshape(target.shape)
         return
     with making_current(target.device):
-        check(
-            devices.driver.cuMemcpyDtoDAsync(target.address, source.address, source.nbytes, target.stream)
-        )
+        check(devices.driver.cuMemcpyDtoDAsync(target.address, source.address, source.nbytes, target.stream))
 
 
 def repeated(block: DeviceArray, times: int) -> DeviceArray:

@@ -61,7 +61,9 @@ def measure(case: Case, library: Library, bench: Bench) -> Row | None:
     alike = bench.copy.alike(case.bytes_moved)
     timed = [*samples, *(each.fresh for each in alike)]
     seconds, speed, copy_gbs = beside(bench.copy, timed, bench.effort)
-    fresh, into_out = (Timing.of(s, case.bytes_moved, copy_gbs) for s in (seconds[0], seconds[len(samples) - 1]))
+    fresh, into_out = (
+        Timing.of(s, case.bytes_moved, copy_gbs) for s in (seconds[0], seconds[len(samples) - 1])
+    )
     fastest = min(median(each) for each in seconds[len(samples) :])
     return Row(
         case=case,

@@ -3,10 +3,13 @@
 from typing import Any
 
 import torch._functorch.config
+import torch._inductor.config
 
 from .measure import Library
 from .with_torch import contending
 
+# One small graph at a time needs no pool of processes.
+torch._inductor.config.compile_threads = 1
 # Gradients are asked for again and again: what the forward has kept must stay.
 torch._functorch.config.donated_buffer = False
 

@@ -5,8 +5,9 @@ where the library does not have the case, or what went wrong.
 """
 
 import json
+import os
 import sys
-from typing import Any
+from typing import Any, TextIO
 
 from ...cuda import devices
 from ..cases import Case
@@ -31,7 +32,12 @@ def answer(case: Case, contending: Library, bench: Bench) -> dict[str, Any]:
 
 def main() -> None:
     """Serve cases from standard input until it ends."""
-    answers, sys.stdout = sys.stdout, sys.stderr  # libraries may print what they like
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w") as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries may print what they like
+        serve(answers)
+
+
+def serve(answers: TextIO) -> None:
     setup = json.loads(sys.stdin.readline())
     devices.require()
     bench = Bench(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -47,8 +47,18 @@ def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, baseline: 
     )
 
 
+class Copying(Protocol):
+    """A large copy in two forms, whatever the memory."""
+
+    bytes_moved: int
+
+    def plain(self) -> float: ...
+
+    def streaming(self) -> float: ...
+
+
 def beside(
-    copy: Copy, samples: Sequence[Sample], effort: Effort
+    copy: Copying, samples: Sequence[Sample], effort: Effort
 ) -> tuple[list[list[float]], CopySpeed, list[float]]:
     """Seconds of each of `samples`, the copy speed, and the speed of its faster form by repetition.
 

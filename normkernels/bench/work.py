@@ -15,7 +15,7 @@ class Work:
     """Measuring, and how far it has come."""
 
     steps: int
-    do: Callable[[Callable[[str], object]], Results]
+    do: Callable[[Callable[[str], None]], Results]
     """Told whom to tell of each step."""
     failed: Callable[[Results], str] = _nothing
     """What makes the exit code 1, although there are results; an empty string for nothing."""

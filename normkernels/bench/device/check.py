@@ -7,7 +7,7 @@ import numpy as np
 from ...cuda.foreign import from_foreign
 from ...norms import NORMS
 from ..cases import Case
-from ..check import Mismatch, Tensors, compare, tolerance
+from ..check import Mismatch, compare, tolerance
 from ..inputs import Array, Inputs
 from .inputs import block_of, blocks, part
 
@@ -33,7 +33,7 @@ def judge(case: Case, inputs: Inputs, results: dict[str, Any], arguments: dict[s
     """
     times, block = blocks(case), block_of(case)
     rows = block.array_shape[0]
-    first: Tensors = {}
+    first: dict[str, Any] = {}
     worst = 0.0
     for name, result in results.items():
         if result is None or name not in TENSORS:
@@ -51,7 +51,7 @@ def judge(case: Case, inputs: Inputs, results: dict[str, Any], arguments: dict[s
 
 
 def _sums(result: Any, times: int) -> Array:
-    found = _host(result).reshape(-1)
+    found: Array = _host(result).reshape(-1)
     return found if times == 1 else found.astype(np.float64) / times
 
 

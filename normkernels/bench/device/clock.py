@@ -5,13 +5,12 @@ from time import perf_counter
 import numpy as np
 
 from ...cuda import devices
-from ...cuda.devices import check, making_current, properties
+from ...cuda.devices import check, making_current
 from ...cuda.form import Form
-from ...cuda.jit import kernel
 from ...cuda.memory import empty
-from ...cuda.primitives import block, element, put, thread
 from ...cuda.run import launch
 from ..timing import Clock, HostClock
+from .kernels import spin
 
 # Seconds that the device is kept busy, at least and at most, while the host queues what is timed.
 LEAST_LEAD, MOST_LEAD = 5e-5, 0.02
@@ -19,16 +18,6 @@ LEAST_LEAD, MOST_LEAD = 5e-5, 0.02
 LEAD = 2.5
 STEPS = 1 << 14
 ONE = Form()
-
-
-@kernel
-def spin(x, steps, form):
-    """Keep one thread busy: each step needs the one before."""
-    if block() == 0 and thread() == 0:
-        v = element(x, 0)
-        for _ in range(steps):
-            v = v * 0.5 + 1.0
-        put(x, 0, v)
 
 
 class _Event:

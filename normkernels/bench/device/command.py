@@ -51,6 +51,6 @@ def prepared(
 
     def failed(outcome: Results) -> str:
         problems = [note for note in outcome.notes if note.startswith(f"{OWN}: ")]
-        return f"{problems[0]} ({len(problems)} such)" if problems else ""
+        return f"{problems[0].removeprefix(f'{OWN}: ')} ({len(problems)} such)" if problems else ""
 
     return Work(len(fit) * (1 + len(libraries)), do, failed)

@@ -8,28 +8,17 @@ from ...cuda import devices
 from ...cuda.arrays import DeviceArray
 from ...cuda.devices import properties
 from ...cuda.form import Form
-from ...cuda.jit import kernel
 from ...cuda.memory import empty, upload
-from ...cuda.primitives import first_row, load, member, offset, position, rows_at_once, store
 from ...cuda.run import launch
 from ..timing import Clock, Contender
 from .inputs import MOST_SLOTS, repeated, transfer
+from .kernels import copied
 
 FLOAT32 = np.dtype(np.float32)
 # Four loads of 16 bytes in flight in each of the threads of a multiprocessor.
-FORM = Form(vectors=4, lanes=4, threads=256, resident=8)
+FORM = Form(vectors=4, lanes=4, threads=256, resident=4)
 # Blocks for each that there is room for: so none waits long for the last one.
-WAVES = 4
-
-
-@kernel
-def copied(x, y, size, cols, form):
-    """y = x"""
-    for i in range(first_row(form), -(-size // cols), rows_at_once(form)):
-        n = min(cols, size - i * cols)
-        row = offset(x, i * cols)
-        p = position(row, member(form), form)
-        store(offset(y, i * cols), p, n, form, load(row, p, n, form))
+WAVES = 8
 
 
 def kernel_copy(target: DeviceArray, source: DeviceArray) -> None:

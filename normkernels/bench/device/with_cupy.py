@@ -87,7 +87,7 @@ class _Norm:
         x_hat = _x_hat(x, mean, rstd)
         wide, shape = x_hat.dtype, self.weight.shape
         dweight = cupy.sum(_product(dy, x_hat), self.others, wide)
-        dbias = cupy.sum(dy, self.others, wide) if self.centred else None
+        dbias: Any = cupy.sum(dy, self.others, wide) if self.centred else None
         if self.rows:
             wdy = _product(dy, self.weight)
             c1 = cupy.mean(_product(wdy, x_hat), self.axes, wide, keepdims=True)

@@ -9,6 +9,7 @@ import os
 import sys
 from typing import Any, TextIO
 
+from ..._devices import FatalDeviceError
 from ...cuda import devices
 from ..cases import Case
 from ..results import as_json, case_from
@@ -26,7 +27,7 @@ def answer(case: Case, contending: Library, bench: Bench) -> dict[str, Any]:
     except Exception as error:  # of any library: the others go on
         text = " ".join(str(error).split())
         text = text if case.id in text else f"{case.id}: {type(error).__name__}: {text}"
-        return {"problem": text[:400], "lost": isinstance(error, devices.FatalDeviceError)}
+        return {"problem": text[:400], "lost": isinstance(error, FatalDeviceError)}
     return {"row": row and as_json(row)}
 
 

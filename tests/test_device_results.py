@@ -28,7 +28,9 @@ def test_they_come_back_from_json(tmp_path: Path) -> None:
 
 def test_the_caption_names_the_device_and_the_driver() -> None:
     text = summary.caption(made_on_device(ROWS))
-    assert text.startswith("Test GPU, compute capability 9.0, driver 580.1, CUDA 13.0; a large copy on the device")
+    assert text.startswith(
+        "Test GPU, compute capability 9.0, driver 580.1, CUDA 13.0; a large copy on the device"
+    )
     assert made_on_device(ROWS).machine.cache_bytes == 60 << 20
 
 
@@ -46,9 +48,16 @@ def test_the_page_has_tables_of_both_passes_and_of_small_calls(tmp_path: Path) -
     text = page.read_text()
     assert "`normkernels bench --quick --device cuda --seed 7` on Test GPU" in text
     assert "| of copy | of copy alike | vs PyTorch | vs Triton |" in text
-    forward, backward, calls = text.index("**Forward**"), text.index("**Backward**"), text.index("**Small calls**")
+    forward, backward, calls = (
+        text.index("**Forward**"),
+        text.index("**Backward**"),
+        text.index("**Small calls**"),
+    )
     assert forward < backward < calls
-    assert "| layer_norm, float32 | shape | 8x16 | 1 s | 9 | 0.90 | 0.45 | 2.0× | 2.0× |" in text[forward:backward]
+    assert (
+        "| layer_norm, float32 | shape | 8x16 | 1 s | 9 | 0.90 | 0.45 | 2.0× | 2.0× |"
+        in text[forward:backward]
+    )
     assert "| geometric mean |  |  |  |  | 0.80 | 0.40 | 0.5× | 0.5× |" in text[backward:calls]
     assert "| layer_norm forward, float32 | 1x8 | 9 µs | 8 µs | 40 µs |" in text[calls:]
     assert "- cupy was not measured" in text

@@ -98,7 +98,7 @@ for command in (ab, ratios.table, report):
     show_default=True,
     help="Where the kernels run.",
 )
-@click.option("--seconds", type=float, help="On a device: no case is begun later; default 420, quick 45.")
+@click.option("--seconds", type=float, help="On a device: no case is begun later; default 420, quick 35.")
 @click.option("--seed", type=int, help="On a device: of the inputs; default another for every run.")
 @file_option(outputs.JSON, "json_file", help="Write the results.")
 @file_option(outputs.PLOT, "plot_file", help="Write a picture, a .png file.")

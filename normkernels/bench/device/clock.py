@@ -1,5 +1,6 @@
 """Time on a device: by events around work that is queued, and by the host around many calls."""
 
+import sys
 from time import perf_counter
 
 import numpy as np
@@ -33,7 +34,8 @@ class _Event:
         return float(check(devices.driver.cuEventElapsedTime(earlier.handle, self.handle))) / 1e3
 
     def __del__(self) -> None:
-        devices.driver.cuEventDestroy(self.handle)
+        if not sys.is_finalizing():  # at the end the driver destroys all
+            devices.driver.cuEventDestroy(self.handle)
 
 
 class EventClock:

@@ -6,7 +6,6 @@ from typing import Any
 import click
 
 from ..._devices import DeviceUnavailable
-from ...cuda import devices
 from ..results import Results
 from ..selection import BadOption, Selection
 from ..work import Work
@@ -16,6 +15,8 @@ def prepared(
     chosen: Selection, baseline: str | None, seconds: float | None, seed: int | None, options: dict[str, Any]
 ) -> Work:
     """Check the options; what to do then. Raises BadOption."""
+    from ...cuda import devices
+
     try:
         devices.require()
     except DeviceUnavailable as error:

@@ -17,7 +17,7 @@ from .libraries import LIBRARIES, OTHERS, OWN
 FULL = Effort(seconds=0.1, least=9, most=50)
 QUICK = Effort(seconds=0.05, least=5, most=25)
 # After so many seconds no case is begun: the tests of a case and its compiling take most of the time.
-FULL_SECONDS, QUICK_SECONDS = 420, 45
+FULL_SECONDS, QUICK_SECONDS = 420, 35
 
 # The sweep: bytes of a tensor by norm, lengths of rows, dtypes.
 SWEEP = {"layer_norm": (1 << 28, 1 << 30), "rms_norm": (1 << 28,)}

@@ -5,6 +5,12 @@ from typing import Any
 CUDA_TYPES = (2, 13)  # of DLPack: kDLCUDA, kDLCUDAManaged
 
 
+class OnDevice:
+    """What this package makes of an array in device memory."""
+
+    __slots__ = ()
+
+
 class DeviceUnavailable(RuntimeError):
     """This process cannot use CUDA: a package, the driver or the device is missing, or it was forked."""
 

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ._devices import is_device_array
+from ._devices import OnDevice, is_device_array
 from ._layout import ACTIVATIONS
 from .results import Array, Saved
 
@@ -19,7 +19,7 @@ REALS = (int, float, np.integer, np.floating)
 
 def array(value: Any, name: str = "x") -> Array:
     """value as an ndarray, or a DeviceArray, of a dtype that kernels take, without a copy."""
-    x: Array = value if type(value) is np.ndarray else _foreign(value, name)
+    x: Array = value if type(value) is np.ndarray or isinstance(value, OnDevice) else _foreign(value, name)
     if x.dtype.num in DTYPES and x.dtype.isnative:
         return x
     if x.dtype.name == "bfloat16":

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .. import __version__, _buffers
 from ..norms import NORMS
 from . import compare as stored
-from . import compiling, files, markdown, outputs, ratios, results, summary, timing
+from . import compiling, cuda_resources, files, markdown, outputs, ratios, results, summary, timing
 from . import noise as noises
 from .ab.command import ab
 from .check import Mismatch
@@ -59,7 +59,7 @@ def cli(context: click.Context) -> None:
         click.echo(context.get_help())
 
 
-for command in (ab, ratios.table, report):
+for command in (ab, cuda_resources.command, ratios.table, report):
     cli.add_command(command)
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from .._devices import OnDevice
 from . import devices, dlpack
 from .devices import check, making_current
 
@@ -20,7 +21,7 @@ def dense_strides(shape: Shape, itemsize: int) -> Shape:
     return tuple(reversed(strides))
 
 
-class DeviceArray:
+class DeviceArray(OnDevice):
     """An array in the memory of a CUDA device.
 
     What other libraries take without a copy, by `__dlpack__` or `__cuda_array_interface__`:

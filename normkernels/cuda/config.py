@@ -3,19 +3,19 @@
 Chosen from what the compiler says of registers (docs/cuda.md); not yet from measurements.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from .devices import DeviceProperties
-from .form import Form
+from .form import MAGIC_BITS, Form
 
 ACCESS_BYTES = 16
 """The widest access to memory."""
 
 WARP = 32
 
-# From how many bits on a product of `magic` is a quotient: exact for indices and runs below 2**20.
-MAGIC_BITS = 40
 MOST_RESIDENT = 1 << 20
 
 
@@ -23,9 +23,9 @@ MOST_RESIDENT = 1 << 20
 class Rule:
     """How a kernel's teams grow with the length of rows.
 
-    A thread holds up to `elements` in registers. Teams grow to `threads`; blocks of less than that leave
-    room for `resident` of them on a multiprocessor. Longer rows get teams of `long_threads`, then of several
-    such blocks.
+    A thread holds up to `elements` in registers, fewer where something else needs them (`held`). Teams grow
+    to `threads`; blocks of less than that leave room for `resident` of them on a multiprocessor. Longer rows
+    get teams of `long_threads`, then of several such blocks.
     """
 
     elements: int
@@ -39,11 +39,19 @@ class Rule:
     """Threads that several short rows share a block of."""
 
 
-# Elements of 4 bytes, of which a thread has registers for 32 beside parameters in a forward, for 16 in a
-# backward with its four vectors, and where the ends of rows take registers too.
+# Elements of 4 bytes that fit beside the parameters of a forward, and the four vectors of a backward:
+# `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
-EDGES = Rule(elements=16, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
+# Kernels over runs cut long ones into pieces, so that their teams need not grow.
+RUNS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
+RUNS_BACKWARD = replace(RUNS, elements=8)
+# Activations, most of all in float64, need registers of their own.
+RUNS_FUSED = replace(RUNS_BACKWARD, resident=1, long_resident=1)
+
+
+GROUPS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
+GROUPS_BACKWARD = Rule(elements=16, threads=256, resident=1, long_threads=256)
 
 
 def lanes(
@@ -77,11 +85,69 @@ def magic(inner: int) -> int:
     return -(-(1 << MAGIC_BITS) // inner)
 
 
-def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form()) -> Form:  # noqa: B008
-    """The form of teams that hold rows of `cols` elements, with what else `form` says."""
-    wide = max(itemsize, 4) // 4
-    most = max(1, rule.elements // wide // lanes)
-    needed = -(-(cols + (lanes - 1 if form.edges else 0)) // lanes)
+def held(rule: Rule, itemsize: int, lanes: int, form: Form, residual: bool) -> int:
+    """Elements that a thread holds at most, as compiled without spilling for sm_80, sm_90 and sm_100.
+
+    Half of a rule's where arithmetic is in float64, accesses are of less than 16 bytes, or something is
+    fused; a quarter where rows begin within a vector, or a residual is read element by element.
+    """
+    narrow = form.edges or lanes * itemsize < ACCESS_BYTES
+    halvings = int(itemsize > 4 or narrow or residual or form.activation is not None)
+    halvings += form.edges or (narrow and residual)
+    return (rule.elements >> halvings) * 4 // max(itemsize, 4)
+
+
+def row_form(
+    cols: int,
+    itemsize: int,
+    lanes: int,
+    rule: Rule,
+    form: Form = Form(),  # noqa: B008
+    residual: bool = False,
+) -> Form:
+    """The form of teams that hold rows of `cols` elements, with what else `form` says.
+
+    residual: whether there is a tensor more than the norm itself needs.
+    """
+    most = max(1, held(rule, itemsize, lanes, form, residual) // lanes)
+    return _team(vectors_of(cols, lanes, form.edges), most, lanes, rule, form)
+
+
+def run_form(
+    runs: int, inner: int, itemsize: int, lanes: int, rule: Rule, form: Form, residual: bool = False
+) -> Form:
+    """The form of teams that hold so many runs of `inner` elements."""
+    most = max(1, (rule.elements >> (itemsize > 4 or residual or form.activation is not None)) // lanes)
+    most = max(1, most * 4 // max(itemsize, 4))
+    return _team(runs * vectors_of(inner, lanes, form.edges), most, lanes, rule, form)
+
+
+def vectors_of(n: int, lanes: int, edges: bool) -> int:
+    """How many vectors meet n elements, wherever in the first one these begin."""
+    return -(-(n + (lanes - 1 if edges else 0)) // lanes)
+
+
+def run_lanes(itemsize: int, inner: int, addresses: Sequence[int]) -> tuple[int, bool]:
+    """As `lanes`, for runs that may be shorter than a vector."""
+    full = ACCESS_BYTES // itemsize
+    while full > inner:
+        full //= 2
+    places = {a // itemsize % full for a in addresses}
+    if inner % full == 0 and places == {0}:
+        return full, False
+    return (full, True) if len(places) == 1 else (1, False)
+
+
+def together(form: Form, device: DeviceProperties) -> bool:
+    """Whether the blocks of a team can be there at once, and its vectors be counted."""
+    return (
+        form.blocks <= min(device.multiprocessors * form.resident, form.threads)
+        and form.vectors * form.members < MOST_RESIDENT
+    )
+
+
+def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
+    """The form of teams that hold so many vectors, up to `most` to a thread."""
     threads, resident = rule.smallest, rule.resident
     while threads < rule.threads and threads * most < needed:
         threads *= 2
@@ -100,12 +166,166 @@ def row_form(cols: int, itemsize: int, lanes: int, rule: Rule, form: Form = Form
 def longest(form: Form, device: DeviceProperties) -> int:
     """Elements of the longest row that teams of this form can have, however many blocks they take."""
     blocks = device.multiprocessors * form.resident
-    return min(MOST_RESIDENT, blocks * form.capacity // form.blocks)
+    beside = form.lanes - 1 if form.edges else 0
+    return min(MOST_RESIDENT, blocks * form.capacity // form.blocks - beside)
 
 
-def row_grid(rows: int, form: Form, device: DeviceProperties) -> int:
-    """How many blocks take `rows` rows, each team several of them where there are many."""
+def row_grid(rows: int, cols: int, form: Form, device: DeviceProperties, waves: int = 1) -> int:
+    """How many blocks take `rows` rows, each team several of them where there are many.
+
+    Raises ValueError where not even one row fits the device.
+    """
     wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
-    if form.blocks > 1:  # all of them have to be there at once
-        return min(wanted, at_once // form.blocks) * form.blocks
-    return min(wanted, at_once)
+    if form.blocks == 1:
+        return min(wanted, at_once * waves)
+    if cols > (most := longest(form, device)):
+        raise ValueError(f"rows must have at most {most} elements on this device, got {cols}")
+    return min(wanted, at_once // form.blocks) * form.blocks  # all of them have to be there at once
+
+
+# Elements that a piece of several runs has at most, unless it is one, and samples that it has at most: what
+# it adds up in float32.
+PIECE = 1024
+DEEPEST = 64
+# Threads of a multiprocessor that pieces have to go round for before they are made of several runs.
+BUSY = 1024
+# Threads that merge the partial results of one statistic, and of a block of them.
+MERGING = 256
+MERGING_BLOCK = 128
+
+
+class Pieces(NamedTuple):
+    """How an array seen as (outer, channels, inner) is shared out among teams, as in `runs`."""
+
+    form: Form
+    width: int
+    """Elements of a run in one piece."""
+    tiles: int
+    """Pieces of a run."""
+    depth: int
+    """Samples of a piece."""
+
+    def number(self, outer: int, channels: int) -> int:
+        """How many pieces there are."""
+        return -(-outer // self.depth) * channels * self.tiles
+
+
+def run_pieces(
+    outer: int, channels: int, inner: int, itemsize: int, rule: Rule, form: Form, multiprocessors: int,
+    deep: bool,
+) -> Pieces:  # fmt: skip
+    """The pieces for runs of `inner` elements; `deep`: samples share their statistics."""
+    wide = max(itemsize, 4) // 4
+    most = max(1, rule.elements // wide // form.lanes)
+    room = (rule.threads * most - form.edges) * form.lanes
+    tiles = -(-inner // room)
+    width = min(inner, -(-inner // (tiles * form.lanes)) * form.lanes)
+    form = _team(vectors_of(width, form.lanes, form.edges), most, form.lanes, rule, form)
+    depth = max(1, min(outer, PIECE // width, DEEPEST)) if deep and tiles == 1 else 1
+    while depth > 1 and outer * channels * form.threads < depth * multiprocessors * BUSY:
+        depth //= 2
+    return Pieces(form, width, tiles, depth)
+
+
+def merging_form(partials: int) -> Form:
+    """The form of teams that merge so many partial results."""
+    threads = 1
+    while threads < min(MERGING, partials):
+        threads *= 2
+    return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))
+
+
+# Rows that a thread sums in the dtype of x, before float64 takes over.
+FLUSH = 128
+
+# Numbers in float64 that memory is read in.
+SECTOR = 4
+
+
+@dataclass(frozen=True)
+class ColumnRule:
+    """How threads walk down columns: how many elements each has in flight, and how blocks are made."""
+
+    elements: int
+    threads: int = 256
+    resident: int = 2
+    strips: tuple[int, ...] = (32, 64)
+    """Vectors that a strip may be wide where a row of memory is not a strip of its own."""
+
+
+MOMENTS = ColumnRule(elements=32)
+# With residual or gradient beside x, and with an activation besides.
+PAIRS = ColumnRule(elements=16)
+ACTIVATED = ColumnRule(elements=8)
+FINISH = ColumnRule(elements=1)
+
+
+class Columns(NamedTuple):
+    """How (outer, channels) are cut, as the kernels in `columns` take it."""
+
+    start: int
+    total: int
+    width: int
+    strips: int
+    across: int
+    slots: int
+    length: int
+    pieces: int
+
+    @property
+    def arguments(self) -> tuple[int, ...]:
+        return self[:-1]
+
+    @property
+    def plane(self) -> int:
+        """Elements of one half of partial sums."""
+        return self.pieces * self.width
+
+    @property
+    def blocks(self) -> int:
+        return self.strips * self.pieces
+
+
+def column_form(itemsize: int, size: int, addresses: tuple[int, ...], rule: ColumnRule) -> tuple[Form, int]:
+    """The form of kernels over columns, and at which element of a vector the arrays begin.
+
+    Arrays that begin alike within a vector are read in vectors, however many channels there are.
+    """
+    lanes = ACCESS_BYTES // itemsize
+    while len(leads := {a // itemsize % lanes for a in addresses}) > 1 or size < 2 * lanes:
+        lanes //= 2
+        if lanes == 1:
+            leads = {0}
+            break
+    lead = leads.pop()
+    edges = lanes > 1 and bool(lead or size % lanes)
+    elements = rule.elements * 4 // max(itemsize, 4) // (2 if edges else 1)
+    vectors = max(1, elements // lanes)
+    form = Form(vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident, edges=edges)
+    return form, lead
+
+
+def split_columns(
+    start: int, total: int, channels: int, form: Form, rule: ColumnRule, multiprocessors: int
+) -> Columns:
+    """Rows of memory that all begin alike within a vector, in strips and pieces for one wave of blocks."""
+    width = math.lcm(channels, form.lanes)
+    vectors = width // form.lanes
+
+    def busy(across: int) -> float:
+        return vectors / (-(-vectors // across) * across) * (form.block // across * across)
+
+    own = (vectors,) if vectors <= form.block else ()
+    across = max((*(min(s, form.block) for s in rule.strips), *own), key=busy)
+    strips, slots = -(-vectors // across), form.block // across
+    rows, wave = -(-(total - start) // width), max(1, multiprocessors * form.resident // strips)
+    step = slots * form.vectors
+    pieces = wave * -(-rows // (wave * slots * FLUSH))
+    length = -(-rows // (pieces * step)) * step
+    return Columns(start, total, width, strips, across, slots, length, -(-rows // length))
+
+
+def finish_across(channels: int, entries: int, threads: int, multiprocessors: int) -> int:
+    """Channels that a block finishes side by side; the rest of its threads share out the entries."""
+    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)))
+    return max(across, threads // max(1, entries))

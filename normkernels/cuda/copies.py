@@ -1,7 +1,7 @@
 """Element by element: copies between strides and dtypes, and statistics that are given."""
 
 from .jit import kernel
-from .primitives import block, element, grid, put, reciprocal_sd, thread
+from .primitives import block, grid, number, put, reciprocal_sd, thread
 
 
 @kernel
@@ -16,12 +16,16 @@ def strided(
         d, rest = i % n3, i // n3
         c, rest = rest % n2, rest // n2
         b, a = rest % n1, rest // n1
-        put(y, at_y + a * y0 + b * y1 + c * y2 + d * y3, element(x, at_x + a * x0 + b * x1 + c * x2 + d * x3))
+        put(
+            y,
+            at_y + a * y0 + b * y1 + c * y2 + d * y3,
+            number(x, at_x + a * x0 + b * x1 + c * x2 + d * x3, 0.0),
+        )
 
 
 @kernel
 def given(running_mean, running_var, count, eps, mean, rstd, form):
     """mean and rstd in float64, from running statistics."""
     for i in range(block() * form.threads + thread(), count, grid() * form.threads):
-        put(mean, i, element(running_mean, i))
-        put(rstd, i, reciprocal_sd(element(running_var, i), eps))
+        put(mean, i, number(running_mean, i, 0.0))
+        put(rstd, i, reciprocal_sd(number(running_var, i, 0.0), eps))

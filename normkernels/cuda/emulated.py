@@ -11,6 +11,9 @@ from typing import Any
 import numpy as np
 from numba.cuda.simulator.kernel import _get_kernel_context
 
+from .._formulas import merge
+from .form import MAGIC_BITS
+
 _one_at_a_time = threading.Lock()
 _WIDE = {"uint16": np.float32, "int16": np.float32}
 
@@ -57,6 +60,10 @@ def thread() -> int:
 
 def block() -> int:
     return int(_get_kernel_context().blockIdx.x)
+
+
+def block_of_team(form: Any) -> int:
+    return thread() // int(form.threads) % int(form.blocks)
 
 
 def grid() -> int:
@@ -112,24 +119,40 @@ def offset(pointer: Pointer | None, elements: int) -> Pointer | None:
     return None if pointer is None else Pointer(pointer.memory, pointer.start + int(elements))
 
 
-def position(x: Pointer, member: int, form: Any) -> int:
-    lead = 0
-    if form.edges:
-        address = x.memory.ctypes.data // x.memory.itemsize + x.start
-        lead = address % form.lanes
-    return int(member) * form.lanes - lead
+def lead(x: Pointer, form: Any) -> int:
+    if not form.edges:
+        return 0
+    return int(x.memory.ctypes.data // x.memory.itemsize + x.start) % int(form.lanes)
 
 
-def _places(p: int, form: Any) -> Any:
-    starts = p + form.stride * np.arange(form.vectors)
-    return (starts[:, None] + np.arange(form.lanes)).reshape(-1)
+def _vectors(p: Any, form: Any) -> tuple[Any, Any]:
+    """Of each vector of a share: where its run begins, and its first element there."""
+    vectors = np.arange(form.vectors)
+    if not isinstance(p, tuple):
+        return np.zeros(form.vectors, np.int64), p + form.stride * vectors
+    member, per_run, magic, outer, stride, first = p
+    j = member + form.members * vectors
+    o = (j * magic) >> MAGIC_BITS
+    run = np.where(o < outer, o * stride, 0)
+    at = (j - o * per_run) * form.lanes - ((first + run) % form.lanes if form.edges else 0)
+    return run, np.where(o < outer, at, 1 << 60)
 
 
-def load(x: Pointer | None, p: int, n: int, form: Any) -> Any:
+def _places(p: Any, n: int, form: Any) -> tuple[Any, Any]:
+    """Where the elements of a share lie, and which of them are in the row."""
+    run, at = _vectors(p, form)
+    places = (at[:, None] + np.arange(form.lanes)).reshape(-1)
+    return np.repeat(run, form.lanes) + places, (places >= 0) & (places < n)
+
+
+def count_of(p: Any, n: int) -> int:
+    return int(p[3]) * n if isinstance(p, tuple) else n
+
+
+def load(x: Pointer | None, p: Any, n: int, form: Any) -> Any:
     if x is None:
         return None
-    places = _places(p, form)
-    within = (places >= 0) & (places < n)
+    places, within = _places(p, n, form)
     values = np.zeros(len(places), _arithmetic(x))
     values[within] = _widened(x.memory[x.start + places[within]])
     return values
@@ -138,24 +161,19 @@ def load(x: Pointer | None, p: int, n: int, form: Any) -> Any:
 load_parameters = load
 
 
-def load_run_parameters(weight: Pointer | None, p: int, n: int, magic: int, form: Any) -> Any:
+def of_runs(weight: Pointer | None, p: Any, form: Any) -> Any:
     if weight is None:
         return None
-    places = _places(p, form)
-    places = np.where((places >= 0) & (places < n), places, 0)
-    return _widened(weight.memory[weight.start + ((places * magic) >> 40)])
+    member, per_run, magic, outer, *_ = p
+    o = ((member + form.members * np.arange(form.vectors)) * magic) >> MAGIC_BITS
+    return np.repeat(_widened(weight.memory[weight.start + np.where(o < outer, o, 0)]), form.lanes)
 
 
 def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
     if y is None:
         return
-    places = _places(p, form)
-    within = (places >= 0) & (places < n)
+    places, within = _places(p, n, form)
     y.memory[y.start + places[within]] = _narrowed(value[within], y.memory.dtype)
-
-
-def element(x: Pointer, i: int) -> Any:
-    return _widened(np.asarray(x.memory[x.start + i]))[()]
 
 
 def put(y: Pointer | None, i: int, value: Any) -> None:
@@ -166,8 +184,7 @@ def put(y: Pointer | None, i: int, value: Any) -> None:
 def accumulate(sums: Pointer | None, p: int, n: int, form: Any, value: Any, anew: bool) -> None:
     if sums is None:
         return
-    places = _places(p, form)
-    within = (places >= 0) & (places < n)
+    places, within = _places(p, n, form)
     at = sums.start + places[within]
     sums.memory[at] = value[within] + (0.0 if anew else sums.memory[at])
 
@@ -177,8 +194,7 @@ def rounded(x: Pointer, value: Any) -> Any:
 
 
 def inside(value: Any, p: int, n: int, form: Any) -> Any:
-    places = _places(p, form)
-    return np.where((places >= 0) & (places < n), value, value.dtype.type(0))
+    return np.where(_places(p, n, form)[1], value, value.dtype.type(0))
 
 
 def total(value: Any) -> Any:
@@ -201,6 +217,24 @@ def team_sums(a: Any, b: Any, form: Any, exchange: Any, flags: Any, step: int) -
     return sums
 
 
+def team_merged(n: Any, mean: Any, m2: Any, form: Any) -> Any:
+    """Count, mean and m2 of what the threads of a team have, which may be of nothing."""
+    with _one_at_a_time:
+        room = _get_kernel_context().shared.array((3, form.block), np.float64)
+    room[:, thread()] = n, mean, m2
+    barrier()
+    first = slot(form) * form.threads
+    sets = list(room[:, first : first + form.threads].T.copy())
+    barrier()
+    while len(sets) > 1:
+        sets = [_joined(a, b) for a, b in zip(sets[::2], sets[1::2], strict=True)]
+    return tuple(sets[0])
+
+
+def _joined(a: Any, b: Any) -> Any:
+    return a if b[0] == 0 else (a[0] + b[0], *merge(*a, *b))
+
+
 def where_negative(x: Any, a: Any, b: Any) -> Any:
     return np.where(x < 0, a, b)
 
@@ -216,3 +250,23 @@ def exp(x: Any) -> Any:
 
 def normal(x: Any) -> Any:
     return np.array([0.5 * math.erfc(-float(z) / math.sqrt(2)) for z in x], x.dtype)
+
+
+def run_sums(a: Any, b: Any, p: Any, sums: Pointer, apart: int, own: bool, form: Any) -> None:
+    """The simulated block of a team of several blocks writes what each of these would."""
+    _, per_run, _, outer, *_ = p
+    with _one_at_a_time:
+        room = _get_kernel_context().shared.array((2, form.vectors, form.block * form.blocks), np.float64)
+    for k, value in enumerate((a, b)):
+        room[k, :, thread()] = value.reshape(form.vectors, form.lanes).sum(1)
+    barrier()
+    if own and member(form) % form.threads == 0:
+        first = slot(form) * form.members
+        mine = member(form) + np.arange(form.threads)
+        j = (mine + form.members * np.arange(form.vectors)[:, None]).reshape(-1)
+        for o in range(outer):
+            of_run = (j >= o * per_run) & (j < (o + 1) * per_run)
+            for k in range(2):
+                held = room[k][:, first + mine].reshape(-1)
+                sums[k * apart + o] = held[of_run].sum()
+    barrier()

@@ -1,8 +1,12 @@
 """What is fixed when a kernel is compiled."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import cached_property
 
 from .._layout import ACTIVATIONS
+
+MAGIC_BITS = 40
+"""From which bit on a product with `config.magic` is a quotient: exact below 2**20."""
 
 STEPS = 4
 """How many exchanges between the blocks of a team a kernel may have for one row."""
@@ -33,9 +37,16 @@ class Form:
     """Whether a row may begin or end within a vector."""
     centred: bool = True
     """False: the mean is taken to be 0."""
-    columns: bool = False
-    """Whether a backward sums over columns, for parameters of every element; False: over rows."""
+    renorm: bool = False
+    """Whether batch norm is batch renormalization."""
     activation: str | None = None
+
+    def __hash__(self) -> int:
+        return self._hash  # a form is looked up in every launch
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(astuple(self))
 
     @property
     def kind(self) -> int:

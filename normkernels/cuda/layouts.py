@@ -9,7 +9,7 @@ from .._layout import Layout
 from . import copies, devices, memory
 from .arrays import DeviceArray
 from .devices import check, making_current, properties
-from .form import Form
+from .form import SLOTS, Form
 from .run import launch
 
 FLOAT64 = np.dtype(np.float64)
@@ -25,26 +25,27 @@ def grid(count: int, like: DeviceArray) -> int:
 
 
 def dense(x: DeviceArray, like: DeviceArray) -> DeviceArray:
-    """x, flat; a copy where it is not in C order or lies between the elements of memory."""
+    """x in C order, as kernels want it, to whom shapes are nothing; a copy where it is not."""
     if x.is_c_contiguous and x.is_aligned:
-        return x.reshape(-1)
+        return x
     made = memory.empty(x.shape, x.dtype, like.device, like.stream)
     _copy(x, made, like)
-    return made.reshape(-1)
+    return made
 
 
 def flat(layout: Layout, x: DeviceArray) -> DeviceArray:
-    """x as kernels see it: flat, in the order of its memory; a copy where x is not dense."""
+    """x as kernels see it: in the order of its memory; a copy where x is not dense."""
     return dense(x if layout.order is None else x.transpose(layout.order), x)
 
 
 def empty(layout: Layout, like: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
-    """A new array of this layout, and its flat view."""
-    made = memory.empty((layout.size,), layout.dtype, like.device, like.stream)
+    """A new array of this layout, and as kernels see it."""
     if layout.order is None:
-        return made.reshape(layout.shape), made
-    inverse = sorted(range(len(layout.order)), key=layout.order.__getitem__)
-    return made.reshape([layout.shape[a] for a in layout.order]).transpose(inverse), made
+        made = memory.empty(layout.shape, layout.dtype, like.device, like.stream)
+        return made, made
+    shape = tuple(layout.shape[a] for a in layout.order)
+    made = memory.empty(shape, layout.dtype, like.device, like.stream)
+    return made.transpose(sorted(range(len(shape)), key=layout.order.__getitem__)), made
 
 
 def fits(layout: Layout, x: DeviceArray) -> bool:
@@ -90,6 +91,24 @@ def gradient(sums: DeviceArray, like: DeviceArray) -> DeviceArray:
     made = memory.empty(like.shape, like.dtype, sums.device, sums.stream)
     _copy(sums.reshape(like.shape), made, sums)
     return made
+
+
+def dense_or_none(x: DeviceArray | None, like: DeviceArray) -> DeviceArray | None:
+    """As `dense`, for a parameter that may be absent."""
+    return None if x is None else dense(x, like)
+
+
+def pair(size: int, like: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
+    """Room for two statistics, such as mean and rstd."""
+    both = vector(2 * size, like)
+    return both.part(0, size), both.part(size, size)
+
+
+def meeting(form: Form, blocks: int, like: DeviceArray) -> tuple[DeviceArray | None, DeviceArray | None]:
+    """exchange and flags, through which the blocks of a team meet; None for teams of one block."""
+    if form.blocks == 1:
+        return None, None
+    return vector(2 * SLOTS * blocks, like), zeros(blocks, like, np.dtype(np.int64))
 
 
 def _merged(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, ...]]:

@@ -13,24 +13,28 @@ if SIMULATED:
         as_type_of,
         barrier,
         block,
-        element,
+        block_of_team,
+        count_of,
         first_elements,
         first_row,
         grid,
         inside,
         lane,
         largest,
+        lead,
         load,
         load_parameters,
-        load_run_parameters,
         member,
+        number,
+        of_runs,
         offset,
-        position,
         put,
         rounded,
         rows_at_once,
+        run_sums,
         slot,
         store,
+        team_merged,
         team_of_grid,
         team_sums,
         thread,
@@ -40,14 +44,15 @@ if SIMULATED:
 else:
     from .shares import (
         accumulate,
-        element,
+        count_of,
         first_elements,
         inside,
+        lead,
         load,
         load_parameters,
-        load_run_parameters,
+        number,
+        of_runs,
         offset,
-        position,
         put,
         rounded,
         store,
@@ -56,11 +61,14 @@ else:
     from .teams import (
         barrier,
         block,
+        block_of_team,
         first_row,
         grid,
         member,
         rows_at_once,
+        run_sums,
         slot,
+        team_merged,
         team_of_grid,
         team_sums,
         thread,
@@ -68,10 +76,12 @@ else:
     from .vectors import as_element, as_type_of, lane, largest, total
 
 __all__ = [
-    "accumulate", "activated", "added", "affine", "as_element", "barrier", "block", "centring", "element",
-    "first_row", "grid", "inside", "load", "member", "moments", "offset", "parameters", "pivot_of", "place",
-    "position", "put", "reciprocal_sd", "rows_at_once", "slope", "slot", "squares", "store", "team_of_grid",
-    "team_sums", "thread", "total", "zeros",
+    "accumulate", "activated", "added", "affine", "as_element", "as_scale", "as_type_of", "barrier",
+    "block", "block_of_team", "finish_statistics", "output_constants", "centring", "count_of", "first_row", "grid", "inside", "load",
+    "load_parameters", "member", "merge", "moments", "number", "of_runs", "offset", "pivot_of", "plus",
+    "position", "positions", "put", "reciprocal_sd", "relative_moments", "rows_at_once", "run_sums",
+    "slope", "slot", "squares", "store", "team_merged", "team_of_grid", "team_sums", "thread", "total",
+    "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.
@@ -86,27 +96,68 @@ reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
 
 @primitive
-def added(x, h, residual, k, p, n, form):
+def position(x, member, form):
+    """Where in the row at x the first vector of a member begins; below 0 where x lies within a vector."""
+    return member * form.lanes - lead(x, form)
+
+
+@primitive
+def positions(x, member, per_run, magic, outer, stride, form):
+    """The same in `outer` runs, `stride` elements apart, with `per_run` vectors to each of them.
+
+    magic: `config.magic(per_run)`. Stands for a position wherever one does.
+    """
+    return member, per_run, magic, outer, stride, lead(x, form)
+
+
+@primitive
+def _clipped(value, low, high):
+    return min(max(value, low), high) if value == value else value
+
+
+@primitive
+def finish_statistics(
+    s, mean, m2, count, eps, factor, r_max, d_max, running_mean, running_var, r, d, own
+):  # fmt: skip
+    """rstd of statistic s, and r and d of batch renormalization, 1 and 0 where it is not asked for.
+
+    Where the thread is to write (`own`), r and d are kept, and running statistics moved in place, with the
+    unbiased variance; r and d come of what they were before (Ioffe 2017).
+    """
+    rstd = reciprocal_sd(m2 / count, eps)
+    old_mean, old_var = number(running_mean, s, 0.0), number(running_var, s, 1.0)
+    running_rstd = reciprocal_sd(old_var, eps)
+    r_s = _clipped(running_rstd / rstd if rstd != 0.0 else 1.0, 1.0 / r_max, r_max)
+    d_s = _clipped((mean - old_mean) * running_rstd, -d_max, d_max)
+    if own:
+        put(r, s, r_s)
+        put(d, s, d_s)
+        put(running_mean, s, (1.0 - factor) * old_mean + factor * mean)
+        put(running_var, s, (1.0 - factor) * old_var + factor * (m2 / (count - 1.0)))
+    return rstd, r_s, d_s
+
+
+@primitive
+def output_constants(x, mean, rstd, weight, bias):
+    """hi, scale, shift such that (x - hi) * scale + shift is the output."""
+    hi, lo, scale = centring(x, mean, rstd * weight)
+    return hi, scale, as_element(x, bias + np.float64(lo))
+
+
+@primitive
+def added(x, h, residual, p, n, form):
     """h + residual, rounded as if it had been stored at x"""
     if residual is None:
         return h
-    return rounded(x, h + load(offset(residual, k), p, n, form))
+    return rounded(x, h + load(residual, p, n, form))
 
 
 @primitive
-def place(i, period, width):
-    """Where the parameters of row i begin."""
-    if period is None:
-        return 0
-    return i % period * width
-
-
-@primitive
-def parameters(weight, k, p, n, magic, form):
-    """The parameters of a share, from weight[k] on: one for every element, or with `magic` one for a run."""
-    if magic is None:
-        return load_parameters(offset(weight, k), p, n, form)
-    return load_run_parameters(offset(weight, k), p, n, magic, form)
+def plus(z, h):
+    """z + h, which may be None"""
+    if h is None:
+        return z
+    return z + h
 
 
 @primitive
@@ -148,13 +199,13 @@ def centring(x, mean, scale):
 
 
 @primitive
-def moments(h, pivot, p, n, form, exchange, flags, step):
-    """mean and m2 of the row that a team has: sums about a pivot, with which they are corrected.
+def relative_moments(h, pivot, p, n, form, exchange, flags, step):
+    """Pivot, mean - pivot and m2 of the row that a team has: sums about a pivot, which they are corrected by.
 
     Where the pivot was poor or a square left the range of float32, the sums are taken again about the
     mean and in a better unit; h never leaves the registers.
     """
-    count, unit = np.float64(n), 1.0
+    count, unit = np.float64(count_of(p, n)), 1.0
     d = inside(h - pivot, p, n, form)
     s, q = team_sums(total(d), total(d * d), form, exchange, flags, step)
     s, q = np.float64(s), np.float64(q)
@@ -171,7 +222,14 @@ def moments(h, pivot, p, n, form, exchange, flags, step):
             s, q = team_sums(total(d), total(d * d), form, exchange, flags, step + 2)
         s, q = np.float64(s), np.float64(q)
     mean = s / count
-    return np.float64(pivot) + mean * unit, (q - s * mean) * unit * unit
+    return np.float64(pivot), mean * unit, (q - s * mean) * unit * unit
+
+
+@primitive
+def moments(h, pivot, p, n, form, exchange, flags, step):
+    """mean and m2 of the row that a team has."""
+    pivot, mean, m2 = relative_moments(h, pivot, p, n, form, exchange, flags, step)
+    return pivot + mean, m2
 
 
 @primitive

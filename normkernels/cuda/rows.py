@@ -1,9 +1,8 @@
 """Kernels over an array seen as (rows, cols): a team of threads has a whole row in its registers.
 
-Row i takes parameters from place `place(i, period, width)` on: one for every element, or with `magic` one
-for every run of a length that `magic` stands for (`config.magic`). Fused are, where they are not None,
-`residual`, which is added to x before the norm (`summed` receives the sum), and the activation of the form;
-in the backward the activation, and `dsum`, which is added to dx.
+Every element of a row has a weight and a bias of its own: layer norm; not centred RMS norm. Fused are, where
+they are not None, `residual`, which is added to x before the norm (`summed` receives the sum), and the
+activation of the form; in the backward the activation, and `dsum`, which is added to dx.
 
 exchange and flags, not None where a team has several blocks, are what these meet through.
 """
@@ -20,12 +19,12 @@ from .primitives import (
     first_row,
     inside,
     load,
+    load_parameters,
     member,
     moments,
     offset,
-    parameters,
     pivot_of,
-    place,
+    plus,
     position,
     put,
     reciprocal_sd,
@@ -46,97 +45,76 @@ FLUSH = 128
 
 @kernel
 def forward(
-    x, residual, rows, cols, weight, bias, period, width, magic, divisor, eps, summed, y, mean, rstd, var,
-    exchange, flags, form,
+    x, residual, rows, cols, weight, bias, eps, summed, y, mean, rstd, exchange, flags, form,
 ):  # fmt: skip
-    """y = act((x + residual - mean) * rstd * weight + bias); var = m2 / divisor, which may be None."""
+    """y = act((x + residual - mean) * rstd * weight + bias)"""
     t, step = member(form), 1
     for first in range(first_row(form), rows, rows_at_once(form)):
         # Teams beyond the last row take it too, for all threads of a block have to meet; they write nothing.
         i = min(first + slot(form), rows - 1)
-        n = cols if first + slot(form) < rows else 0
-        row = offset(x, i * cols)
-        p, k = position(row, t, form), place(i, period, width)
-        h = added(x, load(row, p, cols, form), offset(residual, i * cols), 0, p, cols, form)
-        store(offset(summed, i * cols), p, n, form, h)
+        n, k = cols if first + slot(form) < rows else 0, i * cols
+        row = offset(x, k)
+        p = position(row, t, form)
+        h = added(x, load(row, p, cols, form), offset(residual, k), p, cols, form)
+        store(offset(summed, k), p, n, form, h)
         if form.centred:
-            pivot = pivot_of(row, offset(residual, i * cols), cols)
+            pivot = pivot_of(row, offset(residual, k), cols)
             mean_i, m2 = moments(h, pivot, p, cols, form, exchange, flags, step)
         else:
             mean_i, m2 = 0.0, squares(h, form, exchange, flags, step)
         step += STEPS
-        var_i = m2 / divisor
-        rstd_i = reciprocal_sd(var_i, eps)
+        rstd_i = reciprocal_sd(m2 / cols, eps)
         hi, lo, scale = centring(x, mean_i, rstd_i)
-        w = parameters(weight, k, p, cols, magic, form)
-        b = parameters(bias, k, p, cols, magic, form)
-        z = affine((h - hi) * scale + lo, w, b)
-        store(offset(y, i * cols), p, n, form, activated(z, form))
+        w, b = load_parameters(weight, p, cols, form), load_parameters(bias, p, cols, form)
+        store(offset(y, k), p, n, form, activated(affine((h - hi) * scale + lo, w, b), form))
         if t == 0 and n > 0:
             put(mean, i, mean_i)
             put(rstd, i, rstd_i)
-            put(var, i, var_i)
 
 
 @kernel
 def backward(
-    dy, x, rows, cols, weight, bias, period, width, magic, divisor, mean, rstd, dsum, dx, partials, dots,
-    exchange, flags, form,
+    dy, x, rows, cols, weight, bias, mean, rstd, dsum, dx, partials, exchange, flags, form,
 ):  # fmt: skip
-    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum, and the sums of dy * x_hat and of dy.
+    """dx = (wdz - x_hat * c1 - c2) * rstd + dsum, with dz for dy before the activation, in one sweep.
 
-    With `columns`, a form without edges, they go to partials, (2, teams of the grid, cols) in float64, as
-    sums over the rows of a team; else to dots, (2, rows) in float64, as sums over a row.
+    partials: (2, teams of the grid, cols) in float64, the sums of dz * x_hat and of dz over the rows of a
+    team, or 1 if not centred; None where there is no parameter. The form has no edges: columns stay with
+    their threads.
     """
-    t, step, own = member(form), 1, team_of_grid(form)
+    t, step, own, teams = member(form), 1, team_of_grid(form), rows_at_once(form)
+    p = position(x, t, form)
     dw, db = zeros(x, form), zeros(x, form)
     held, anew = 0, True
-    for first in range(first_row(form), rows, rows_at_once(form)):
+    for first in range(first_row(form), rows, teams):
         i = min(first + slot(form), rows - 1)
-        n = cols if first + slot(form) < rows else 0
-        row = offset(x, i * cols)
-        p, k = position(row, t, form), place(i, period, width)
+        n, k = cols if first + slot(form) < rows else 0, i * cols
         # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
         rstd_i = rstd[i] if cols > 1 or not form.centred else 0.0
         hi, lo, scale = centring(x, mean[i], rstd_i)
-        x_hat = inside((load(row, p, cols, form) - hi) * scale + lo, p, cols, form)
-        w = parameters(weight, k, p, cols, magic, form)
-        z = affine(x_hat, w, parameters(bias, k, p, cols, magic, form))
-        dz = slope(z, load(offset(dy, i * cols), p, cols, form), form)
-        wdy = affine(dz, w, None)
-        if not form.columns:
-            dot, s = team_sums(
-                total(dz * x_hat), total(inside(dz, p, cols, form)), form, exchange, flags, step
-            )
-            if t == 0 and n > 0:
-                put(dots, i, dot)
-                put(dots, rows + i, s)
-        c1, c2 = team_sums(
-            total(wdy * x_hat), total(inside(wdy, p, cols, form)), form, exchange, flags, step + 1
-        )
+        x_hat = inside((load(offset(x, k), p, cols, form) - hi) * scale + lo, p, cols, form)
+        # Again for every row: from the cache, where registers are all taken.
+        w, b = load_parameters(weight, p, cols, form), load_parameters(bias, p, cols, form)
+        dz = slope(affine(x_hat, w, b), load(offset(dy, k), p, cols, form), form)
+        wdz = affine(dz, w, None)
+        c1, c2 = team_sums(total(wdz * x_hat), total(wdz), form, exchange, flags, step)
         step += STEPS
-        c1, c2 = as_element(x, c1 / divisor), as_element(x, c2 / divisor)
+        c1, c2 = as_element(x, c1 / cols), as_element(x, c2 / cols)
         if form.centred:
-            d = wdy - x_hat * c1 - c2
+            d = wdz - x_hat * c1 - c2
         else:
-            d = wdy - x_hat * c1
-        d = d * scale
-        if dsum is not None:
-            d = d + load(offset(dsum, i * cols), p, cols, form)
-        store(offset(dx, i * cols), p, n, form, d)
-        if form.columns:
-            if n > 0:
-                dw = dw + dz * x_hat
-                db = db + dz
-                held += 1
-            if held == FLUSH:
-                accumulate(offset(partials, own * cols), p, cols, form, dw, anew)
-                if form.centred:
-                    accumulate(offset(partials, (rows_at_once(form) + own) * cols), p, cols, form, db, anew)
-                dw, db = zeros(x, form), zeros(x, form)
-                held, anew = 0, False
-    if form.columns:
-        p = position(x, t, form)
-        accumulate(offset(partials, own * cols), p, cols, form, dw, anew)
-        if form.centred:
-            accumulate(offset(partials, (rows_at_once(form) + own) * cols), p, cols, form, db, anew)
+            d = wdz - x_hat * c1
+        store(offset(dx, k), p, n, form, plus(d * scale, load(offset(dsum, k), p, cols, form)))
+        if n > 0:
+            dw = dw + dz * x_hat
+            db = db + dz
+            held += 1
+        if held == FLUSH:
+            accumulate(offset(partials, own * cols), p, cols, form, dw, anew)
+            if form.centred:
+                accumulate(offset(partials, (teams + own) * cols), p, cols, form, db, anew)
+            dw, db = zeros(x, form), zeros(x, form)
+            held, anew = 0, False
+    accumulate(offset(partials, own * cols), p, cols, form, dw, anew)
+    if form.centred:
+        accumulate(offset(partials, (teams + own) * cols), p, cols, form, db, anew)

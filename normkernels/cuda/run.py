@@ -1,6 +1,7 @@
 """Launching: from arrays and numbers to a compiled variant, on the device and the stream of an array."""
 
 import ctypes
+import warnings
 from typing import Any
 
 import numpy as np
@@ -78,5 +79,6 @@ def _simulate(kernel: Kernel, form: Form, blocks: int, args: Any) -> None:
             np.frombuffer(raw, storage(argument.dtype)), (argument.address - first) // argument.itemsize
         )
 
-    with np.errstate(all="ignore"):
+    with warnings.catch_warnings():  # NumPy's errstate does not reach the threads
+        warnings.simplefilter("ignore", RuntimeWarning)
         kernel.simulation[blocks // form.blocks, form.block * form.blocks](*map(seen, args), form)

@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
-from .form import Form
+from .form import MAGIC_BITS, Form
 from .vectors import (
     HALF,
     I16,
@@ -22,10 +22,14 @@ from .vectors import (
     lanes_of,
     llvm_type,
     narrowed,
+    pairwise,
     widened,
 )
 
 ACCESS_BYTES = 16
+
+_NOWHERE = 1 << 60
+"""An element that no row has."""
 
 
 @intrinsic
@@ -45,13 +49,16 @@ def first_elements(typingctx: Any, x: Any, n: Any) -> Any:
 
 
 @intrinsic
-def element(typingctx: Any, x: Any, i: Any) -> Any:
-    """x[i] in the dtype of the arithmetic."""
+def number(typingctx: Any, x: Any, i: Any, otherwise: Any) -> Any:
+    """x[i] in float64, `otherwise` for None"""
+    if isinstance(x, types.NoneType):
+        return otherwise(x, i, otherwise), lambda context, builder, sig, args: args[2]
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return widened(builder, builder.load(builder.gep(args[0], [args[1]])), x.dtype)
+        value = widened(builder, builder.load(builder.gep(args[0], [args[1]])), x.dtype)
+        return context.cast(builder, value, arithmetic(x.dtype), types.float64)
 
-    return arithmetic(x.dtype)(x, types.int64), codegen
+    return types.float64(x, types.int64, otherwise), codegen
 
 
 @intrinsic
@@ -81,19 +88,23 @@ def offset(typingctx: Any, pointer: Any, elements: Any) -> Any:
 
 
 @intrinsic
-def position(typingctx: Any, x: Any, member: Any, form: Any) -> Any:
-    """Where in the row at x the first vector of a member begins; below 0 where x lies within a vector."""
+def lead(typingctx: Any, x: Any, form: Any) -> Any:
+    """At which element of a vector x begins; 0 in a form without edges."""
     f = form.form
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        p = builder.mul(args[1], I64(f.lanes))
-        if f.edges:
-            address = builder.ptrtoint(args[0], I64)
-            element = builder.lshr(address, I64(bytes_of(x.dtype).bit_length() - 1))
-            p = builder.sub(p, builder.and_(element, I64(f.lanes - 1)))
-        return p
+        if not f.edges:
+            return I64(0)
+        address = builder.ptrtoint(args[0], I64)
+        element = builder.lshr(address, I64(bytes_of(x.dtype).bit_length() - 1))
+        return builder.and_(element, I64(f.lanes - 1))
 
-    return types.int64(x, types.int64, form), codegen
+    return types.int64(x, form), codegen
+
+
+def _place(p: Any) -> Any:
+    """The type of a place: that of `position` or of `positions`."""
+    return p if isinstance(p, types.BaseTuple) else types.int64
 
 
 def _access(builder: Any, pointer: ir.Value, at: ir.Value, vector: ir.VectorType) -> ir.Value:
@@ -142,6 +153,30 @@ def _starts(builder: Any, p: ir.Value, form: Form) -> list[ir.Value]:
     return [builder.add(p, I64(r * form.stride)) for r in range(form.vectors)]
 
 
+def _runs(builder: Any, p: ir.Value, form: Form) -> list[tuple[ir.Value, ir.Value, ir.Value]]:
+    """Of each vector of a share of several runs: its run, where that begins, and its first element there."""
+    member, per_run, magic, outer, stride, first = (builder.extract_value(p, k) for k in range(6))
+    vectors: list[tuple[ir.Value, ir.Value, ir.Value]] = []
+    for r in range(form.vectors):
+        j = builder.add(member, I64(r * form.members))
+        o = builder.lshr(builder.mul(j, magic), I64(MAGIC_BITS))
+        inside = builder.icmp_signed("<", o, outer)
+        at = builder.mul(builder.sub(j, builder.mul(o, per_run)), I64(form.lanes))
+        o = builder.select(inside, o, I64(0))
+        run = builder.mul(o, stride)
+        if form.edges:
+            at = builder.sub(at, builder.and_(builder.add(first, run), I64(form.lanes - 1)))
+        vectors.append((o, run, builder.select(inside, at, I64(_NOWHERE))))
+    return vectors
+
+
+def _vectors(builder: Any, p: ir.Value, form: Form) -> list[tuple[ir.Value | None, ir.Value]]:
+    """Of each vector of a share: where its run begins, None for a row, and its first element there."""
+    if isinstance(p.type, ir.ArrayType):
+        return [(run, at) for _, run, at in _runs(builder, p, form)]
+    return [(None, at) for at in _starts(builder, p, form)]
+
+
 def _within(builder: Any, at: ir.Value, n: ir.Value) -> ir.Value:
     """0 <= at < n"""
     return builder.icmp_unsigned("<", at, n)
@@ -177,11 +212,11 @@ def load(typingctx: Any, x: Any, p: Any, n: Any, form: Any) -> Any:
     f, dtype = form.form, x.dtype
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        x, p, n, _ = args
+        start, p, n, _ = args
         zero = llvm_type(arithmetic(dtype))(0.0)
         values: list[ir.Value] = []
-        for at in _starts(builder, p, f):
-            whole = _whole(builder, at, n, f)
+        for run, at in _vectors(builder, p, f):
+            whole, x = _whole(builder, at, n, f), start if run is None else builder.gep(start, [run])
             if f.edges:
                 with builder.if_else(whole) as (then, otherwise):
                     with then:
@@ -199,7 +234,7 @@ def load(typingctx: Any, x: Any, p: Any, n: Any, form: Any) -> Any:
                 values += [builder.select(whole, v, zero) for v in read]
         return gathered(builder, values)
 
-    return Vector(arithmetic(dtype), f.vectors * f.lanes)(x, types.int64, types.int64, form), codegen
+    return Vector(arithmetic(dtype), f.vectors * f.lanes)(x, _place(p), types.int64, form), codegen
 
 
 @intrinsic
@@ -210,9 +245,10 @@ def store(typingctx: Any, y: Any, p: Any, n: Any, form: Any, value: Any) -> Any:
     f, dtype = form.form, y.dtype
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        y, p, n, _, value = args
+        start, p, n, _, value = args
         values = lanes_of(builder, value)
-        for r, at in enumerate(_starts(builder, p, f)):
+        for r, (run, at) in enumerate(_vectors(builder, p, f)):
+            y = start if run is None else builder.gep(start, [run])
             part, whole = values[r * f.lanes : (r + 1) * f.lanes], _whole(builder, at, n, f)
             if not f.edges:
                 with builder.if_then(whole):
@@ -228,7 +264,7 @@ def store(typingctx: Any, y: Any, p: Any, n: Any, form: Any, value: Any) -> Any:
                             _write(builder, y, i, dtype, [element])
         return context.get_dummy_value()
 
-    return types.void(y, types.int64, types.int64, form, value), codegen
+    return types.void(y, _place(p), types.int64, form, value), codegen
 
 
 @intrinsic
@@ -254,25 +290,37 @@ def load_parameters(typingctx: Any, weight: Any, p: Any, n: Any, form: Any) -> A
 
 
 @intrinsic
-def load_run_parameters(typingctx: Any, weight: Any, p: Any, n: Any, magic: Any, form: Any) -> Any:
-    """weight[i // inner] of the elements i of a share, with magic = `config.magic(inner)`."""
+def of_runs(typingctx: Any, weight: Any, p: Any, form: Any) -> Any:
+    """The parameter of the run that each vector of a share meets; p: from `positions`."""
     if isinstance(weight, types.NoneType):
-        return weight(weight, p, n, magic, form), lambda context, builder, sig, args: args[0]
+        return weight(weight, p, form), lambda context, builder, sig, args: args[0]
     f, dtype = form.form, weight.dtype
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        w, p, n, magic, _ = args
-        values = []
-        for at in _starts(builder, p, f):
-            for k in range(f.lanes):
-                i = builder.add(at, I64(k))
-                i = builder.select(_within(builder, i, n), i, I64(0))
-                run = builder.lshr(builder.mul(i, magic), I64(40))
-                values.append(widened(builder, builder.load(builder.gep(w, [run])), dtype))
+        w, p, _ = args
+        values: list[ir.Value] = []
+        for o, _, _ in _runs(builder, p, f):
+            values += [widened(builder, builder.load(builder.gep(w, [o])), dtype)] * f.lanes
         return gathered(builder, values)
 
-    sig = Vector(arithmetic(dtype), f.vectors * f.lanes)(weight, types.int64, types.int64, types.int64, form)
-    return sig, codegen
+    return Vector(arithmetic(dtype), f.vectors * f.lanes)(weight, p, form), codegen
+
+
+@intrinsic
+def vector_totals(typingctx: Any, room: Any, thread: Any, value: Any, form: Any) -> Any:
+    """room[r * block + thread] = the sum of vector r of a share, in float64 as room is or in its own dtype."""
+    f = form.form
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        room, thread, value, _ = args
+        lanes = lanes_of(builder, value)
+        for r in range(f.vectors):
+            place = builder.add(thread, I64(r * f.block))
+            terms = pairwise(builder, lanes[r * f.lanes : (r + 1) * f.lanes])
+            builder.store(terms, builder.gep(room, [place]))
+        return context.get_dummy_value()
+
+    return types.void(room, types.int64, value, form), codegen
 
 
 @intrinsic
@@ -283,14 +331,25 @@ def inside(typingctx: Any, value: Any, p: Any, n: Any, form: Any) -> Any:
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         value, p, n, _ = args
         lanes, zero = lanes_of(builder, value), value.type.element(0.0)
-        for r, at in enumerate(_starts(builder, p, f)):
+        for r, (_, at) in enumerate(_vectors(builder, p, f)):
             for k in range(f.lanes):
                 i = builder.add(at, I64(k)) if f.edges else at
                 j = r * f.lanes + k
                 lanes[j] = builder.select(_within(builder, i, n), lanes[j], zero)
         return gathered(builder, lanes)
 
-    return value(value, types.int64, types.int64, form), codegen
+    return value(value, _place(p), types.int64, form), codegen
+
+
+@intrinsic
+def count_of(typingctx: Any, p: Any, n: Any) -> Any:
+    """Elements of what a team has: n, or n of every run."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        p, n = args
+        return builder.mul(builder.extract_value(p, 3), n) if isinstance(p.type, ir.ArrayType) else n
+
+    return types.int64(_place(p), types.int64), codegen
 
 
 @intrinsic
@@ -311,6 +370,10 @@ def accumulate(typingctx: Any, sums: Any, p: Any, n: Any, form: Any, value: Any,
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         sums, p, n, _, value, anew = args
+        # Sums are met once in many rows: without this their addresses are kept in registers all the time, and
+        # rows.backward needs 27 of them more.
+        here = ir.InlineAsm(ir.FunctionType(I64, [I64]), "mov.b64 $0, $1;", "=l,l", side_effect=True)
+        p = builder.call(here, [p])
         values = lanes_of(builder, value)
         for r, at in enumerate(_starts(builder, p, f)):
             for k in range(f.lanes):

@@ -228,15 +228,19 @@ def narrowed(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
     return builder.call(convert, [value])
 
 
+def pairwise(builder: Any, terms: list[ir.Value]) -> ir.Value:
+    """The sum of numbers, in pairs."""
+    while len(terms) > 1:
+        pairs = [builder.fadd(*terms[i : i + 2]) for i in range(0, len(terms) - 1, 2)]
+        terms = pairs + terms[2 * len(pairs) :]
+    return terms[0]
+
+
 @intrinsic
 def total(typingctx: Any, value: Any) -> Any:
     """The sum of all lanes, in pairs."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        terms = lanes_of(builder, args[0])
-        while len(terms) > 1:
-            pairs = [builder.fadd(*terms[i : i + 2]) for i in range(0, len(terms) - 1, 2)]
-            terms = pairs + terms[2 * len(pairs) :]
-        return terms[0]
+        return pairwise(builder, lanes_of(builder, args[0]))
 
     return value.dtype(value), codegen

@@ -49,7 +49,10 @@ def test_matches_the_reference(spec, dtype, shape, rng):
 def test_any_strides_give_the_same_values(spec, layout, rng):
     if layout == "misaligned":
         with pytest.raises(ValueError, match="must be aligned to its elements"):
-            passes(spec).call(LAYOUTS[layout](np.ones(fitted(spec, (2, 3)), np.float32)), **problem(spec, (2, 3), np.float32, rng)[2])
+            passes(spec).call(
+                LAYOUTS[layout](np.ones(fitted(spec, (2, 3)), np.float32)),
+                **problem(spec, (2, 3), np.float32, rng)[2],
+            )
         return
     x, dy, arguments = problem(spec, (2, 4, 3, 2), np.float32, rng)
     result = run(passes(spec), LAYOUTS[layout](x), LAYOUTS[layout](dy), arguments)

@@ -1,0 +1,213 @@
+"""What compilers make of the CUDA kernels, as a table: compiled offline, no device needed."""
+
+import importlib.metadata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import numba
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from . import markdown, outputs
+from .machine import Machine, machine
+from .options import file_option
+from .say import say
+from .selection import BadOption, check_names
+
+if TYPE_CHECKING:
+    from ..cuda.offline import Resources
+    from ..cuda.variants import Variant
+
+ARCHITECTURES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
+PACKAGES = ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvdisasm")
+# What has to be there, and how it is installed with what it needs for CUDA 13.
+NEEDED = {
+    "numba-cuda": "numba-cuda[cu13]",
+    "cuda-core": "cuda-core",
+    "nvidia-cuda-nvdisasm": "nvidia-cuda-nvdisasm",
+}
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A variant on one kind of device."""
+
+    variant: "Variant"
+    architecture: str
+    resources: "Resources"
+    room: int
+    """Blocks that a multiprocessor has room for."""
+    problems: list[str]
+
+
+def missing() -> str | None:
+    """What keeps kernels from being compiled here, in a line; None where nothing does."""
+    if numba.config.ENABLE_CUDASIM:
+        return "kernels are compiled only where NUMBA_ENABLE_CUDASIM is not set"
+    absent = [name for name in NEEDED if not _version(name)]
+    if not absent:
+        return None
+    names = " ".join(f"'{NEEDED[name]}'" for name in absent)
+    return f"compiling for GPUs needs {', '.join(absent)}: pip install {names}"
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def compile_all(
+    variants: Sequence["Variant"], architectures: Sequence[str], starting: Callable[[str], None] = print
+) -> list[Compiled]:
+    """Compile variants for architectures, one after the other; `starting` is told of each."""
+    from ..cuda.offline import DEVICES, occupancy, resources
+    from ..cuda.variants import problems
+
+    compiled = []
+    for variant in variants:
+        for name in architectures:
+            starting(f"{variant.id} {name}")
+            device = DEVICES[ARCHITECTURES[name]]
+            found = resources(variant.family.kernel, variant.signature(), device.compute_capability)
+            room = occupancy(found, variant.form, device)
+            compiled.append(Compiled(variant, name, found, room, problems(variant, found, device)))
+    return compiled
+
+
+def render(compiled: Sequence[Compiled], command: str, where: Machine) -> str:
+    """A summary by kernel and architecture, then every variant, folded."""
+    versions = ", ".join(f"{name} {v}" for name, v in where.versions.items())
+    variants = len({c.variant.id for c in compiled})
+    wrong = [
+        f"- `{c.variant.id}` for {c.architecture}: {'; '.join(c.problems)}" for c in compiled if c.problems
+    ]
+    return "\n\n".join(
+        [
+            f"Compiled with `{command}` ({versions}), {where.date[:10]}: {variants} variants, "
+            f"{len(compiled) - len(wrong)} of {len(compiled)} binaries without a complaint.",
+            _summary(compiled),
+            *(["Complaints:\n\n" + "\n".join(wrong)] if wrong else []),
+            f"<details>\n<summary>Every variant ({', '.join(_architectures(compiled))})</summary>",
+            _table(compiled),
+            "</details>",
+        ]
+    )
+
+
+def _architectures(compiled: Sequence[Compiled]) -> list[str]:
+    return list(dict.fromkeys(c.architecture for c in compiled))
+
+
+def _summary(compiled: Sequence[Compiled]) -> str:
+    groups: dict[tuple[str, str], list[Compiled]] = {}
+    for c in compiled:
+        groups.setdefault((c.variant.family.kernel.name, c.architecture), []).append(c)
+    heads = ["variants", "registers", "shared memory", "spilt", "local accesses", "blocks per multiprocessor"]
+    lines = [markdown.line(["kernel", "for", *heads]), markdown.rule(2, len(heads))]
+    for key, group in groups.items():
+        found = [c.resources for c in group]
+        cells = [
+            str(len(group)),
+            _range(r.registers for r in found),
+            _range((r.shared_bytes for r in found), " B"),
+            f"{sum(r.spill_bytes > 0 for r in found)} variants",
+            str(sum(r.local for r in found)),
+            _range(c.room for c in group),
+        ]
+        lines.append(markdown.line([*key, *cells]))
+    return "\n".join(lines)
+
+
+def _range(values: Iterable[int], unit: str = "") -> str:
+    all_ = list(values)
+    low, high = min(all_), max(all_)
+    return f"{low}{unit}" if low == high else f"{low} to {high}{unit}"
+
+
+def _table(compiled: Sequence[Compiled]) -> str:
+    rows: dict[str, list[Compiled]] = {}
+    for c in compiled:
+        rows.setdefault(c.variant.id, []).append(c)
+    left = ["kernel", "computes", "dtype", "vectors × elements", "threads × blocks"]
+    right = ["registers", "shared memory", "spilt", "blocks per multiprocessor", "loads", "stores"]
+    lines = [markdown.line([*left, *right]), markdown.rule(len(left), len(right))]
+    for group in rows.values():
+        variant, found = group[0].variant, [c.resources for c in group]
+        form = variant.form
+        marks = [name for name in ("edges", "columns") if getattr(form, name)]
+        cells = [
+            variant.family.kernel.name,
+            ", ".join([*([variant.mode] if variant.mode else []), *marks]),
+            variant.dtype,
+            f"{form.vectors} × {form.lanes}",
+            f"{form.threads} × {form.blocks}",
+            _each(r.registers for r in found),
+            _each(r.shared_bytes for r in found),
+            _each(r.spill_bytes for r in found),
+            _each(c.room for c in group),
+            _each(_widths(r.loads) for r in found),
+            _each(_widths(r.stores) for r in found),
+        ]
+        lines.append(markdown.line(cells))
+    return "\n".join(lines)
+
+
+def _each(values: Iterable[object]) -> str:
+    """One value for each architecture, or one for all where they are alike."""
+    texts = [str(v) for v in values]
+    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+
+
+def _widths(accesses: dict[int, int]) -> str:
+    """8·16 + 2·8: eight of 16 bytes, two of 8."""
+    return " + ".join(f"{n}·{size}" for size, n in sorted(accesses.items(), reverse=True)) or "–"
+
+
+@click.command("resources")
+@click.option("--kernel", "kernels", multiple=True, help="rows.forward, ...; default all.")
+@click.option("--dtype", "dtypes", multiple=True, help="float32, float64, float16, bfloat16; default all.")
+@click.option("--arch", "architectures", multiple=True, help=f"{', '.join(ARCHITECTURES)}; default all.")
+@file_option(outputs.MARKDOWN, "page", help="Write the table into a page, as bench does.")
+def command(
+    kernels: tuple[str, ...], dtypes: tuple[str, ...], architectures: tuple[str, ...], page: Path | None
+) -> None:
+    """Compile the CUDA kernels without a GPU, and show what they take: registers, spills, accesses.
+
+    Every variant that launch rules choose, thinned to those that need most; about a second each.
+    """
+    check_names((), dtypes)
+    for name in architectures:
+        if name not in ARCHITECTURES:
+            raise BadOption(f"--arch must be one of {', '.join(ARCHITECTURES)}, got {name}")
+    if (problem := missing()) is not None:
+        raise BadOption(problem)
+    if page:
+        outputs.check({outputs.MARKDOWN: page})
+    from ..cuda import variants
+
+    found = variants.variants(dtypes or variants.DTYPES)
+    known = list(dict.fromkeys(v.family.kernel.name for v in found))
+    for name in kernels:
+        if name not in known:
+            raise BadOption(f"--kernel must be one of {', '.join(known)}, got {name}")
+    chosen = [v for v in found if not kernels or v.family.kernel.name in kernels]
+    archs = architectures or tuple(ARCHITECTURES)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    errors = Console(stderr=True)
+    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task, done = progress.add_task("starting", total=len(chosen) * len(archs)), iter(range(10**9))
+        compiled = compile_all(
+            chosen, archs, lambda name: progress.update(task, description=name, completed=next(done))
+        )
+    asked = (("kernel", kernels), ("dtype", dtypes), ("arch", architectures))
+    words = [f"--{option} {value}" for option, values in asked for value in values]
+    packages = tuple(name for name in PACKAGES if _version(name))
+    text = render(compiled, " ".join(["normkernels resources", *words]), machine(0, packages))
+    if page:
+        markdown.insert(page, text)
+    say(text)

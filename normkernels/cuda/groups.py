@@ -1,0 +1,107 @@
+"""Kernels over an array seen as (rows, channels of a group, inner): a team has a whole row in its registers.
+
+Row i is group i % groups of a sample; its channels are runs of `inner` elements, each with a weight and a
+bias of its own, and `per_run` vectors meet a run (magic = `config.magic(per_run)`). Group norm; with one
+channel to a group instance norm; not centred and with a divisor of 1 weight norm.
+
+exchange and flags, not None where a team has several blocks, are what these meet through.
+"""
+
+from .form import STEPS
+from .jit import kernel
+from .primitives import (
+    activated,
+    affine,
+    as_element,
+    block_of_team,
+    centring,
+    first_row,
+    inside,
+    load,
+    member,
+    moments,
+    of_runs,
+    offset,
+    pivot_of,
+    positions,
+    put,
+    reciprocal_sd,
+    rows_at_once,
+    run_sums,
+    slope,
+    slot,
+    squares,
+    store,
+    team_sums,
+    total,
+)
+
+
+@kernel
+def forward(
+    x, rows, groups, channels, inner, per_run, magic, divisor, weight, bias, eps, y, mean, rstd, var, exchange,
+    flags, form,
+):  # fmt: skip
+    """y = act((x - mean) * rstd * weight + bias); var = m2 / divisor, which may be None."""
+    t, step = member(form), 1
+    for first in range(first_row(form), rows, rows_at_once(form)):
+        # Teams beyond the last row take it too, for all threads of a block have to meet; they write nothing.
+        i = min(first + slot(form), rows - 1)
+        n = inner if first + slot(form) < rows else 0
+        row, c = offset(x, i * channels * inner), i % groups * channels
+        p = positions(row, t, per_run, magic, channels, inner, form)
+        h = load(row, p, inner, form)
+        if form.centred:
+            pivot = pivot_of(row, None, inner)
+            mean_i, m2 = moments(h, pivot, p, inner, form, exchange, flags, step)
+        else:
+            mean_i, m2 = 0.0, squares(h, form, exchange, flags, step)
+        step += STEPS
+        rstd_i = reciprocal_sd(m2 / divisor, eps)
+        hi, lo, scale = centring(x, mean_i, rstd_i)
+        z = affine(
+            (h - hi) * scale + lo, of_runs(offset(weight, c), p, form), of_runs(offset(bias, c), p, form)
+        )
+        store(offset(y, i * channels * inner), p, n, form, activated(z, form))
+        if t == 0 and n > 0:
+            put(mean, i, mean_i)
+            put(rstd, i, rstd_i)
+            put(var, i, m2 / divisor)
+
+
+@kernel
+def backward(
+    dy, x, rows, groups, channels, inner, per_run, magic, divisor, weight, bias, mean, rstd, dx, partials,
+    exchange, flags, form,
+):  # fmt: skip
+    """dx = (wdz - x_hat * c1 - c2) * rstd, with dz for dy before the activation.
+
+    partials: (2, samples, blocks of a team, groups, channels) in float64, the sums of dz * x_hat and of dz
+    over what a block has of a run.
+    """
+    t, step = member(form), 1
+    parts = rows // groups * form.blocks
+    for first in range(first_row(form), rows, rows_at_once(form)):
+        i = min(first + slot(form), rows - 1)
+        n = inner if first + slot(form) < rows else 0
+        row, c = offset(x, i * channels * inner), i % groups * channels
+        p = positions(row, t, per_run, magic, channels, inner, form)
+        # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
+        rstd_i = rstd[i] if channels * inner > 1 or not form.centred else 0.0
+        hi, lo, scale = centring(x, mean[i], rstd_i)
+        x_hat = inside((load(row, p, inner, form) - hi) * scale + lo, p, inner, form)
+        w = of_runs(offset(weight, c), p, form)
+        z = affine(x_hat, w, of_runs(offset(bias, c), p, form))
+        dz = inside(slope(z, load(offset(dy, i * channels * inner), p, inner, form), form), p, inner, form)
+        wdz = affine(dz, w, None)
+        c1, c2 = team_sums(total(wdz * x_hat), total(wdz), form, exchange, flags, step)
+        step += STEPS
+        part = i // groups * form.blocks + block_of_team(form)
+        sums = offset(partials, part * groups * channels + c)
+        run_sums(dz * x_hat, dz, p, sums, parts * groups * channels, n > 0, form)
+        c1, c2 = as_element(x, c1 / divisor), as_element(x, c2 / divisor)
+        if form.centred:
+            d = wdz - x_hat * c1 - c2
+        else:
+            d = wdz - x_hat * c1
+        store(offset(dx, i * channels * inner), p, n, form, d * scale)

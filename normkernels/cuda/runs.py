@@ -1,0 +1,297 @@
+"""Kernels over an array seen as (outer, channels, inner): runs of `inner` elements, parameters per channel.
+
+A *piece* is what a team takes: `width` elements at one place of the runs of a channel in `depth` samples, one
+run after the other. Pieces are counted by samples, then channels, then places, `tiles` of them in a run.
+
+A *statistic* belongs to the channel, or to a sample and a group of channels: run (o, c) has number
+`o * apart + c // per_group`; apart is 0 or the number of groups, depth is 1 where it is not 0. The partial
+results of statistic s are `spans` stretches of `stretch` pieces, one sample's pieces apart.
+
+Every kernel reads its inputs once. Fused are, where they are not None, `residual`, which is added to the
+output, and the activation of the form, which comes after it.
+"""
+
+import numpy as np
+
+from .jit import kernel, primitive
+from .primitives import (
+    activated,
+    as_element,
+    as_scale,
+    block,
+    centring,
+    finish_statistics,
+    first_row,
+    grid,
+    inside,
+    load,
+    member,
+    merge,
+    number,
+    offset,
+    output_constants,
+    pivot_of,
+    plus,
+    position,
+    put,
+    reciprocal_sd,
+    relative_moments,
+    rows_at_once,
+    slope,
+    slot,
+    store,
+    team_merged,
+    team_of_grid,
+    team_sums,
+    thread,
+    total,
+)
+
+
+@primitive
+def _count(outer, channels, tiles, depth):
+    """How many pieces there are."""
+    return -(-outer // depth) * channels * tiles
+
+
+@primitive
+def _piece(j, outer, channels, inner, width, tiles, depth):
+    """Of piece j: its first sample, the one past the last, channel, first element, number of elements."""
+    sample, c, first = j // (channels * tiles) * depth, j // tiles % channels, j % tiles * width
+    return sample, min(sample + depth, outer), c, first, min(width, inner - first)
+
+
+@primitive
+def _partial(k, s, groups, stretch, pieces):
+    """The k-th piece of statistic s; pieces: of a sample."""
+    return (s // groups + k // stretch) * pieces + s % groups * stretch + k % stretch
+
+
+@primitive
+def _affine(h, hi, scale, shift, residual, dy):
+    """What the activation is applied to; without h, where it is not needed, anything."""
+    if h is None:
+        return dy
+    return plus((h - hi) * scale + shift, residual)
+
+
+@primitive
+def _projection_constants(x, mean, rstd, c1, c2, s):
+    """k, shift such that (x - hi) * k - shift = -x_hat * c1 - c2."""
+    if c1 is None:
+        return as_element(x, 0.0), as_element(x, 0.0)
+    _, lo, k = centring(x, mean, -rstd * c1[s])
+    return k, as_element(x, c2[s] - np.float64(lo))
+
+
+@primitive
+def _projected(d, h, hi, k, shift, c1):
+    """d - x_hat * c1 - c2; d in evaluation, where the statistics are constants."""
+    if c1 is None:
+        return d
+    return d - shift + (h - hi) * k
+
+
+@primitive
+def _composed(dot, s, r, d, c):
+    """The gradient of the weight: y = (x_hat * r + d) * weight + bias."""
+    if r is None:
+        return dot
+    return dot * r[c] + s * d[c]
+
+
+@kernel
+def moments(x, outer, channels, inner, width, tiles, depth, partials, form):
+    """partials: count, pivot, mean - pivot, m2 of every piece."""
+    t, pieces = member(form), _count(outer, channels, tiles, depth)
+    for front in range(first_row(form), pieces, rows_at_once(form)):
+        # Teams beyond the last piece take it too, since all threads of a block have to meet.
+        j = min(front + slot(form), pieces - 1)
+        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+        count = origin = mean = m2 = 0.0
+        for o in range(sample, sample + depth):
+            piece = offset(x, (min(o, end - 1) * channels + c) * inner + first)
+            p = position(piece, t, form)
+            h = load(piece, p, n, form)
+            pivot, mean_o, m2_o = relative_moments(h, pivot_of(piece, None, n), p, n, form, None, None, 1)
+            if o == sample:
+                origin = pivot
+            if o < end:
+                n_o = np.float64(n)
+                mean, m2 = merge(count, mean, m2, n_o, (pivot - origin) + mean_o, m2_o)
+                count += n_o
+        if t == 0 and front + slot(form) < pieces:
+            partials[4 * j], partials[4 * j + 1] = count, origin
+            partials[4 * j + 2], partials[4 * j + 3] = mean, m2
+
+
+@kernel
+def merged(
+    partials, statistics, groups, stretch, spans, pieces, eps, factor, r_max, d_max, mean, var, rstd,
+    running_mean, running_var, r, d, form,
+):  # fmt: skip
+    """mean, var and rstd of every statistic; running statistics, with the unbiased variance, in place.
+
+    r and d of batch renormalization, y = (x_hat * r + d) * weight + bias, come of the running statistics
+    before. Between pieces the mean is kept relative to the first pivot: at mean/sd = 1e8 a float64 mean is
+    good to 1e-8 sd only, which would show in m2.
+    """
+    t = member(form)
+    for front in range(first_row(form), statistics, rows_at_once(form)):
+        s = min(front + slot(form), statistics - 1)
+        origin = partials[4 * _partial(0, s, groups, stretch, pieces) + 1]
+        count = mean_s = m2 = 0.0
+        for k in range(t, spans * stretch, form.threads):
+            j = 4 * _partial(k, s, groups, stretch, pieces)
+            n_k, pivot = partials[j], partials[j + 1]
+            mean_s, m2 = merge(count, mean_s, m2, n_k, (pivot - origin) + partials[j + 2], partials[j + 3])
+            count += n_k
+        count, mean_s, m2 = team_merged(count, mean_s, m2, form)
+        if t == 0 and front + slot(form) < statistics:
+            mean_s += origin
+            rstd_s, _, _ = finish_statistics(
+                s, mean_s, m2, count, eps, factor, r_max, d_max, running_mean, running_var, r, d, True
+            )
+            put(mean, s, mean_s)
+            put(var, s, m2 / count)
+            put(rstd, s, rstd_s)
+
+
+@kernel
+def normalize(
+    x, residual, outer, channels, inner, width, tiles, depth, apart, per_group, mean, rstd, weight, bias, y,
+    form,
+):  # fmt: skip
+    """y = act((x - mean) * rstd * weight + bias + residual).
+
+    From the back: what `moments` read last may still be in the cache.
+    """
+    t, pieces = member(form), _count(outer, channels, tiles, depth)
+    for j in range(pieces - 1 - team_of_grid(form), -1, -rows_at_once(form)):
+        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+        s = sample * apart + c // per_group
+        hi, scale, shift = output_constants(
+            x, number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0), number(bias, c, 0.0)
+        )
+        for o in range(sample, end):
+            k = (o * channels + c) * inner + first
+            p = position(offset(x, k), t, form)
+            h = load(offset(x, k), p, n, form)
+            z = plus((h - hi) * scale + shift, load(offset(residual, k), p, n, form))
+            store(offset(y, k), p, n, form, activated(z, form))
+
+
+@kernel
+def dots(
+    dy, x, residual, outer, channels, inner, width, tiles, depth, apart, per_group, mean, rstd, weight, bias,
+    dresidual, partials, form,
+):  # fmt: skip
+    """partials: the sums of dz * x_hat and of dz of every piece; dresidual = dz, dy before the activation."""
+    t, pieces = member(form), _count(outer, channels, tiles, depth)
+    for front in range(first_row(form), pieces, rows_at_once(form)):
+        j = min(front + slot(form), pieces - 1)
+        own = front + slot(form) < pieces
+        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+        s = sample * apart + c // per_group
+        hi, lo, scale = centring(x, number(mean, s, 0.0), number(rstd, s, 0.0))
+        w, b = as_element(x, number(weight, c, 1.0)), as_element(x, number(bias, c, 0.0))
+        dot = sum_ = as_element(x, 0.0)
+        for o in range(sample, end):
+            k = (o * channels + c) * inner + first
+            p = position(offset(x, k), t, form)
+            x_hat = inside((load(offset(x, k), p, n, form) - hi) * scale + lo, p, n, form)
+            z = plus(x_hat * w + b, load(offset(residual, k), p, n, form))
+            dz = inside(slope(z, load(offset(dy, k), p, n, form), form), p, n, form)
+            store(offset(dresidual, k), p, n if own else 0, form, dz)
+            dot += total(dz * x_hat)
+            sum_ += total(dz)
+        dot, sum_ = team_sums(dot, sum_, form, None, None, 1)
+        if t == 0 and own:
+            partials[2 * j], partials[2 * j + 1] = dot, sum_
+
+
+@kernel
+def merged_dots(
+    partials, statistics, groups, stretch, spans, pieces, tiles, weight, divisor, c1, c2, r, d, dweight,
+    dbias, form,
+):  # fmt: skip
+    """c1 and c2, the sums of weight * dz * x_hat and of weight * dz of every statistic over divisor.
+
+    dweight and dbias, without the weight, are for statistics of single channels.
+    """
+    t = member(form)
+    for front in range(first_row(form), statistics, rows_at_once(form)):
+        s = min(front + slot(form), statistics - 1)
+        dot = sum_ = weighted_dot = weighted_sum = 0.0
+        for k in range(t, spans * stretch, form.threads):
+            j = 2 * _partial(k, s, groups, stretch, pieces)
+            w = number(weight, (s % groups * stretch + k % stretch) // tiles, 1.0)
+            dot += partials[j]
+            sum_ += partials[j + 1]
+            weighted_dot += w * partials[j]
+            weighted_sum += w * partials[j + 1]
+        dot, sum_ = team_sums(dot, sum_, form, None, None, 1)
+        weighted_dot, weighted_sum = team_sums(weighted_dot, weighted_sum, form, None, None, 2)
+        if t == 0 and front + slot(form) < statistics:
+            put(c1, s, weighted_dot / divisor)
+            put(c2, s, weighted_sum / divisor)
+            put(dweight, s, _composed(dot, sum_, r, d, s))
+            put(dbias, s, sum_)
+
+
+@kernel
+def gradient(
+    dy, x, residual, outer, channels, inner, width, tiles, depth, apart, per_group, mean, rstd, weight, bias,
+    c1, c2, dx, form,
+):  # fmt: skip
+    """dx = (wdy - x_hat * c1 - c2) * rstd; without c1 dx = wdy * rstd.
+
+    Without either that or an activation x may be None. From the back, as `normalize`.
+    """
+    t, pieces = member(form), _count(outer, channels, tiles, depth)
+    for j in range(pieces - 1 - team_of_grid(form), -1, -rows_at_once(form)):
+        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+        s = sample * apart + c // per_group
+        mean_s, rstd_s, weight_c = number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0)
+        hi, scale, shift = output_constants(dx, mean_s, rstd_s, weight_c, number(bias, c, 0.0))
+        slant, level = _projection_constants(dx, mean_s, rstd_s, c1, c2, s)
+        w, r = as_element(dx, weight_c), as_scale(dx, rstd_s)
+        for o in range(sample, end):
+            k = (o * channels + c) * inner + first
+            p = position(offset(dx, k), t, form)
+            h, d = load(offset(x, k), p, n, form), load(offset(dy, k), p, n, form)
+            dz = slope(_affine(h, hi, scale, shift, load(offset(residual, k), p, n, form), d), d, form)
+            store(offset(dx, k), p, n, form, _projected(dz * w, h, hi, slant, level, c1) * r)
+
+
+@kernel
+def composed(weight, bias, r, d, channels, scale, shift, form):
+    """scale and shift such that (x_hat * r + d) * weight + bias = x_hat * scale + shift."""
+    for c in range(block() * form.block + thread(), channels, grid() * form.block):
+        w = number(weight, c, 1.0)
+        scale[c], shift[c] = w * r[c], w * d[c] + number(bias, c, 0.0)
+
+
+@kernel
+def constants(running_mean, running_var, channels, eps, mean, rstd, form):
+    """mean and rstd of given statistics, of any dtype, in float64."""
+    for c in range(block() * form.block + thread(), channels, grid() * form.block):
+        mean[c] = number(running_mean, c, 0.0)
+        rstd[c] = reciprocal_sd(number(running_var, c, 0.0), eps)
+
+
+@kernel
+def running(mean, var, samples, channels, unbiased, factor, running_mean, running_var, form):
+    """Running statistics of instance norm: the means over samples of mean and of var * unbiased."""
+    t = member(form)
+    for front in range(first_row(form), channels, rows_at_once(form)):
+        c = min(front + slot(form), channels - 1)
+        a = b = 0.0
+        for o in range(t, samples, form.threads):
+            a += mean[o * channels + c]
+            b += var[o * channels + c] * unbiased
+        a, b = team_sums(a, b, form, None, None, 1)
+        if t == 0 and front + slot(form) < channels:
+            old_mean, old_var = number(running_mean, c, 0.0), number(running_var, c, 0.0)
+            put(running_mean, c, (1.0 - factor) * old_mean + factor * (a / samples))
+            put(running_var, c, (1.0 - factor) * old_var + factor * (b / samples))

@@ -19,7 +19,9 @@ REALS = (int, float, np.integer, np.floating)
 
 def array(value: Any, name: str = "x") -> Array:
     """value as an ndarray, or a DeviceArray, of a dtype that kernels take, without a copy."""
-    x: Array = value if type(value) is np.ndarray or isinstance(value, OnDevice) else _foreign(value, name)
+    x: Array = value  # a DeviceArray has what the passes ask of an array
+    if not (type(value) is np.ndarray or isinstance(value, OnDevice)):
+        x = _foreign(value, name)
     if x.dtype.num in DTYPES and x.dtype.isnative:
         return x
     if x.dtype.name == "bfloat16":

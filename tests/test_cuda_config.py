@@ -21,7 +21,11 @@ from normkernels.cuda.form import Form
 
 LONGEST = 300_000
 ITEMSIZES = (2, 4, 8)
-RULES = {"forward": (FORWARD, False), "backward": (BACKWARD, False), "columns": (BACKWARD, True)}
+RULES = {
+    "forward": (FORWARD, False),
+    "backward": (BACKWARD, False),
+    "columns": (BACKWARD, True),
+}
 # Where arrays begin, in elements: all at a multiple of 16 bytes, all elsewhere, each somewhere.
 PLACES = {"aligned": (0, 0, 0), "alike": (1, 1, 1), "unlike": (0, 1, 0)}
 LARGE, SMALL = SIMULATED, replace(SIMULATED, multiprocessors=68)
@@ -31,7 +35,7 @@ def chosen(
     cols: int, itemsize: int, places: tuple[int, ...], rule: Rule, columns: bool, residual: bool
 ) -> Form:
     count, edges = lanes(itemsize, cols, [256 + itemsize * p for p in places], columns=columns)
-    return row_form(cols, itemsize, count, rule, Form(edges=edges, columns=columns), residual)
+    return row_form(cols, itemsize, count, rule, Form(edges=edges), residual)
 
 
 def lengths() -> list[int]:
@@ -55,7 +59,7 @@ def test_every_row_length_has_a_rule(rule, columns, itemsize, places, residual):
             "in no more blocks than needed"
         )
         assert form.vectors & (form.vectors - 1) == form.threads & (form.threads - 1) == 0, "powers of two"
-        assert form.block <= 1024
+        assert form.block <= max(rule.block, form.threads) <= 1024
         assert form.block * form.resident <= SIMULATED.threads_per_multiprocessor
         assert form.teams == 1 or form.blocks == 1
         assert form.block % config.WARP == 0, "warps are full"
@@ -97,6 +101,7 @@ def test_the_longest_row_is_taken_and_the_next_refused(rule, columns, itemsize):
     for device in (LARGE, SMALL):
         many = chosen(LONGEST, itemsize, PLACES["aligned"], rule, columns, False)
         most = longest(many, device)
+        assert most <= config.MOST_RESIDENT, "magic is exact"
         assert row_grid(5, most, replace(many, blocks=device.multiprocessors), device)
         with pytest.raises(ValueError, match=f"at most {most} elements on this device, got {most + 1}"):
             row_grid(5, most + 1, many, device)

@@ -139,10 +139,9 @@ def _table(compiled: Sequence[Compiled]) -> str:
     for group in rows.values():
         variant, found = group[0].variant, [c.resources for c in group]
         form = variant.form
-        marks = [name for name in ("edges", "columns") if getattr(form, name)]
         cells = [
             variant.family.kernel.name,
-            ", ".join([*([variant.mode] if variant.mode else []), *marks]),
+            ", ".join(part for part in (variant.mode, "edges" if form.edges else "") if part),
             variant.dtype,
             f"{form.vectors} × {form.lanes}",
             f"{form.threads} × {form.blocks}",

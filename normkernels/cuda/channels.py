@@ -17,12 +17,12 @@ from .primitives import (
     as_element,
     as_scale,
     centring,
-    finish_statistics,
     first_row,
     inside,
     load,
     member,
     moments,
+    move_running,
     number,
     offset,
     output_constants,
@@ -30,6 +30,8 @@ from .primitives import (
     plus,
     positions,
     put,
+    reciprocal_sd,
+    renorm_constants,
     rows_at_once,
     slope,
     slot,
@@ -41,29 +43,30 @@ from .primitives import (
 
 @kernel
 def forward(
-    x, residual, outer, channels, inner, per_run, magic, weight, bias, eps, factor, r_max, d_max, y, mean, rstd,
-    running_mean, running_var, r, d, exchange, flags, form,
+    x, residual, outer, channels, inner, per_run, magic, weight, bias, eps, factor, r_max, d_max, y, mean,
+    rstd, running_mean, running_var, r, d, exchange, flags, form,
 ):  # fmt: skip
-    """y = act((x_hat * r + d) * weight + bias + residual) with x_hat = (x - mean) * rstd; r = 1, d = 0 for None.
+    """y = act((x_hat * r + d) * weight + bias + residual) with x_hat = (x - mean) * rstd.
 
-    Running statistics move in place, r and d come of what they were before.
+    r and d are 1 and 0 but for batch renormalization, where they come of what the running statistics were
+    before these move in place.
     """
     t, step = member(form), 1
     for first in range(first_row(form), channels, rows_at_once(form)):
-        # Teams beyond the last channel take it too, for all threads of a block have to meet; they write nothing.
+        # Teams beyond the last channel take it too, for all threads have to meet; they write nothing.
         c = min(first + slot(form), channels - 1)
         own = first + slot(form) < channels
         k = c * inner
         p = positions(offset(x, k), t, per_run, magic, outer, channels * inner, form)
         h = load(offset(x, k), p, inner, form)
         mean_c, m2 = moments(h, pivot_of(offset(x, k), None, inner), p, inner, form, exchange, flags, step)
+        rstd_c, count = reciprocal_sd(m2 / (outer * inner), eps), np.float64(outer * inner)
+        r_c, d_c = 1.0, 0.0
+        if form.renorm:
+            r_c, d_c = renorm_constants(c, mean_c, rstd_c, eps, r_max, d_max, running_mean, running_var)
+            # Nobody moves the running statistics before all have seen them.
+            team_sums(r_c, d_c, form, exchange, flags, step + 3)
         step += STEPS
-        rstd_c, r_c, d_c = finish_statistics(
-            c, mean_c, m2, np.float64(outer * inner), eps, factor, r_max, d_max, running_mean, running_var, r, d,
-            own and t == 0,
-        )  # fmt: skip
-        if not form.renorm:
-            r_c, d_c = 1.0, 0.0
         w = number(weight, c, 1.0)
         hi, scale, shift = output_constants(x, mean_c, rstd_c * r_c, w, w * d_c + number(bias, c, 0.0))
         z = plus((h - hi) * scale + shift, load(offset(residual, k), p, inner, form))
@@ -71,6 +74,9 @@ def forward(
         if t == 0 and own:
             put(mean, c, mean_c)
             put(rstd, c, rstd_c)
+            put(r, c, r_c)
+            put(d, c, d_c)
+            move_running(c, mean_c, m2, count, factor, running_mean, running_var)
 
 
 @kernel

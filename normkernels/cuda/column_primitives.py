@@ -57,9 +57,11 @@ else:
     )  # fmt: skip
 
 __all__ = [
-    "added_product", "as_elements", "bounds", "channel_values", "column_moments", "element", "gradient_constants", "load_rows", "merged_over_slots",
-    "only_inside", "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns", "repeated",
-    "rest_of", "square_root", "store_rows", "summed_over_slots", "wide", "without_sums", "zero_columns",
+    "added_product", "as_elements", "bounds", "channel_values", "column_moments", "element",
+    "gradient_constants", "load_channels", "load_rows", "merged_over_slots", "only_inside",
+    "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns", "repeated", "rest_of",
+    "square_root", "store_rows", "summed_over_slots", "times", "unit_of", "wide", "without_sums",
+    "zero_columns",
 ]  # fmt: skip
 
 # The count of nothing, which can be divided by.

@@ -1,7 +1,7 @@
 """A thread's share of neighbouring columns: vectors of some rows, one below the other, as one vector value.
 
-The share of a thread is `form.vectors` vectors of `form.lanes` elements that lie a `step` apart; what is known
-of columns, such as their sums, has `form.lanes` elements.
+The share of a thread is `form.vectors` vectors of `form.lanes` elements that lie a `step` apart; what is
+known of columns, such as their sums, has `form.lanes` elements.
 
 `emulated_columns` has the same names in NumPy.
 """
@@ -49,7 +49,8 @@ def whole_rows(typingctx: Any, p: Any, step: Any, n: Any, form: Any) -> Any:
     """Whether all vectors of a share lie within the n elements."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return _all_whole(builder, *args[:3], form.form)
+        p, step, n, _ = args
+        return _all_whole(builder, p, step, n, form.form)
 
     return types.boolean(types.int64, types.int64, types.int64, form), codegen
 
@@ -347,8 +348,9 @@ def take(typingctx: Any, room: Any, plane: Any, thread: Any, form: Any) -> Any:
     """The vector that a thread gave."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        slots = _slots(builder, *args[1:3], form.form)
-        return gathered(builder, [builder.load(builder.gep(args[0], [at])) for at in slots])
+        room, plane, thread, _ = args
+        slots = _slots(builder, plane, thread, form.form)
+        return gathered(builder, [builder.load(builder.gep(room, [at])) for at in slots])
 
     return Vector(types.float64, form.form.lanes)(room, types.int64, types.int64, form), codegen
 

@@ -3,10 +3,10 @@ channels-last arrays.
 
 The flat array is cut into rows of `width` elements, a multiple of the channels, so that every row begins as
 the first one does within a vector; row 0 begins at element `start`, which may be below 0, and a column is
-that of a row. A block takes one of the `strips`, `across` vectors of columns, in a piece of `length` rows; its
-threads walk down their columns, `slots` of them side by side: at most `config.FLUSH` rows each where they sum
-in the dtype of x. Sums of a piece go to `partials`, (2, pieces, width) in float64, the second half from
-`plane` on, which another kernel merges for every channel in a fixed order.
+that of a row. A block takes one of the `strips`, `across` vectors of columns, in a piece of `length` rows;
+its threads walk down their columns, `slots` of them side by side: at most `config.FLUSH` rows each where
+they sum in the dtype of x. Sums of a piece go to `partials`, (2, pieces, width) in float64, the second half
+from `plane` on, which another kernel merges for every channel in a fixed order.
 
 Fused are, where they are not None, `residual`, which is added to the output, and the activation of the form
 that follows. r and d are those of batch renormalization: y = (x_hat * r + d) * weight + bias.

@@ -43,11 +43,10 @@ class Rule:
 # `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
-# Kernels over runs cut long ones into pieces, so that their teams need not grow.
-RUNS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
-RUNS_BACKWARD = replace(RUNS, elements=8)
-# Activations, most of all in float64, need registers of their own.
-RUNS_FUSED = replace(RUNS_BACKWARD, resident=1, long_resident=1)
+# Kernels over runs cut long ones into pieces, so that their teams need not grow: few elements leave room for
+# more blocks. Activations, most of all in float64, need registers of their own.
+RUNS = Rule(elements=8, threads=256, resident=2, long_threads=256, long_resident=2)
+RUNS_FUSED = replace(RUNS, resident=1, long_resident=1)
 
 
 GROUPS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
@@ -205,6 +204,11 @@ class Pieces(NamedTuple):
     depth: int
     """Samples of a piece."""
 
+    @property
+    def cut(self) -> tuple[int, int, int | None]:
+        """width, tiles and depth as kernels take them."""
+        return self.width, self.tiles, None if self.depth == 1 else self.depth
+
     def number(self, outer: int, channels: int) -> int:
         """How many pieces there are."""
         return -(-outer // self.depth) * channels * self.tiles
@@ -256,7 +260,7 @@ class ColumnRule:
 MOMENTS = ColumnRule(elements=32)
 # With residual or gradient beside x, and with an activation besides.
 PAIRS = ColumnRule(elements=16)
-ACTIVATED = ColumnRule(elements=8)
+ACTIVATED = ColumnRule(elements=8, threads=128, resident=3)
 FINISH = ColumnRule(elements=1)
 
 
@@ -327,5 +331,61 @@ def split_columns(
 
 def finish_across(channels: int, entries: int, threads: int, multiprocessors: int) -> int:
     """Channels that a block finishes side by side; the rest of its threads share out the entries."""
-    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)))
+    across = min(channels, max(SECTOR, min(channels // multiprocessors, WARP)), threads)
     return max(across, threads // max(1, entries))
+
+
+@dataclass(frozen=True)
+class WalkRule:
+    """How threads walk over channels, from every element to the same one of the next channel."""
+
+    threads: int = 256
+    resident: int = 4
+    waves: int = 4
+    length: int = 8
+    """Vectors that a thread takes where it does not walk over channels."""
+
+
+WALK = WalkRule()
+
+# Of the L2 cache, for what a backward in two kernels keeps there in between.
+KEPT = 0.5
+
+
+class Walk(NamedTuple):
+    """Threads begin at the vectors of the first of `rows` rows of `width` elements, group after group.
+
+    From row to row an element moves by `across` within its channel and `over` channels.
+    """
+
+    rows: int
+    width: int
+    length: int
+    pieces: int
+    across: int
+    over: int
+    blocks: int
+
+
+def walk_form(itemsize: int, inner: int, addresses: tuple[int, ...], rule: WalkRule) -> Form:
+    """A form with vectors that are of one channel."""
+    lanes = ACCESS_BYTES // itemsize
+    while inner % lanes or any(a // itemsize % lanes for a in addresses):
+        lanes //= 2
+    return Form(lanes=lanes, threads=rule.threads, resident=rule.resident)
+
+
+def walk(outer: int, channels: int, inner: int, form: Form, rule: WalkRule, multiprocessors: int) -> Walk:
+    """From channel to channel where they are long enough to be read well, else from tile to tile."""
+    groups, rows, width, pieces = outer, channels, inner, 1
+    length = rows
+    if inner < WARP * form.lanes:
+        rows, width = rule.length, form.block * form.lanes
+        groups, length = -(-outer * channels * inner // (rows * width)), rows
+    blocks = -(-groups * (width // form.lanes) // form.block)
+    if width == inner:
+        wanted = -(-multiprocessors * form.resident * rule.waves // blocks)
+        length = -(-rows // min(wanted, -(-rows // rule.length)))
+        pieces = -(-rows // length)
+    over = width // inner % channels
+    return Walk(rows, width, length, pieces, width % inner, over, blocks * pieces)

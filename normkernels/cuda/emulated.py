@@ -14,7 +14,7 @@ from numba.cuda.simulator.kernel import _get_kernel_context
 from .._formulas import merge
 from .form import MAGIC_BITS
 
-_one_at_a_time = threading.Lock()
+one_at_a_time = threading.Lock()
 _WIDE = {"uint16": np.float32, "int16": np.float32}
 
 
@@ -31,7 +31,7 @@ class Pointer:
         self.memory[self.start + i] = value
 
 
-def _arithmetic(pointer: Pointer) -> Any:
+def arithmetic(pointer: Pointer) -> Any:
     return _WIDE.get(pointer.memory.dtype.name, pointer.memory.dtype.type)
 
 
@@ -41,13 +41,13 @@ def _half(dtype: np.dtype[Any]) -> Any:
     return np.float16 if dtype == np.uint16 else ml_dtypes.bfloat16
 
 
-def _widened(values: Any) -> Any:
+def widened(values: Any) -> Any:
     if values.dtype.itemsize > 2:
         return values
     return values.view(_half(values.dtype)).astype(np.float32)
 
 
-def _narrowed(values: Any, dtype: np.dtype[Any]) -> Any:
+def narrowed(values: Any, dtype: np.dtype[Any]) -> Any:
     if dtype.itemsize > 2:
         return values
     with np.errstate(over="ignore"):
@@ -96,7 +96,7 @@ def rows_at_once(form: Any) -> int:
 
 def as_element(pointer: Pointer, value: Any) -> Any:
     with np.errstate(over="ignore"):
-        return _arithmetic(pointer)(value)
+        return arithmetic(pointer)(value)
 
 
 def as_type_of(like: Any, value: Any) -> Any:
@@ -104,11 +104,11 @@ def as_type_of(like: Any, value: Any) -> Any:
 
 
 def largest(pointer: Pointer) -> Any:
-    return np.float64(np.finfo(_arithmetic(pointer)).max)
+    return np.float64(np.finfo(arithmetic(pointer)).max)
 
 
 def first_elements(x: Pointer, n: int) -> Any:
-    return _widened(x.memory[x.start + np.minimum(np.arange(4), n - 1)])
+    return widened(x.memory[x.start + np.minimum(np.arange(4), n - 1)])
 
 
 def lane(value: Any, k: int) -> Any:
@@ -153,8 +153,8 @@ def load(x: Pointer | None, p: Any, n: int, form: Any) -> Any:
     if x is None:
         return None
     places, within = _places(p, n, form)
-    values = np.zeros(len(places), _arithmetic(x))
-    values[within] = _widened(x.memory[x.start + places[within]])
+    values = np.zeros(len(places), arithmetic(x))
+    values[within] = widened(x.memory[x.start + places[within]])
     return values
 
 
@@ -164,21 +164,27 @@ load_parameters = load
 def of_runs(weight: Pointer | None, p: Any, form: Any) -> Any:
     if weight is None:
         return None
-    member, per_run, magic, outer, *_ = p
+    member, _, magic, outer, *_ = p
     o = ((member + form.members * np.arange(form.vectors)) * magic) >> MAGIC_BITS
-    return np.repeat(_widened(weight.memory[weight.start + np.where(o < outer, o, 0)]), form.lanes)
+    return np.repeat(widened(weight.memory[weight.start + np.where(o < outer, o, 0)]), form.lanes)
 
 
 def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
     if y is None:
         return
     places, within = _places(p, n, form)
-    y.memory[y.start + places[within]] = _narrowed(value[within], y.memory.dtype)
+    y.memory[y.start + places[within]] = narrowed(value[within], y.memory.dtype)
+
+
+def number(pointer: Pointer | None, i: int, otherwise: float) -> Any:
+    if pointer is None:
+        return otherwise
+    return np.float64(widened(pointer.memory[pointer.start + i : pointer.start + i + 1])[0])
 
 
 def put(y: Pointer | None, i: int, value: Any) -> None:
     if y is not None:
-        y.memory[y.start + i] = _narrowed(np.asarray(value, _arithmetic(y)), y.memory.dtype)
+        y.memory[y.start + i] = narrowed(np.asarray(value, arithmetic(y)), y.memory.dtype)
 
 
 def accumulate(sums: Pointer | None, p: int, n: int, form: Any, value: Any, anew: bool) -> None:
@@ -190,7 +196,7 @@ def accumulate(sums: Pointer | None, p: int, n: int, form: Any, value: Any, anew
 
 
 def rounded(x: Pointer, value: Any) -> Any:
-    return _widened(_narrowed(value, x.memory.dtype))
+    return widened(narrowed(value, x.memory.dtype))
 
 
 def inside(value: Any, p: int, n: int, form: Any) -> Any:
@@ -202,12 +208,12 @@ def total(value: Any) -> Any:
 
 
 def zeros(x: Pointer, form: Any) -> Any:
-    return np.zeros(form.vectors * form.lanes, _arithmetic(x))
+    return np.zeros(form.vectors * form.lanes, arithmetic(x))
 
 
 def team_sums(a: Any, b: Any, form: Any, exchange: Any, flags: Any, step: int) -> Any:
     """The sums of a and of b over the team, the same bits for all of it."""
-    with _one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
+    with one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
         room = _get_kernel_context().shared.array((2, form.block * form.blocks), np.float64)
     room[0, thread()], room[1, thread()] = a, b
     barrier()
@@ -219,7 +225,7 @@ def team_sums(a: Any, b: Any, form: Any, exchange: Any, flags: Any, step: int) -
 
 def team_merged(n: Any, mean: Any, m2: Any, form: Any) -> Any:
     """Count, mean and m2 of what the threads of a team have, which may be of nothing."""
-    with _one_at_a_time:
+    with one_at_a_time:
         room = _get_kernel_context().shared.array((3, form.block), np.float64)
     room[:, thread()] = n, mean, m2
     barrier()
@@ -255,7 +261,7 @@ def normal(x: Any) -> Any:
 def run_sums(a: Any, b: Any, p: Any, sums: Pointer, apart: int, own: bool, form: Any) -> None:
     """The simulated block of a team of several blocks writes what each of these would."""
     _, per_run, _, outer, *_ = p
-    with _one_at_a_time:
+    with one_at_a_time:
         room = _get_kernel_context().shared.array((2, form.vectors, form.block * form.blocks), np.float64)
     for k, value in enumerate((a, b)):
         room[k, :, thread()] = value.reshape(form.vectors, form.lanes).sum(1)

@@ -3,8 +3,9 @@
 from typing import Any
 
 import numpy as np
+from numba.cuda.simulator.kernel import _get_kernel_context
 
-from .emulated import Pointer, _arithmetic, _get_kernel_context, _narrowed, _one_at_a_time, _widened
+from .emulated import Pointer, arithmetic, narrowed, one_at_a_time, widened
 from .primitives import LARGE, SMALL
 
 
@@ -35,8 +36,8 @@ def load_rows(x: Pointer | None, p: int, step: int, n: int, form: Any) -> Any:
         return None
     places, within = _places(p, step, form), _within(p, step, n, form)
     _aligned(x, places, form)
-    values = np.zeros(len(places), _arithmetic(x))
-    values[within] = _widened(x.memory[x.start + places[within]])
+    values = np.zeros(len(places), arithmetic(x))
+    values[within] = widened(x.memory[x.start + places[within]])
     return values
 
 
@@ -44,7 +45,7 @@ def store_rows(y: Pointer | None, p: int, step: int, n: int, form: Any, value: A
     if y is not None:
         places, within = _places(p, step, form), _within(p, step, n, form)
         _aligned(y, places, form)
-        y.memory[y.start + places[within]] = _narrowed(value[within], y.memory.dtype)
+        y.memory[y.start + places[within]] = narrowed(value[within], y.memory.dtype)
 
 
 def inside_rows(value: Any, p: int, step: int, n: int, form: Any) -> Any:
@@ -64,7 +65,7 @@ def over_rows(value: Any, form: Any) -> Any:
 
 
 def zero_columns(x: Any, form: Any) -> Any:
-    return np.zeros(form.lanes, _arithmetic(x) if isinstance(x, Pointer) else x.dtype)
+    return np.zeros(form.lanes, arithmetic(x) if isinstance(x, Pointer) else x.dtype)
 
 
 def wide(value: Any) -> Any:
@@ -72,7 +73,7 @@ def wide(value: Any) -> Any:
 
 
 def as_elements(x: Pointer, value: Any) -> Any:
-    return value.astype(_arithmetic(x))
+    return value.astype(arithmetic(x))
 
 
 def within_range(value: Any, most: float) -> Any:
@@ -107,11 +108,11 @@ def by_range(q: Any, small: float, large: float) -> Any:
 def load_channels(a: Pointer | None, first: int, channels: int, form: Any) -> Any:
     if a is None:
         return None
-    return _widened(a.memory[a.start + (int(first) + np.arange(form.lanes)) % channels])
+    return widened(a.memory[a.start + (int(first) + np.arange(form.lanes)) % channels])
 
 
 def element(a: Pointer, i: int) -> Any:
-    return np.float64(_widened(a.memory[a.start + i : a.start + i + 1])[0])
+    return np.float64(widened(a.memory[a.start + i : a.start + i + 1])[0])
 
 
 def put_columns(a: Pointer, i: int, value: Any) -> None:
@@ -120,7 +121,7 @@ def put_columns(a: Pointer, i: int, value: Any) -> None:
 
 
 def room(form: Any) -> Any:
-    with _one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
+    with one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
         return _get_kernel_context().shared.array((2 * form.lanes + 1) * (form.block // 2), np.float64)
 
 

@@ -39,8 +39,8 @@ from .primitives import (
 
 @kernel
 def forward(
-    x, rows, groups, channels, inner, per_run, magic, divisor, weight, bias, eps, y, mean, rstd, var, exchange,
-    flags, form,
+    x, rows, groups, channels, inner, per_run, magic, divisor, weight, bias, eps, y, mean, rstd, var,
+    exchange, flags, form,
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias); var = m2 / divisor, which may be None."""
     t, step = member(form), 1

@@ -36,7 +36,7 @@ class Kernel:
         self.__doc__ = function.__doc__
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.function = function
-        self.simulation = cuda.jit(function) if SIMULATED else None
+        self.simulation: Any = cuda.jit(function) if SIMULATED else None
         self.variants: dict[Any, Any] = {}
         """What `run` has loaded."""
 

@@ -8,6 +8,7 @@ from .launch_channels import (
     given_statistics,
 )
 from .launch_groups import group_backward, group_forward
+from .launch_local_response import local_response_backward, local_response_forward
 from .launch_rows import row_backward, row_forward
 from .layouts import assign, copy, empty, fits, flat, gradient, zeros
 
@@ -25,6 +26,8 @@ __all__ = [
     "gradient",
     "group_backward",
     "group_forward",
+    "local_response_backward",
+    "local_response_forward",
     "row_backward",
     "row_forward",
     "zeros",

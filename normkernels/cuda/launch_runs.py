@@ -8,14 +8,12 @@ import numpy as np
 from .._layout import ChannelPlan, GroupPlan
 from . import config, memory, runs
 from .arrays import DeviceArray
-from .config import Pieces, Rule
+from .config import Pieces
 from .devices import properties
 from .form import Form
 from .run import launch
 
 FLOAT64 = np.dtype(np.float64)
-WAVES = 16
-"""Of blocks, in kernels that are over with a piece when it is stored."""
 Pair = tuple[DeviceArray, DeviceArray]
 
 
@@ -42,13 +40,13 @@ class _Runs(NamedTuple):
     def shape(self) -> tuple[int, int, int]:
         return self.outer, self.channels, self.inner
 
-    def pieces(self, rule: Rule, *arrays: DeviceArray | None, activation: str | None = None) -> Pieces:
+    def pieces(self, *arrays: DeviceArray | None, activation: str | None = None) -> Pieces:
         """How they are shared out for a kernel that reads and writes these arrays."""
         present = [a for a in arrays if a is not None]
         itemsize, device = present[0].itemsize, properties(present[0].device)
         lanes, edges = config.lanes(itemsize, self.inner, tuple(a.address for a in present))
         form = Form(lanes=lanes, edges=edges, activation=activation)
-        rule = rule if activation is None else config.RUNS_FUSED
+        rule = config.RUNS if activation is None else config.RUNS_FUSED
         return config.run_pieces(
             *self.shape, itemsize, rule, form, device.multiprocessors, deep=not self.apart
         )
@@ -63,10 +61,10 @@ def _of_groups(plan: GroupPlan) -> _Runs:
 
 
 def _launch(kernel: Any, view: _Runs, pieces: Pieces, like: DeviceArray, *args: Any) -> None:
-    """A kernel over pieces."""
-    count = pieces.number(view.outer, view.channels)
-    blocks = config.row_grid(count, 1, pieces.form, properties(like.device), WAVES)
-    launch(kernel, pieces.form, blocks, like, *args)
+    """A kernel in which a team has a piece."""
+    launch(
+        kernel, pieces.form, -(-pieces.number(view.outer, view.channels) // pieces.form.teams), like, *args
+    )
 
 
 def _merge(kernel: Any, statistics: int, partials: int, like: DeviceArray, *args: Any) -> None:
@@ -102,9 +100,9 @@ def _merged_moments(
     renorm: Sequence[DeviceArray | None] = (None, None),
 ) -> DeviceArray:
     """mean; var, rstd, running statistics, r and d, where they are wanted, are written."""
-    pieces = view.pieces(config.RUNS, x)
+    pieces = view.pieces(x)
     partials = _numbers(4 * pieces.number(view.outer, view.channels), x)
-    _launch(runs.moments, view, pieces, x, x, *view.shape, *pieces[1:], partials)
+    _launch(runs.moments, view, pieces, x, x, *view.shape, *pieces.cut, partials)
     mean, sets = _numbers(view.statistics, x), _sets(view, pieces)
     _merge(
         runs.merged, view.statistics, sets[2] * sets[3], x,
@@ -124,10 +122,10 @@ def _normalize(
     activation: str | None,
     residual: DeviceArray | None,
 ) -> None:
-    pieces = view.pieces(config.RUNS, x, residual, y, activation=activation)
+    pieces = view.pieces(x, residual, y, activation=activation)
     _launch(
         runs.normalize, view, pieces, x,
-        x, residual, *view.shape, *pieces[1:], view.apart, view.per_group, mean, rstd, weight, bias, y,
+        x, residual, *view.shape, *pieces.cut, view.apart, view.per_group, mean, rstd, weight, bias, y,
     )  # fmt: skip
 
 
@@ -293,15 +291,15 @@ def _backward(
     fused = activation is not None
     c1 = c2 = None
     if divisor is not None or dweight is not None or dbias is not None or dresidual is not None:
-        pieces = view.pieces(config.RUNS_BACKWARD, dy, x, residual, dresidual, activation=activation)
+        pieces = view.pieces(dy, x, residual, dresidual, activation=activation)
         partials = _numbers(2 * pieces.number(view.outer, view.channels), dy)
         _launch(
             runs.dots, view, pieces, dy,
-            dy, x, residual, *view.shape, *pieces[1:], *statistics, bias if fused else None, dresidual,
+            dy, x, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, dresidual,
             partials,
         )  # fmt: skip
         if divisor is not None:
-            c1, c2 = _numbers(view.statistics, x), _numbers(view.statistics, dy)
+            c1, c2 = _numbers(view.statistics, dy), _numbers(view.statistics, dy)
         sums = (*renorm, dweight, dbias)
         if view.per_group > 1 or view.apart:
             _merged_dots(view, pieces, partials, weight, divisor, c1, c2, None, None, None, None)
@@ -312,14 +310,14 @@ def _backward(
     if dresidual is not None and dresidual.itemsize >= 4:  # dz as it was, unrounded
         dy, activation, residual, fused = dresidual, None, None, False
     if c1 is None and not fused:
-        pieces = view.pieces(config.RUNS_BACKWARD, dy, dx)
+        pieces = view.pieces(dy, dx)
         source = None
     else:
-        pieces = view.pieces(config.RUNS_BACKWARD, dy, x, residual, dx, activation=activation)
+        pieces = view.pieces(dy, x, residual, dx, activation=activation)
         source = x
     _launch(
         runs.gradient, view, pieces, dy,
-        dy, source, residual, *view.shape, *pieces[1:], *statistics, bias if fused else None, c1, c2, dx,
+        dy, source, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, c1, c2, dx,
     )  # fmt: skip
 
 

@@ -130,7 +130,7 @@ def upload(host: np.ndarray[Any, np.dtype[Any]], device: int = 0, stream: int = 
     devices.require()
     first, past = DeviceArray(host.shape, host.strides, host.dtype, host.ctypes.data, 0, 0, host).extent()
     made, start = workspace(past - first, device, stream), host.ctypes.data - first
-    raw = np.frombuffer((ctypes.c_char * made.nbytes).from_address(first), np.uint8)
+    raw = np.frombuffer(memoryview((ctypes.c_char * made.nbytes).from_address(first)), np.uint8)
     if isinstance(made, simulated.SimulatedArray):
         made.memory[...] = raw
         return simulated.wrap(np.ndarray(host.shape, host.dtype, made.memory, start, host.strides))

@@ -77,11 +77,11 @@ else:
 
 __all__ = [
     "accumulate", "activated", "added", "affine", "as_element", "as_scale", "as_type_of", "barrier",
-    "block", "block_of_team", "finish_statistics", "output_constants", "centring", "count_of", "first_row", "grid", "inside", "load",
-    "load_parameters", "member", "merge", "moments", "number", "of_runs", "offset", "pivot_of", "plus",
-    "position", "positions", "put", "reciprocal_sd", "relative_moments", "rows_at_once", "run_sums",
-    "slope", "slot", "squares", "store", "team_merged", "team_of_grid", "team_sums", "thread", "total",
-    "zeros",
+    "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside", "lane", "largest",
+    "load", "load_parameters", "member", "merge", "moments", "move_running", "number", "of_runs", "offset",
+    "output_constants", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
+    "relative_moments", "renorm_constants", "rows_at_once", "run_sums", "slope", "slot", "squares", "store",
+    "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.
@@ -116,25 +116,18 @@ def _clipped(value, low, high):
 
 
 @primitive
-def finish_statistics(
-    s, mean, m2, count, eps, factor, r_max, d_max, running_mean, running_var, r, d, own
-):  # fmt: skip
-    """rstd of statistic s, and r and d of batch renormalization, 1 and 0 where it is not asked for.
+def renorm_constants(s, mean, rstd, eps, r_max, d_max, running_mean, running_var):
+    """r and d of batch renormalization for statistic s (Ioffe 2017, algorithm 1)."""
+    running_rstd = reciprocal_sd(number(running_var, s, 1.0), eps)
+    r = _clipped(running_rstd / rstd if rstd != 0.0 else 1.0, 1.0 / r_max, r_max)
+    return r, _clipped((mean - number(running_mean, s, 0.0)) * running_rstd, -d_max, d_max)
 
-    Where the thread is to write (`own`), r and d are kept, and running statistics moved in place, with the
-    unbiased variance; r and d come of what they were before (Ioffe 2017).
-    """
-    rstd = reciprocal_sd(m2 / count, eps)
-    old_mean, old_var = number(running_mean, s, 0.0), number(running_var, s, 1.0)
-    running_rstd = reciprocal_sd(old_var, eps)
-    r_s = _clipped(running_rstd / rstd if rstd != 0.0 else 1.0, 1.0 / r_max, r_max)
-    d_s = _clipped((mean - old_mean) * running_rstd, -d_max, d_max)
-    if own:
-        put(r, s, r_s)
-        put(d, s, d_s)
-        put(running_mean, s, (1.0 - factor) * old_mean + factor * mean)
-        put(running_var, s, (1.0 - factor) * old_var + factor * (m2 / (count - 1.0)))
-    return rstd, r_s, d_s
+
+@primitive
+def move_running(s, mean, m2, count, factor, running_mean, running_var):
+    """Running statistics, in place, with the unbiased variance; they may be None."""
+    put(running_mean, s, (1.0 - factor) * number(running_mean, s, 0.0) + factor * mean)
+    put(running_var, s, (1.0 - factor) * number(running_var, s, 0.0) + factor * (m2 / (count - 1.0)))
 
 
 @primitive

@@ -76,7 +76,8 @@ def _simulate(kernel: Kernel, form: Form, blocks: int, args: Any) -> None:
         first, past = argument.extent()
         raw = (ctypes.c_char * (past - first)).from_address(first)
         return Pointer(
-            np.frombuffer(raw, storage(argument.dtype)), (argument.address - first) // argument.itemsize
+            np.frombuffer(memoryview(raw), storage(argument.dtype)),
+            (argument.address - first) // argument.itemsize,
         )
 
     with warnings.catch_warnings():  # NumPy's errstate does not reach the threads

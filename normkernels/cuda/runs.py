@@ -4,11 +4,12 @@ A *piece* is what a team takes: `width` elements at one place of the runs of a c
 run after the other. Pieces are counted by samples, then channels, then places, `tiles` of them in a run.
 
 A *statistic* belongs to the channel, or to a sample and a group of channels: run (o, c) has number
-`o * apart + c // per_group`; apart is 0 or the number of groups, depth is 1 where it is not 0. The partial
-results of statistic s are `spans` stretches of `stretch` pieces, one sample's pieces apart.
+`o * apart + c // per_group`; apart is 0 or the number of groups, and where it is not 0 pieces are of one
+sample. The partial results of a statistic are `spans` stretches of `stretch` pieces, those of a sample apart.
 
-Every kernel reads its inputs once. Fused are, where they are not None, `residual`, which is added to the
-output, and the activation of the form, which comes after it.
+Every kernel reads its inputs once, and a team has one piece, or one statistic: a loop over them would take up
+to twice the registers. Fused are, where they are not None, `residual`, which is added to the output, and the
+activation of the form, which comes after it.
 """
 
 import numpy as np
@@ -20,13 +21,11 @@ from .primitives import (
     as_scale,
     block,
     centring,
-    finish_statistics,
-    first_row,
-    grid,
     inside,
     load,
     member,
     merge,
+    move_running,
     number,
     offset,
     output_constants,
@@ -36,9 +35,8 @@ from .primitives import (
     put,
     reciprocal_sd,
     relative_moments,
-    rows_at_once,
+    renorm_constants,
     slope,
-    slot,
     store,
     team_merged,
     team_of_grid,
@@ -49,16 +47,25 @@ from .primitives import (
 
 
 @primitive
+def _samples(depth):
+    """depth; None is a 1 that the compiler knows, which saves the loop and half of the registers."""
+    if depth is None:
+        return 1
+    return depth
+
+
+@primitive
 def _count(outer, channels, tiles, depth):
     """How many pieces there are."""
-    return -(-outer // depth) * channels * tiles
+    return -(-outer // _samples(depth)) * channels * tiles
 
 
 @primitive
 def _piece(j, outer, channels, inner, width, tiles, depth):
     """Of piece j: its first sample, the one past the last, channel, first element, number of elements."""
-    sample, c, first = j // (channels * tiles) * depth, j // tiles % channels, j % tiles * width
-    return sample, min(sample + depth, outer), c, first, min(width, inner - first)
+    sample, first = j // (channels * tiles) * _samples(depth), j % tiles * width
+    end = min(sample + _samples(depth), outer) if depth is not None else sample + 1
+    return sample, end, j // tiles % channels, first, min(width, inner - first)
 
 
 @primitive
@@ -102,27 +109,31 @@ def _composed(dot, s, r, d, c):
 
 @kernel
 def moments(x, outer, channels, inner, width, tiles, depth, partials, form):
-    """partials: count, pivot, mean - pivot, m2 of every piece."""
-    t, pieces = member(form), _count(outer, channels, tiles, depth)
-    for front in range(first_row(form), pieces, rows_at_once(form)):
-        # Teams beyond the last piece take it too, since all threads of a block have to meet.
-        j = min(front + slot(form), pieces - 1)
-        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
-        count = origin = mean = m2 = 0.0
-        for o in range(sample, sample + depth):
-            piece = offset(x, (min(o, end - 1) * channels + c) * inner + first)
-            p = position(piece, t, form)
-            h = load(piece, p, n, form)
-            pivot, mean_o, m2_o = relative_moments(h, pivot_of(piece, None, n), p, n, form, None, None, 1)
-            if o == sample:
-                origin = pivot
-            if o < end:
-                n_o = np.float64(n)
-                mean, m2 = merge(count, mean, m2, n_o, (pivot - origin) + mean_o, m2_o)
-                count += n_o
-        if t == 0 and front + slot(form) < pieces:
-            partials[4 * j], partials[4 * j + 1] = count, origin
-            partials[4 * j + 2], partials[4 * j + 3] = mean, m2
+    """partials: count, pivot, mean - pivot, m2 of every piece.
+
+    The pivot of the first run is no further than two standard deviations from its mean, and so good enough
+    to add up sums of squares about it in float64.
+    """
+    t, team, pieces = member(form), team_of_grid(form), _count(outer, channels, tiles, depth)
+    # Teams beyond the last piece take it too, since all threads of a block have to meet.
+    j = min(team, pieces - 1)
+    sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+    origin = s = q = 0.0
+    for o in range(sample, sample + _samples(depth)):
+        piece = offset(x, (min(o, end - 1) * channels + c) * inner + first)
+        p = position(piece, t, form)
+        h = load(piece, p, n, form)
+        pivot, mean_o, m2_o = relative_moments(h, pivot_of(piece, None, n), p, n, form, None, None, 1)
+        if o == sample:
+            origin = pivot
+        if o < end:
+            delta = (pivot - origin) + mean_o
+            s += delta
+            q += m2_o + delta * delta * n
+    if t == 0 and team < pieces:
+        runs = np.float64(end - sample)
+        partials[4 * j], partials[4 * j + 1] = runs * n, origin
+        partials[4 * j + 2], partials[4 * j + 3] = s / runs, q - s * (s / runs) * n
 
 
 @kernel
@@ -136,25 +147,26 @@ def merged(
     before. Between pieces the mean is kept relative to the first pivot: at mean/sd = 1e8 a float64 mean is
     good to 1e-8 sd only, which would show in m2.
     """
-    t = member(form)
-    for front in range(first_row(form), statistics, rows_at_once(form)):
-        s = min(front + slot(form), statistics - 1)
-        origin = partials[4 * _partial(0, s, groups, stretch, pieces) + 1]
-        count = mean_s = m2 = 0.0
-        for k in range(t, spans * stretch, form.threads):
-            j = 4 * _partial(k, s, groups, stretch, pieces)
-            n_k, pivot = partials[j], partials[j + 1]
-            mean_s, m2 = merge(count, mean_s, m2, n_k, (pivot - origin) + partials[j + 2], partials[j + 3])
-            count += n_k
-        count, mean_s, m2 = team_merged(count, mean_s, m2, form)
-        if t == 0 and front + slot(form) < statistics:
-            mean_s += origin
-            rstd_s, _, _ = finish_statistics(
-                s, mean_s, m2, count, eps, factor, r_max, d_max, running_mean, running_var, r, d, True
-            )
-            put(mean, s, mean_s)
-            put(var, s, m2 / count)
-            put(rstd, s, rstd_s)
+    t, team = member(form), team_of_grid(form)
+    s = min(team, statistics - 1)
+    origin = partials[4 * _partial(0, s, groups, stretch, pieces) + 1]
+    count = mean_s = m2 = 0.0
+    for k in range(t, spans * stretch, form.threads):
+        j = 4 * _partial(k, s, groups, stretch, pieces)
+        n_k, pivot = partials[j], partials[j + 1]
+        mean_s, m2 = merge(count, mean_s, m2, n_k, (pivot - origin) + partials[j + 2], partials[j + 3])
+        count += n_k
+    count, mean_s, m2 = team_merged(count, mean_s, m2, form)
+    if t == 0 and team < statistics:
+        mean_s += origin
+        rstd_s = reciprocal_sd(m2 / count, eps)
+        r_s, d_s = renorm_constants(s, mean_s, rstd_s, eps, r_max, d_max, running_mean, running_var)
+        put(r, s, r_s)
+        put(d, s, d_s)
+        move_running(s, mean_s, m2, count, factor, running_mean, running_var)
+        put(mean, s, mean_s)
+        put(var, s, m2 / count)
+        put(rstd, s, rstd_s)
 
 
 @kernel
@@ -167,18 +179,20 @@ def normalize(
     From the back: what `moments` read last may still be in the cache.
     """
     t, pieces = member(form), _count(outer, channels, tiles, depth)
-    for j in range(pieces - 1 - team_of_grid(form), -1, -rows_at_once(form)):
-        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
-        s = sample * apart + c // per_group
-        hi, scale, shift = output_constants(
-            x, number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0), number(bias, c, 0.0)
-        )
-        for o in range(sample, end):
-            k = (o * channels + c) * inner + first
-            p = position(offset(x, k), t, form)
-            h = load(offset(x, k), p, n, form)
-            z = plus((h - hi) * scale + shift, load(offset(residual, k), p, n, form))
-            store(offset(y, k), p, n, form, activated(z, form))
+    j = pieces - 1 - team_of_grid(form)
+    if j < 0:
+        return
+    sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+    s = sample * apart + c // per_group
+    hi, scale, shift = output_constants(
+        x, number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0), number(bias, c, 0.0)
+    )
+    for o in range(sample, end):
+        k = (o * channels + c) * inner + first
+        p = position(offset(x, k), t, form)
+        h = load(offset(x, k), p, n, form)
+        z = plus((h - hi) * scale + shift, load(offset(residual, k), p, n, form))
+        store(offset(y, k), p, n, form, activated(z, form))
 
 
 @kernel
@@ -187,27 +201,25 @@ def dots(
     dresidual, partials, form,
 ):  # fmt: skip
     """partials: the sums of dz * x_hat and of dz of every piece; dresidual = dz, dy before the activation."""
-    t, pieces = member(form), _count(outer, channels, tiles, depth)
-    for front in range(first_row(form), pieces, rows_at_once(form)):
-        j = min(front + slot(form), pieces - 1)
-        own = front + slot(form) < pieces
-        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
-        s = sample * apart + c // per_group
-        hi, lo, scale = centring(x, number(mean, s, 0.0), number(rstd, s, 0.0))
-        w, b = as_element(x, number(weight, c, 1.0)), as_element(x, number(bias, c, 0.0))
-        dot = sum_ = as_element(x, 0.0)
-        for o in range(sample, end):
-            k = (o * channels + c) * inner + first
-            p = position(offset(x, k), t, form)
-            x_hat = inside((load(offset(x, k), p, n, form) - hi) * scale + lo, p, n, form)
-            z = plus(x_hat * w + b, load(offset(residual, k), p, n, form))
-            dz = inside(slope(z, load(offset(dy, k), p, n, form), form), p, n, form)
-            store(offset(dresidual, k), p, n if own else 0, form, dz)
-            dot += total(dz * x_hat)
-            sum_ += total(dz)
-        dot, sum_ = team_sums(dot, sum_, form, None, None, 1)
-        if t == 0 and own:
-            partials[2 * j], partials[2 * j + 1] = dot, sum_
+    t, team, pieces = member(form), team_of_grid(form), _count(outer, channels, tiles, depth)
+    j = min(team, pieces - 1)
+    sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+    s = sample * apart + c // per_group
+    hi, lo, scale = centring(x, number(mean, s, 0.0), number(rstd, s, 0.0))
+    w, b = as_element(x, number(weight, c, 1.0)), as_element(x, number(bias, c, 0.0))
+    dot = sum_ = as_element(x, 0.0)
+    for o in range(sample, end):
+        k = (o * channels + c) * inner + first
+        p = position(offset(x, k), t, form)
+        x_hat = inside((load(offset(x, k), p, n, form) - hi) * scale + lo, p, n, form)
+        z = plus(x_hat * w + b, load(offset(residual, k), p, n, form))
+        dz = inside(slope(z, load(offset(dy, k), p, n, form), form), p, n, form)
+        store(offset(dresidual, k), p, n if team < pieces else 0, form, dz)
+        dot += total(dz * x_hat)
+        sum_ += total(dz)
+    dot, sum_ = team_sums(dot, sum_, form, None, None, 1)
+    if t == 0 and team < pieces:
+        partials[2 * j], partials[2 * j + 1] = dot, sum_
 
 
 @kernel
@@ -219,24 +231,23 @@ def merged_dots(
 
     dweight and dbias, without the weight, are for statistics of single channels.
     """
-    t = member(form)
-    for front in range(first_row(form), statistics, rows_at_once(form)):
-        s = min(front + slot(form), statistics - 1)
-        dot = sum_ = weighted_dot = weighted_sum = 0.0
-        for k in range(t, spans * stretch, form.threads):
-            j = 2 * _partial(k, s, groups, stretch, pieces)
-            w = number(weight, (s % groups * stretch + k % stretch) // tiles, 1.0)
-            dot += partials[j]
-            sum_ += partials[j + 1]
-            weighted_dot += w * partials[j]
-            weighted_sum += w * partials[j + 1]
-        dot, sum_ = team_sums(dot, sum_, form, None, None, 1)
-        weighted_dot, weighted_sum = team_sums(weighted_dot, weighted_sum, form, None, None, 2)
-        if t == 0 and front + slot(form) < statistics:
-            put(c1, s, weighted_dot / divisor)
-            put(c2, s, weighted_sum / divisor)
-            put(dweight, s, _composed(dot, sum_, r, d, s))
-            put(dbias, s, sum_)
+    t, team = member(form), team_of_grid(form)
+    s = min(team, statistics - 1)
+    dot = sum_ = weighted_dot = weighted_sum = 0.0
+    for k in range(t, spans * stretch, form.threads):
+        j = 2 * _partial(k, s, groups, stretch, pieces)
+        w = number(weight, (s % groups * stretch + k % stretch) // tiles, 1.0)
+        dot += partials[j]
+        sum_ += partials[j + 1]
+        weighted_dot += w * partials[j]
+        weighted_sum += w * partials[j + 1]
+    dot, sum_ = team_sums(dot, sum_, form, None, None, 1)
+    weighted_dot, weighted_sum = team_sums(weighted_dot, weighted_sum, form, None, None, 2)
+    if t == 0 and team < statistics:
+        put(c1, s, weighted_dot / divisor)
+        put(c2, s, weighted_sum / divisor)
+        put(dweight, s, _composed(dot, sum_, r, d, s))
+        put(dbias, s, sum_)
 
 
 @kernel
@@ -249,25 +260,28 @@ def gradient(
     Without either that or an activation x may be None. From the back, as `normalize`.
     """
     t, pieces = member(form), _count(outer, channels, tiles, depth)
-    for j in range(pieces - 1 - team_of_grid(form), -1, -rows_at_once(form)):
-        sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
-        s = sample * apart + c // per_group
-        mean_s, rstd_s, weight_c = number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0)
-        hi, scale, shift = output_constants(dx, mean_s, rstd_s, weight_c, number(bias, c, 0.0))
-        slant, level = _projection_constants(dx, mean_s, rstd_s, c1, c2, s)
-        w, r = as_element(dx, weight_c), as_scale(dx, rstd_s)
-        for o in range(sample, end):
-            k = (o * channels + c) * inner + first
-            p = position(offset(dx, k), t, form)
-            h, d = load(offset(x, k), p, n, form), load(offset(dy, k), p, n, form)
-            dz = slope(_affine(h, hi, scale, shift, load(offset(residual, k), p, n, form), d), d, form)
-            store(offset(dx, k), p, n, form, _projected(dz * w, h, hi, slant, level, c1) * r)
+    j = pieces - 1 - team_of_grid(form)
+    if j < 0:
+        return
+    sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
+    s = sample * apart + c // per_group
+    mean_s, rstd_s, weight_c = number(mean, s, 0.0), number(rstd, s, 0.0), number(weight, c, 1.0)
+    hi, scale, shift = output_constants(dx, mean_s, rstd_s, weight_c, number(bias, c, 0.0))
+    slant, level = _projection_constants(dx, mean_s, rstd_s, c1, c2, s)
+    w, r = as_element(dx, weight_c), as_scale(dx, rstd_s)
+    for o in range(sample, end):
+        k = (o * channels + c) * inner + first
+        p = position(offset(dx, k), t, form)
+        h, d = load(offset(x, k), p, n, form), load(offset(dy, k), p, n, form)
+        dz = slope(_affine(h, hi, scale, shift, load(offset(residual, k), p, n, form), d), d, form)
+        store(offset(dx, k), p, n, form, _projected(dz * w, h, hi, slant, level, c1) * r)
 
 
 @kernel
 def composed(weight, bias, r, d, channels, scale, shift, form):
     """scale and shift such that (x_hat * r + d) * weight + bias = x_hat * scale + shift."""
-    for c in range(block() * form.block + thread(), channels, grid() * form.block):
+    c = block() * form.block + thread()
+    if c < channels:
         w = number(weight, c, 1.0)
         scale[c], shift[c] = w * r[c], w * d[c] + number(bias, c, 0.0)
 
@@ -275,7 +289,8 @@ def composed(weight, bias, r, d, channels, scale, shift, form):
 @kernel
 def constants(running_mean, running_var, channels, eps, mean, rstd, form):
     """mean and rstd of given statistics, of any dtype, in float64."""
-    for c in range(block() * form.block + thread(), channels, grid() * form.block):
+    c = block() * form.block + thread()
+    if c < channels:
         mean[c] = number(running_mean, c, 0.0)
         rstd[c] = reciprocal_sd(number(running_var, c, 0.0), eps)
 
@@ -283,15 +298,14 @@ def constants(running_mean, running_var, channels, eps, mean, rstd, form):
 @kernel
 def running(mean, var, samples, channels, unbiased, factor, running_mean, running_var, form):
     """Running statistics of instance norm: the means over samples of mean and of var * unbiased."""
-    t = member(form)
-    for front in range(first_row(form), channels, rows_at_once(form)):
-        c = min(front + slot(form), channels - 1)
-        a = b = 0.0
-        for o in range(t, samples, form.threads):
-            a += mean[o * channels + c]
-            b += var[o * channels + c] * unbiased
-        a, b = team_sums(a, b, form, None, None, 1)
-        if t == 0 and front + slot(form) < channels:
-            old_mean, old_var = number(running_mean, c, 0.0), number(running_var, c, 0.0)
-            put(running_mean, c, (1.0 - factor) * old_mean + factor * (a / samples))
-            put(running_var, c, (1.0 - factor) * old_var + factor * (b / samples))
+    t, team = member(form), team_of_grid(form)
+    c = min(team, channels - 1)
+    a = b = 0.0
+    for o in range(t, samples, form.threads):
+        a += mean[o * channels + c]
+        b += var[o * channels + c] * unbiased
+    a, b = team_sums(a, b, form, None, None, 1)
+    if t == 0 and team < channels:
+        old_mean, old_var = number(running_mean, c, 0.0), number(running_var, c, 0.0)
+        put(running_mean, c, (1.0 - factor) * old_mean + factor * (a / samples))
+        put(running_var, c, (1.0 - factor) * old_var + factor * (b / samples))

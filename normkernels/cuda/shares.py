@@ -308,7 +308,7 @@ def of_runs(typingctx: Any, weight: Any, p: Any, form: Any) -> Any:
 
 @intrinsic
 def vector_totals(typingctx: Any, room: Any, thread: Any, value: Any, form: Any) -> Any:
-    """room[r * block + thread] = the sum of vector r of a share, in float64 as room is or in its own dtype."""
+    """room[r * block + thread] = the sum of vector r of a share"""
     f = form.form
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:

@@ -230,7 +230,7 @@ def team_sums(a, b, form, exchange, flags, step):
 
 @primitive
 def run_sums(a, b, p, sums, apart, own, form):
-    """sums[o] and sums[apart + o]: those of a and of b over what this block has of run o; p: from `positions`.
+    """sums[o] and sums[apart + o]: those of a and b over what this block has of run o; p: from `positions`.
 
     Neighbouring lanes take a run together. Every thread of the team has to come; `own`: whether to write.
     """

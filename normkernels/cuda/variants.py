@@ -4,14 +4,27 @@ A new kernel is one entry of FAMILIES.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from .config import ACCESS_BYTES, BACKWARD, FORWARD, WARP, Rule, lanes, row_form
+from .config import (
+    ACCESS_BYTES,
+    BACKWARD,
+    FORWARD,
+    GROUPS,
+    GROUPS_BACKWARD,
+    WARP,
+    Rule,
+    lanes,
+    row_form,
+    run_form,
+    run_lanes,
+    together,
+)
 from .devices import DeviceProperties
 from .form import Form
 from .jit import Kernel
-from .offline import Resources, occupancy
+from .offline import DEVICES, Resources, occupancy
 
 # As kernels see the memory of each dtype (run.storage).
 STORAGE = {"float32": "float32", "float64": "float64", "float16": "uint16", "bfloat16": "int16"}
@@ -20,13 +33,16 @@ DTYPES = tuple(STORAGE)
 
 # What the arguments of kernels are, by their names, which mean the same in all of them.
 KINDS = {
-    "tensor": ("x", "dy", "y", "dx", "residual", "summed", "dsum"),
-    "parameter": ("weight", "bias"),
-    "statistic": ("mean", "rstd", "var", "partials", "dots", "exchange"),
+    "tensor": ("x", "dy", "y", "dx", "residual", "dresidual", "summed", "dsum"),
+    "parameter": ("weight", "bias", "dweight", "dbias", "running_mean", "running_var"),
+    "statistic": ("mean", "rstd", "var", "r", "d", "partials", "exchange"),
     "flags": ("flags",),
-    "count": ("rows", "cols", "period", "width", "magic"),
-    "number": ("divisor", "eps"),
-}
+    "count": (
+        "rows", "cols", "groups", "outer", "channels", "inner", "per_run", "magic", "count", "at_x", "at_y",
+        "n1", "n2", "n3", "x0", "x1", "x2", "x3", "y0", "y1", "y2", "y3",
+    ),
+    "number": ("divisor", "eps", "factor", "r_max", "d_max"),
+}  # fmt: skip
 KIND = {name: kind for kind, names in KINDS.items() for name in names}
 
 # What several blocks of a team meet through.
@@ -39,13 +55,16 @@ LONGEST = 300_000
 class Mode:
     """What is computed: which arguments are None, and what else the form says."""
 
-    absent: tuple[str, ...]
+    absent: tuple[str, ...] = ()
     centred: bool = True
     activation: str | None = None
     residual: bool = False
     """Whether there is a tensor more than the norm itself needs, which launch rules ask for."""
     parameters: str | None = None
     """Their dtype, where it is not that of tensors; only with half types."""
+
+    def form(self, edges: bool) -> Form:
+        return Form(edges=edges, centred=self.centred, activation=self.activation)
 
 
 @dataclass(frozen=True)
@@ -58,7 +77,9 @@ class Family:
     first: tuple[str, ...] = ()
     """Tensors of which up to four elements are read one by one, for a pivot."""
     by_element: tuple[str, ...] = ()
-    """Parameters that are met as tensors are, unless they belong to runs (`magic`)."""
+    """Parameters that are met as tensors are."""
+    by_vector: bool = True
+    """False: the kernel meets its tensors element by element."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +95,8 @@ class Variant:
     def id(self) -> str:
         f = self.form
         shape = f"{f.vectors}x{f.lanes}x{f.threads}" + (f"x{f.blocks}" if f.blocks > 1 else "")
-        marks = [shape, *(name for name in ("edges", "columns") if getattr(f, name))]
-        return "-".join([self.family.kernel.name, *([self.mode] if self.mode else []), self.dtype, *marks])
+        parts = [self.family.kernel.name, self.mode, self.dtype, shape, "edges" if f.edges else ""]
+        return "-".join(part for part in parts if part)
 
     @property
     def given(self) -> list[str]:
@@ -113,22 +134,49 @@ class Variant:
         return (*map(type_of, code.co_varnames[: code.co_argcount - 1]), FormType(self.form))
 
 
-def row_forms(itemsize: int, rule: Rule, form: Form, residual: bool) -> tuple[Form, ...]:
-    """The distinct forms of rows up to LONGEST, whatever their alignment, but for those that others cover.
+def row_forms(itemsize: int, rule: Rule, mode: Mode, columns: bool = False) -> tuple[Form, ...]:
+    """The forms of rows up to LONGEST, whatever their alignment."""
 
-    Of forms that differ in the number of elements of a thread, or of threads, the larger one stands for all:
-    it needs more registers. What is told apart is what takes other paths in a kernel, and how many
-    registers a thread may have.
-    """
+    def forms() -> Iterator[Form]:
+        for cols in _lengths():
+            for places in _places(itemsize):
+                count, edges = lanes(itemsize, cols, places, columns=columns)
+                yield row_form(cols, itemsize, count, rule, mode.form(edges), mode.residual)
+
+    return _those_that_need_most(forms())
+
+
+def run_forms(itemsize: int, rule: Rule, mode: Mode) -> tuple[Form, ...]:
+    """The forms of several runs, up to LONGEST elements, that a team holds; whatever their alignment."""
+
+    def forms() -> Iterator[Form]:
+        for inner in (1, 7, 49, 64, 196, 784, 3136):
+            for runs in (n for n in _lengths() if n * inner <= LONGEST):
+                for places in _places(itemsize):
+                    count, edges = run_lanes(itemsize, inner, places)
+                    form = run_form(runs, inner, itemsize, count, rule, mode.form(edges), mode.residual)
+                    if all(together(form, device) for device in DEVICES.values()):
+                        yield form
+
+    return _those_that_need_most(forms())
+
+
+def _places(itemsize: int) -> tuple[tuple[int, ...], ...]:
+    """Where two tensors begin within 16 bytes: both at the start, both elsewhere, each somewhere."""
+    return (0, 0), (itemsize, itemsize), (0, itemsize)
+
+
+def _those_that_need_most(forms: Iterator[Form]) -> tuple[Form, ...]:
+    """Of forms that take the same paths in a kernel the one with most elements and fewest registers."""
     kept: dict[Any, Form] = {}
-    for cols in _lengths():
-        for places in ((0, 0), (itemsize, itemsize), (0, itemsize)):
-            count, edges = lanes(itemsize, cols, places, columns=form.columns)
-            found = row_form(cols, itemsize, count, rule, replace(form, edges=edges), residual)
-            several = 2 if found.blocks > 1 else found.threads > WARP
-            key = (found.lanes, found.edges, several, found.block * found.resident)
-            kept[key] = max(kept.get(key, found), found, key=lambda f: (f.vectors, -f.blocks, f.threads))
+    for form in forms:
+        key = (form.lanes, form.edges, 2 if form.blocks > 1 else form.threads > WARP)
+        kept[key] = max(kept.get(key, form), form, key=_demand)
     return tuple(kept.values())
+
+
+def _demand(form: Form) -> tuple[int, ...]:
+    return form.vectors, form.block * form.resident, -form.blocks, form.threads
 
 
 def _lengths() -> Iterator[int]:
@@ -140,53 +188,82 @@ def _lengths() -> Iterator[int]:
     yield LONGEST
 
 
-def _of_rows(rule: Rule, columns: bool = False) -> Callable[[int, Mode], tuple[Form, ...]]:
-    def forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
-        form = Form(columns=columns, centred=mode.centred, activation=mode.activation)
-        return row_forms(itemsize, rule, form, mode.residual)
-
-    return forms
-
-
 def families() -> list[Family]:
-    """Every kernel, twice where it has two kinds of forms."""
-    from . import rows
+    """Every kernel."""
+    from . import channels, copies, groups, rows
+    from .layouts import ELEMENTWISE
 
-    none = ("residual", "summed", "period", "magic", "var")
-    forward = Family(
-        rows.forward,
-        _of_rows(FORWARD),
-        {
-            "": Mode(none),
-            "residual": Mode(("period", "magic", "var"), residual=True),
-            "gelu": Mode(none, activation="gelu"),
-            "runs": Mode(("residual", "summed", "var")),
-            "rms": Mode((*none, "bias", "mean"), centred=False),
-            "float32 parameters": Mode(none, parameters="float32"),
-        },
-        first=("x", "residual"),
-        by_element=("weight", "bias"),
-    )
-    none = ("bias", "period", "magic", "dsum")
-    columns = Family(
-        rows.backward,
-        _of_rows(BACKWARD, columns=True),
-        {
-            "": Mode((*none, "dots")),
-            "residual": Mode(("bias", "period", "magic", "dots"), residual=True),
-            "gelu": Mode(("period", "magic", "dsum", "dots"), activation="gelu"),
-            "rms": Mode((*none, "dots"), centred=False),
-            "float32 parameters": Mode((*none, "dots"), parameters="float32"),
-        },
-        by_element=("weight", "bias"),
-    )
-    dots = Family(
-        rows.backward,
-        _of_rows(BACKWARD),
-        {"": Mode((*none, "partials")), "runs": Mode(("bias", "dsum", "partials"))},
-        by_element=("weight", "bias"),
-    )
-    return [forward, columns, dots]
+    renorm = ("r", "d", "r_max", "d_max")
+    both, operands = ("weight", "bias"), ("residual", "summed")
+    return [
+        Family(
+            rows.forward,
+            lambda itemsize, mode: row_forms(itemsize, FORWARD, mode),
+            {
+                "": Mode(operands),
+                "residual": Mode(residual=True),
+                "gelu": Mode(operands, activation="gelu"),
+                "rms": Mode((*operands, "bias", "mean"), centred=False),
+                "float32 parameters": Mode(operands, parameters="float32"),
+            },
+            first=("x", "residual"),
+            by_element=both,
+        ),
+        Family(
+            rows.backward,
+            lambda itemsize, mode: row_forms(itemsize, BACKWARD, mode, columns=True),
+            {
+                "": Mode(("bias", "dsum")),
+                "residual": Mode(("bias",), residual=True),
+                "gelu": Mode(("dsum",), activation="gelu"),
+                "rms": Mode(("bias", "dsum"), centred=False),
+                "float32 parameters": Mode(("bias", "dsum"), parameters="float32"),
+            },
+            by_element=both,
+        ),
+        Family(
+            groups.forward,
+            lambda itemsize, mode: run_forms(itemsize, GROUPS, mode),
+            {
+                "": Mode(("var",)),
+                "gelu": Mode(("var",), activation="gelu"),
+                "weight norm": Mode(("bias", "var"), centred=False),
+            },
+            first=("x",),
+        ),
+        Family(
+            groups.backward,
+            lambda itemsize, mode: run_forms(itemsize, GROUPS_BACKWARD, mode),
+            {
+                "": Mode(("bias",)),
+                "gelu": Mode(activation="gelu"),
+                "weight norm": Mode(("bias",), centred=False),
+            },
+        ),
+        Family(
+            channels.forward,
+            lambda itemsize, mode: run_forms(itemsize, GROUPS, mode),
+            {
+                "": Mode(("residual", *renorm)),
+                "residual, relu": Mode(renorm, activation="relu"),
+                "renorm": Mode(("residual",)),
+            },
+            first=("x",),
+        ),
+        Family(
+            channels.backward,
+            lambda itemsize, mode: run_forms(itemsize, GROUPS_BACKWARD, mode),
+            {
+                "": Mode(("bias", "residual", "dresidual", "r", "d")),
+                "residual, relu": Mode(("r", "d"), activation="relu", residual=True),
+                "renorm": Mode(("bias", "residual", "dresidual")),
+            },
+        ),
+        *(
+            Family(k, lambda itemsize, mode: (ELEMENTWISE,), {"": Mode()}, by_vector=False)
+            for k in (copies.strided, copies.given)
+        ),
+    ]
 
 
 def variants(dtypes: tuple[str, ...] = DTYPES) -> list[Variant]:
@@ -224,10 +301,9 @@ def problems(variant: Variant, found: Resources, device: DeviceProperties) -> li
 
 def narrow(variant: Variant, found: Resources) -> list[str]:
     """Tensors that are not met as widely as the alignment of rows allows, in words."""
-    form, family, given, wrong = variant.form, variant.family, variant.given, []
-    runs = "magic" in given
-    for name in given:
-        if not (KIND[name] == "tensor" or (name in family.by_element and not runs and not form.edges)):
+    form, family, wrong = variant.form, variant.family, []
+    for name in variant.given if family.by_vector else ():
+        if not (KIND[name] == "tensor" or (name in family.by_element and not form.edges)):
             continue
         itemsize = BYTES[variant.dtype_of(name)]
         wide = min(ACCESS_BYTES, form.lanes * itemsize)

@@ -1,10 +1,10 @@
 """The matrix of norms on a device: the same values as on the CPU, in every dtype, layout and form."""
 
 import copy
-import sys
 
 import numpy as np
 import pytest
+from on_device import passes, to_device, to_host
 
 from helpers import (
     DTYPES,
@@ -18,16 +18,20 @@ from helpers import (
 from normkernels.cuda import devices
 from normkernels.norms import NORMS
 
-from on_device import passes, to_device, to_host
-
-# Whole vectors, ends within vectors, rows of one element, one row, images, channels of few elements.
-SHAPES = [(5, 7), (3, 64), (2, 300), (40, 3), (2, 3, 5), (2, 4, 3, 2), (2, 4, 4, 8), (3, 2, 7, 7)]
+# Whole vectors, ends within vectors, several rows to a team, images, channels of few elements.
+SHAPES = [(5, 7), (3, 64), (2, 4, 3, 2), (40, 3), (2, 300), (2, 3, 5), (2, 4, 4, 8), (3, 2, 7, 7)]
 if not devices.simulated():
     SHAPES += [
         (3, 1000), (2, 9001), (9001, 3), (700, 65), (3, 2, 70, 71), (64, 4096), (5, 262_144), (4, 100_003),
         (8, 64, 28, 28), (1, 32, 512, 512), (2, 3, 1000, 1000),
     ]  # fmt: skip
+# The simulator is slow: other dtypes take the same paths with other vectors.
+OF_DTYPE = {np.float32: len(SHAPES), np.float64: 4} if devices.simulated() else {}
+CASES = [
+    (dtype, shape) for dtype in DTYPES for shape in SHAPES[: OF_DTYPE.get(dtype, 3 if OF_DTYPE else None)]
+]
 
+STRIDES = [name for name in LAYOUTS if name != "misaligned"]  # a copy to the device aligns
 pytestmark = pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
 
 
@@ -38,22 +42,14 @@ def problem(spec, shape, dtype, rng, **options):
     return x, dy, spec.arguments(shape, dtype, rng, **options)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize(("dtype", "shape"), CASES, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_matches_the_reference(spec, dtype, shape, rng):
     x, dy, arguments = problem(spec, shape, dtype, rng)
     assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", STRIDES)
 def test_any_strides_give_the_same_values(spec, layout, rng):
-    if layout == "misaligned":
-        with pytest.raises(ValueError, match="must be aligned to its elements"):
-            passes(spec).call(
-                LAYOUTS[layout](np.ones(fitted(spec, (2, 3)), np.float32)),
-                **problem(spec, (2, 3), np.float32, rng)[2],
-            )
-        return
     x, dy, arguments = problem(spec, (2, 4, 3, 2), np.float32, rng)
     result = run(passes(spec), LAYOUTS[layout](x), LAYOUTS[layout](dy), arguments)
     assert_matches(spec, result, x, dy, arguments)
@@ -89,7 +85,7 @@ def test_the_same_bits_run_after_run_and_in_one_shot(spec, dtype, rng):
     assert_same_bits(passes(spec).call(x, **copy.deepcopy(arguments)), first.y)
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "misaligned"])
+@pytest.mark.parametrize("layout", STRIDES)
 def test_out_receives_the_result(spec, layout, rng):
     """An out of any strides, poisoned, and nothing beside it is written."""
     x, dy, arguments = problem(spec, (2, 3, 4, 5), np.float32, rng)

@@ -14,6 +14,7 @@ from normkernels.cuda.simulated import wrap
 from normkernels.reference.fused import Steps
 
 EPS = 1e-5
+RULE = config.RUNS
 BFLOAT16 = ml_dtypes.bfloat16
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
 
@@ -23,7 +24,6 @@ def few_threads(monkeypatch):
     """Teams of at most 64 threads, so that runs of a thousand elements have several pieces."""
     small = config.Rule(elements=8, threads=64, resident=2, long_threads=64, long_resident=2, block=64)
     monkeypatch.setattr(config, "RUNS", small)
-    monkeypatch.setattr(config, "RUNS_BACKWARD", small)
     monkeypatch.setattr(config, "BUSY", 1)
     monkeypatch.setattr(config, "RUNS_FUSED", small)
     monkeypatch.setattr(config, "MERGING_BLOCK", 32)
@@ -346,18 +346,17 @@ def test_pieces_cover_runs_of_any_length():
         for itemsize, full in ((2, 8), (4, 4), (8, 2)):
             for lanes, edges in ((full, inner % full != 0), (1, False), (full, True)):
                 form = Form(lanes=lanes, edges=edges)
-                for rule in (config.RUNS, config.RUNS_BACKWARD):
-                    cut = config.run_pieces(7, 5, inner, itemsize, rule, form, 132, True)
-                    assert (cut.tiles - 1) * cut.width < inner <= cut.tiles * cut.width
-                    assert cut.tiles == 1 or cut.width % lanes == 0
-                    assert cut.width + edges * (lanes - 1) <= cut.form.capacity
-                    assert cut.form.blocks == 1
-                    assert cut.depth == 1 or cut.tiles == 1
+                cut = config.run_pieces(7, 5, inner, itemsize, RULE, form, 132, True)
+                assert (cut.tiles - 1) * cut.width < inner <= cut.tiles * cut.width
+                assert cut.tiles == 1 or cut.width % lanes == 0
+                assert cut.width + edges * (lanes - 1) <= cut.form.capacity
+                assert cut.form.blocks == 1
+                assert cut.depth == 1 or cut.tiles == 1
 
 
 def test_small_arrays_get_more_pieces_than_deep_ones():
     def depth(outer, deep=True):
-        return config.run_pieces(outer, 64, 49, 4, config.RUNS, Form(lanes=4, edges=True), 132, deep).depth
+        return config.run_pieces(outer, 64, 49, 4, RULE, Form(lanes=4, edges=True), 132, deep).depth
 
     assert depth(2) <= 2
     assert depth(100_000) > 2

@@ -57,7 +57,8 @@ def steps(out: Path, minutes: float) -> list[Step]:
 def run(step: Step, out: Path) -> str:
     """What became of a step."""
     start = monotonic()
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": path}
     with (out / f"{step.name}.log").open("wb") as log:
         process = subprocess.Popen(
             step.command, stdout=log, stderr=log, cwd=ROOT, env=environment, start_new_session=True

@@ -1,5 +1,6 @@
 """The benchmark on a device, without one: clocks, data, checks, and how a run goes on."""
 
+import ctypes
 import dataclasses
 import subprocess
 import sys
@@ -257,3 +258,58 @@ def test_a_problem_of_a_case_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> No
         "problem": "layer_norm/forward/shape/8x16/float32: ValueError: two lines",
         "lost": False,
     }
+
+
+@pytest.fixture
+def host_memory(driver: Any) -> Any:
+    """A driver whose device memory is the host's."""
+    kept = []
+
+    def allocate(nbytes: int, pool: Any, stream: int) -> tuple[int]:
+        kept.append(ctypes.create_string_buffer(b"\xff" * nbytes, nbytes))
+        return (ctypes.addressof(kept[-1]),)
+
+    def move(target: int, source: int, nbytes: int, stream: int) -> tuple[()]:
+        ctypes.memmove(target, source, nbytes)
+        return ()
+
+    driver.on_cuMemAllocFromPoolAsync = allocate
+    for name in ("HtoD", "DtoD", "DtoH"):
+        setattr(driver, f"on_cuMemcpy{name}Async", move)
+    return driver
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_blocks_go_to_device_memory_and_come_back(dtype: str, host_memory: Any) -> None:
+    block = make_inputs(case("batch_norm", "backward", (4, 3, 5), dtype=dtype))
+    there = inputs.on_device(block, 3)
+    assert there.x.shape == (12, 3, 5)
+    for i in (0, 4, 8):
+        np.testing.assert_array_equal(inputs.part(there.dy, i, 4), block.dy)
+    np.testing.assert_array_equal(inputs.part(inputs.clone(there.x), 3, 2), [block.x[3], block.x[0]])
+    swapped = there.x.transpose((0, 2, 1))
+    np.testing.assert_array_equal(inputs.part(swapped, 5, 3), block.x[1:].transpose(0, 2, 1))
+    assert np.isnan(inputs.poisoned(block.x, 2).copy_to_host().astype(np.float32)).all()
+    np.testing.assert_array_equal(there.arguments["weight"].copy_to_host(), block.arguments["weight"])
+    alone = inputs.on_device(make_inputs(case()), 1)
+    assert alone.dy is alone.x
+
+
+def test_the_large_copy_is_one_of_device_memory(host_memory: Any, spun: list[int], monkeypatch: Any) -> None:
+    copied = []
+
+    def launch(kernel: Any, form: Any, blocks: int, like: Any, *args: Any) -> None:
+        source, target, size, cols = args
+        copied.append((blocks, size, cols))
+        ctypes.memmove(target.address, source.address, 4 * size)
+
+    monkeypatch.setattr(copy, "launch", launch)
+    monkeypatch.setattr(copy, "properties", lambda device: devices.SIMULATED)
+    made = copy.DeviceCopy(MB, clock.EventClock)
+    made.plain()
+    assert copied[-1] == (64, MB // 4, copy.FORM.capacity)
+    count = len(host_memory.named("cuMemcpyDtoDAsync"))
+    made.streaming()
+    assert len(host_memory.named("cuMemcpyDtoDAsync")) > count
+    made.alike(32 * 100)
+    assert copied[-1][1] == 400

@@ -100,14 +100,21 @@ def test_when_time_is_up_no_case_is_begun(talk: type[Talk], monkeypatch: pytest.
 
     monkeypatch.setattr(run, "monotonic", lambda: now[0])
     talk.said = staticmethod(slow)
-    outcome = measured(planned(seconds=155))
+    outcome = measured(planned(seconds=210))
     assert len(outcome.rows) == 12
-    # the four cases that the second library still had are spread over all
-    assert [r.case.shape[0] for r in outcome.rows if r.baseline] == [1, 2, 6, 11]
+    # those that the second library still had are spread over all
+    assert [r.case.shape[0] for r in outcome.rows if r.baseline] == [1, 2, 3, 4, 6, 7, 8, 11, 12]
     assert outcome.notes == [
-        "torch: 8 of 12 cases were left out, time was up",
-        "triton: 12 of 12 cases were left out, time was up",
+        "3 of 12 cases of torch were left out: time was up",
+        "12 of 12 cases of triton were left out: time was up",
     ]
+    now[0] = 0.0  # the kernels leave time for the others
+    outcome = measured(planned(seconds=100))
+    assert [r.case.shape[0] for r in outcome.rows] == [1, 2, 6, 7, 11, 12]
+    assert [r.case.shape[0] for r in outcome.rows if r.baseline] == [1, 2, 6, 12]
+    assert outcome.notes[0] == "6 of 12 cases of normkernels were left out: time was up"
+    now[0] = 0.0
+    assert len(measured(planned(seconds=100, names=())).rows) == 10
 
 
 def test_what_goes_wrong_is_a_note_and_the_rest_goes_on(talk: type[Talk]) -> None:

@@ -1,6 +1,6 @@
-"""Kernels that measuring needs."""
+"""Kernels that measuring needs: not among those of the norms, `KERNELS`."""
 
-from ...cuda.jit import kernel
+from ...cuda.jit import Kernel
 from ...cuda.primitives import (
     block,
     first_row,
@@ -15,7 +15,7 @@ from ...cuda.primitives import (
 )
 
 
-@kernel
+@Kernel
 def copied(x, y, size, cols, form):
     """y = x"""
     for i in range(first_row(form), -(-size // cols), rows_at_once(form)):
@@ -25,7 +25,7 @@ def copied(x, y, size, cols, form):
         store(offset(y, i * cols), p, n, form, load(row, p, n, form))
 
 
-@kernel
+@Kernel
 def spin(x, steps, form):
     """Keep one thread busy: each step needs the one before."""
     if block() == 0 and thread() == 0:

@@ -20,7 +20,9 @@ from .plan import DevicePlan, packages
 CASE_SECONDS, GRACE = 90.0, 20.0
 # So often a library may end its process before the rest of its cases is left out.
 MOST_ENDS = 3
-# So far apart are neighbouring cases of another library: if time is up, those measured are of all kinds.
+# Of the time, that the kernels may take before the other libraries have their turn.
+OWN_SHARE = 0.6
+# So far apart are neighbouring cases.
 STRIDE = 5
 
 Rows = dict[str, Row]
@@ -36,18 +38,21 @@ def run(
     """Measure every case of the plan; `starting` is told of each."""
     code, start, end = revision(), usage(), monotonic() + plan.seconds
     notes: list[str] = []
-    own = _measured(OWN, plan, end, notes, starting)
+    own_end = end if not plan.libraries else monotonic() + OWN_SHARE * plan.seconds
+    own = _measured(OWN, plan, own_end, notes, starting)
     if not own:
         raise NothingMeasured(notes[0] if notes else "time was up before the first case")
-    spread = [case for k in range(STRIDE) for case in plan.cases[k::STRIDE] if case.id in own]
+    measured = [case for case in plan.cases if case.id in own]
     installed = []
     for name in plan.libraries:
         if missing := LIBRARIES[name].missing():
             notes.append(f"{name} was not measured: {missing} is not installed")
         else:
             installed.append(name)
-    beside = {name: _measured(name, replace(plan, cases=spread), end, notes, starting) for name in installed}
-    rows = [_joined(own[case.id], beside) for case in plan.cases if case.id in own]
+    beside = {
+        name: _measured(name, replace(plan, cases=measured), end, notes, starting) for name in installed
+    }
+    rows = [_joined(own[case.id], beside) for case in measured]
     speed = CopySpeed(
         plain=median(row.copy.plain for row in rows), streaming=median(row.copy.streaming for row in rows)
     )
@@ -72,18 +77,19 @@ def _measured(
 ) -> Rows:
     """The rows of a library by case; what goes wrong becomes a note."""
     rows: Rows = {}
-    todo, ends = list(plan.cases), 0
+    # spread: if time is up, those measured are of all kinds
+    todo, ends = [case for k in range(STRIDE) for case in plan.cases[k::STRIDE]], 0
     while todo and ends < MOST_ENDS:
         try:
             _serve(name, plan, end, todo, rows, notes, starting)
         except WorkerEnded as error:
-            notes.append(str(error))
+            notes.append(f"{name}: {error}")
             ends += 1
             continue
         break
     if todo:
         why = "time was up" if monotonic() >= end else f"its process ended {ends} times"
-        notes.append(f"{name}: {len(todo)} of {len(plan.cases)} cases were left out, {why}")
+        notes.append(f"{len(todo)} of {len(plan.cases)} cases of {name} were left out: {why}")
     return rows
 
 
@@ -114,4 +120,4 @@ def _serve(
             elif answer["row"]:
                 rows[case.id] = row_from(answer["row"])
             if answer.get("lost"):
-                raise WorkerEnded(f"{name}: the device was lost at {case.id}")
+                raise WorkerEnded(f"the device was lost at {case.id}")

@@ -10,12 +10,14 @@ import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic
 
 import click
 
 ROOT = Path(__file__).resolve().parent.parent
+PYTEST = (sys.executable, "-m", "pytest")
 BENCH = (sys.executable, "-m", "normkernels.cli")
 # Between the last case that a run begins and its end: that case, the tables, the files.
 TAIL = 25
@@ -40,13 +42,15 @@ def steps(out: Path, minutes: float) -> list[Step]:
     def bench(name: str, *options: str) -> tuple[str, ...]:
         return (*BENCH, "bench", "--device", "cuda", *options, "--json", str(out / f"{name}.json"))
 
+    # most of the time of the tests goes into compiling
+    several = ("-n", "8") if find_spec("xdist") else ()
     results = str(out / "full.json")
     return [
         Step("about", (*BENCH, "info"), other),
         Step("quick", bench("quick", "--quick", "--seconds", quick_seconds), quick),
         Step(
             "tests",
-            (sys.executable, "-m", "pytest", "-m", "cuda", "tests/cuda", "-q", "--maxfail", "30"),
+            (*PYTEST, "tests/cuda", "-m", "cuda", "-q", "--maxfail", "30", *several),
             tests,
         ),
         Step("full", bench("full", "--seconds", full_seconds), full),

@@ -6,6 +6,7 @@ array has been dropped is kept, up to a limit, and handed to the next array that
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,8 @@ class _Pool:
 
 
 _pool = _Pool(_initial_limit())
+elsewhere: list[tuple[Callable[[int], None], Callable[[], None]]] = []
+"""Of pools on devices, once there are any: what sets their limit, and what empties them."""
 _Lease.pool = _pool  # on the class: the module's names may be gone when the last arrays are
 
 
@@ -117,7 +120,7 @@ def flat(x: Array) -> Array:
 
 
 def set_buffer_limit(nbytes: int) -> None:
-    """Set how much memory idle output buffers may hold.
+    """Set how much memory idle output buffers may hold, on the host and on each device.
 
     Parameters
     ----------
@@ -136,9 +139,13 @@ def set_buffer_limit(nbytes: int) -> None:
         raise ValueError(f"buffer limit must be 0 or more bytes, got {nbytes}")
     _pool.limit = nbytes
     _pool.trim()
+    for limit, _ in elsewhere:
+        limit(int(nbytes))
 
 
 def release_buffers() -> None:
     """Give the memory of all idle output buffers back."""
     with _pool.lock:
         _pool.idle = []
+    for _, release in elsewhere:
+        release()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from cuda.bindings import driver as bindings
 
+from normkernels import _buffers
 from normkernels.cuda import arrays, devices, memory
 
 F4 = np.dtype(np.float32)
@@ -81,6 +82,8 @@ def fake_driver(monkeypatch):
     monkeypatch.setattr(devices, "driver", made)
     monkeypatch.setattr(devices, "_ready", False)
     monkeypatch.setattr(devices, "_lost", None)
+    monkeypatch.setattr(_buffers, "elsewhere", [])
+    monkeypatch.setattr(_buffers._pool, "limit", _buffers._pool.limit)
     for cached in (devices.context, memory.pool):
         cached.cache_clear()
     yield made

@@ -12,6 +12,7 @@ pytest.importorskip("cuda.bindings", reason="the extra cuda is not installed")
 
 from cuda.bindings import driver as bindings
 
+import normkernels as nk
 from cuda_fakes import ADDRESS, F4, Interface, fake_driver  # noqa: F401
 from normkernels._devices import DeviceUnavailable, FatalDeviceError
 from normkernels.cuda import devices, foreign, memory
@@ -33,10 +34,10 @@ def test_the_pool_keeps_an_eighth_of_the_device(driver, monkeypatch):
     memory.workspace(10, 0, 0)
     monkeypatch.setenv("NORMKERNELS_BUFFER_BYTES", "55")
     memory.workspace(10, 1, 0)
-    memory.limit(1, 66)
-    assert [int(value) for *_, value in driver.named("cuMemPoolSetAttribute")] == [100, 55, 66]
-    memory.release(1)
-    assert driver.named("cuMemPoolTrimTo") == [("cuMemPoolTrimTo", "pool", 0)]
+    nk.set_buffer_limit(66)
+    assert [int(value) for *_, value in driver.named("cuMemPoolSetAttribute")] == [100, 55, 66, 66]
+    nk.release_buffers()
+    assert driver.named("cuMemPoolTrimTo") == [("cuMemPoolTrimTo", "pool", 0)] * 2
 
 
 def test_memory_waits_for_those_it_was_shown_to(driver):

@@ -116,7 +116,9 @@ def run_form(
     runs: int, inner: int, itemsize: int, lanes: int, rule: Rule, form: Form, residual: bool = False
 ) -> Form:
     """The form of teams that hold so many runs of `inner` elements."""
-    most = max(1, (rule.elements >> (itemsize > 4 or residual or form.activation is not None)) // lanes)
+    narrow = not form.edges and lanes * itemsize < ACCESS_BYTES
+    halved = itemsize > 4 or narrow or residual or form.activation is not None
+    most = max(1, (rule.elements >> halved) // lanes)
     most = max(1, most * 4 // max(itemsize, 4))
     return _team(runs * vectors_of(inner, lanes, form.edges), most, lanes, rule, form)
 

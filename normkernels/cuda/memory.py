@@ -37,6 +37,7 @@ def pool(device: int) -> Any:
     else:
         kept = _buffers._initial_limit()
     _keep(made, kept)
+    _buffers.elsewhere.append((functools.partial(limit, device), functools.partial(release, device)))
     return made
 
 

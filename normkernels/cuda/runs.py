@@ -287,15 +287,6 @@ def composed(weight, bias, r, d, channels, scale, shift, form):
 
 
 @kernel
-def constants(running_mean, running_var, channels, eps, mean, rstd, form):
-    """mean and rstd of given statistics, of any dtype, in float64."""
-    c = block() * form.block + thread()
-    if c < channels:
-        mean[c] = number(running_mean, c, 0.0)
-        rstd[c] = reciprocal_sd(number(running_var, c, 0.0), eps)
-
-
-@kernel
 def running(mean, var, samples, channels, unbiased, factor, running_mean, running_var, form):
     """Running statistics of instance norm: the means over samples of mean and of var * unbiased."""
     t, team = member(form), team_of_grid(form)

@@ -193,7 +193,7 @@ def families() -> list[Family]:
     from . import channels, copies, groups, rows
     from .layouts import ELEMENTWISE
 
-    renorm = ("r", "d", "r_max", "d_max")
+    renorm = ("r", "d")
     both, operands = ("weight", "bias"), ("residual", "summed")
     return [
         Family(
@@ -254,8 +254,8 @@ def families() -> list[Family]:
             channels.backward,
             lambda itemsize, mode: run_forms(itemsize, GROUPS_BACKWARD, mode),
             {
-                "": Mode(("bias", "residual", "dresidual", "r", "d")),
-                "residual, relu": Mode(("r", "d"), activation="relu", residual=True),
+                "": Mode(("bias", "residual", "dresidual", *renorm)),
+                "residual, relu": Mode(renorm, activation="relu", residual=True),
                 "renorm": Mode(("bias", "residual", "dresidual")),
             },
         ),

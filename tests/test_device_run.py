@@ -157,7 +157,7 @@ def test_nothing_measured_is_an_error(talk: type[Talk]) -> None:
 
 
 def test_a_process_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "hangs.py").write_text("import time; time.sleep(60)")
+    (tmp_path / "hangs.py").write_text("import time; time.sleep(9)")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with (
         Process("slow", "hangs", setup={}) as waiting,

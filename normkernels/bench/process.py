@@ -8,7 +8,6 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 from threading import Timer
-from time import monotonic
 from types import TracebackType
 from typing import Any, Self
 
@@ -28,7 +27,7 @@ class Process:
         setup: Mapping[str, Any],
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self._name = name
+        self._name, self._late = name, False
         self._process = subprocess.Popen(
             [sys.executable, "-m", module, *arguments],
             stdin=subprocess.PIPE,
@@ -43,8 +42,7 @@ class Process:
         """The answer to a message about `what`, within so many seconds; raises WorkerEnded."""
         self._send(message)
         assert self._process.stdout is not None
-        begun = monotonic()
-        late = Timer(seconds or 0.0, self._end)
+        late = Timer(seconds or 0.0, self._time_out)
         if seconds is not None:
             late.start()
         try:
@@ -54,7 +52,7 @@ class Process:
         if answer:
             return json.loads(answer)
         code = self._process.wait()
-        if seconds is not None and monotonic() - begun >= seconds:
+        if self._late:
             raise WorkerEnded(f"the {self._name} process took longer than {seconds:.0f} s at {what}")
         raise WorkerEnded(f"the {self._name} process ended with code {code} at {what}")
 
@@ -66,6 +64,10 @@ class Process:
     ) -> None:
         self._end()
         self._process.communicate()
+
+    def _time_out(self) -> None:
+        self._late = True
+        self._end()
 
     def _end(self) -> None:
         """With the processes that it has started."""

@@ -1,5 +1,7 @@
 """Fixtures of all tests; what they call is in helpers.py."""
 
+import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,30 @@ from hypothesis import settings
 
 settings.register_profile("normkernels", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("normkernels")
+
+
+SIMULATOR = "test_cuda_simulator.py"
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """What waits for the simulator comes last."""
+    items.sort(key=lambda item: item.path.name == SIMULATOR)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def simulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tests of tests/cuda in numba's simulator, beside the others: they take minutes of one processor."""
+    if not any(item.path.name == SIMULATOR for item in request.session.items):
+        yield None
+        return
+    tests, log = Path(__file__).parent, tmp_path_factory.mktemp("simulator") / "log"
+    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", str(tests / "cuda")]
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
+    with log.open("wb") as out:
+        run = subprocess.Popen(command, cwd=tests.parent, env=environment, stdout=out, stderr=out)
+    yield run, log
+    run.kill()
+    run.wait()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import math
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -301,7 +302,7 @@ def test_the_plot_is_a_png(rows: list[Row], tmp_path: Path) -> None:
 
 def test_pytorch_lacks_one_norm() -> None:
     torch_worker = pytest.importorskip("normkernels.bench.torch_worker", exc_type=ImportError)
-    assert set(NORMS) - set(torch_worker.NORMS) == {"batch_renorm"}
+    assert set(NORMS) - set(torch_worker.CALLS) == {"batch_renorm"}
 
 
 SHARED = [c for c in small_cases() if c.op != "batch_renorm" and c.dtype != "bfloat16"]
@@ -311,7 +312,7 @@ SHARED = [c for c in small_cases() if c.op != "batch_renorm" and c.dtype != "bfl
 def test_pytorch_computes_the_same_case(c: Case) -> None:
     torch_worker = pytest.importorskip("normkernels.bench.torch_worker", exc_type=ImportError)
     inputs = make_inputs(c)
-    contender = torch_worker.NORMS[c.op](c, inputs, slots=2)
+    contender = torch_worker.contender(c, inputs, slots=2)
     contender.warm_up()
     reference = NORMS[c.op].reference
     y, saved = reference.forward(inputs.x, **inputs.arguments)
@@ -339,13 +340,12 @@ def test_the_pytorch_process_answers() -> None:
 
 
 def test_a_pytorch_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normkernels.bench import torch_baseline
+    from normkernels.bench.process import WorkerEnded
+    from normkernels.bench.torch_baseline import TorchBaseline
 
-    monkeypatch.setattr(torch_baseline.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with (
-        torch_baseline.TorchBaseline(
-            threads=1, copy_bytes=1 << 16, cache_bytes=1 << 16, effort=ONCE
-        ) as torch,
-        pytest.raises(torch_baseline.WorkerEnded, match="ended with code 1 at layer_norm/forward"),
+        TorchBaseline(threads=1, copy_bytes=1 << 16, cache_bytes=1 << 16, effort=ONCE) as torch,
+        pytest.raises(WorkerEnded, match="ended with code 1 at layer_norm/forward"),
     ):
         torch.measure(case())

@@ -9,19 +9,16 @@ import torch
 from normkernels.bench.cases import Case
 from normkernels.bench.check import compare
 from normkernels.bench.inputs import Inputs, copied
-from normkernels.bench.timing import Contender
-from normkernels.bench.torch_worker import NORMS
+from normkernels.bench.torch_worker import CALLS, contender
+
+__all__ = ["contender", "has", "verify"]
 
 torch.set_grad_enabled(False)
 torch.set_num_threads(numba.get_num_threads())
 
 
 def has(case: Case) -> bool:
-    return case.op in NORMS
-
-
-def contender(case: Case, inputs: Inputs, slots: int) -> Contender:
-    return NORMS[case.op](case, inputs, slots)
+    return case.op in CALLS
 
 
 def verify(case: Case, inputs: Inputs) -> float:

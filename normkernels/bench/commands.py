@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,18 @@ from . import compiling, cuda_resources, files, markdown, outputs, ratios, resul
 from . import noise as noises
 from .ab.command import ab
 from .check import Mismatch
+from .device.command import prepared
 from .machine import machine
 from .options import Percent, file_option
 from .presets import presets
+from .process import WorkerEnded
 from .report.command import report
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .say import say
 from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select, takes
 from .table import show
-from .torch_baseline import WorkerEnded, available
+from .torch_baseline import available
+from .work import Work
 
 
 class OneLineErrors(click.Group):
@@ -81,8 +85,21 @@ for command in (ab, cuda_resources.command, ratios.table, report):
     help="residual, residual+sum, an activation (relu, sigmoid, silu, gelu), or residual+relu, ...",
 )
 @click.option("--threads", type=int, help="Threads of the kernels and of the copy; default all.")
-@click.option("--baseline", default=BASELINES[0], show_default=True, help=f"{', '.join(BASELINES)}.")
+@click.option(
+    "--baseline",
+    help=f"{', '.join(BASELINES)}; default {BASELINES[0]}. On a device none or libraries joined by commas: "
+    "torch,triton,cupy,torch.compile; default all that are installed.",
+)
 @click.option("--quick", is_flag=True, help="Few small cases, few repetitions.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    show_default=True,
+    help="Where the kernels run.",
+)
+@click.option("--seconds", type=float, help="On a device: no case is begun later; default 420, quick 35.")
+@click.option("--seed", type=int, help="On a device: of the inputs; default another for every run.")
 @file_option(outputs.JSON, "json_file", help="Write the results.")
 @file_option(outputs.PLOT, "plot_file", help="Write a picture, a .png file.")
 @file_option(
@@ -102,6 +119,9 @@ def bench(
     threads: int | None,
     baseline: str,
     quick: bool,
+    device: str,
+    seconds: float | None,
+    seed: int | None,
     json_file: Path | None,
     plot_file: Path | None,
     page: Path | None,
@@ -116,15 +136,9 @@ def bench(
     """
     named = ((outputs.JSON, json_file), (outputs.PLOT, plot_file), (outputs.MARKDOWN, page))
     paths = {option: path for option, path in named if path}
-    cases = select(Selection(ops, passes, names, shapes, batches, dtypes, layout, quick, fuses))
-    used = _threads(threads)
-    _check_baseline(baseline, dtypes, fuses)
-    outputs.check(paths)
-    fit, skipped = fitting(cases, baseline)
-    if not fit:
-        raise BadOption(f"a case must fit into the memory available, got {memory_text(skipped[0])}")
-
-    options = {
+    on_device = device == "cuda"
+    chosen = Selection(ops, passes, names, shapes, batches, dtypes, layout, quick, fuses, on_device)
+    options: dict[str, Any] = {
         "op": ops,
         "pass": passes,
         "preset": names,
@@ -137,19 +151,24 @@ def bench(
         "baseline": baseline,
         "quick": quick,
     }
-    plan = Plan(fit, used, baseline, timing.QUICK if quick else timing.FULL)
+    work: Work
+    if on_device:
+        if threads is not None:
+            raise BadOption(f"--threads is of the CPU: leave it out with --device cuda, got {threads}")
+        work = prepared(chosen, baseline, seconds, seed, options)
+    else:
+        for name, value in (("--seconds", seconds), ("--seed", seed)):
+            if value is not None:
+                raise BadOption(f"{name} needs --device cuda, got {value}")
+        work = _on_host(chosen, threads, baseline or BASELINES[0], options)
+    outputs.check(paths)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("starting", total=len(fit))
-        done = iter(range(len(fit)))
+        task = progress.add_task("starting", total=work.steps)
+        done = count()
         try:
-            outcome = run(
-                plan,
-                options,
-                skipped,
-                starting=lambda case: progress.update(task, description=case.id, completed=next(done)),
-            )
+            outcome = work.do(lambda what: progress.update(task, description=what, completed=next(done)))
         except (Mismatch, WorkerEnded) as error:
             raise click.ClickException(str(error)) from None
     taken = any(files.is_stream(path, files.STDOUT) for path in paths.values())
@@ -160,6 +179,20 @@ def bench(
         say(table.getvalue(), stream)
     finally:  # whatever becomes of the table
         outputs.write(outcome, paths)
+    if work.failed(outcome):
+        raise click.ClickException(work.failed(outcome))
+
+
+def _on_host(chosen: Selection, threads: int | None, baseline: str, options: dict[str, Any]) -> Work:
+    cases = select(chosen)
+    used = _threads(threads)
+    _check_baseline(baseline, tuple(chosen.dtypes), tuple(chosen.fuses))
+    fit, skipped = fitting(cases, baseline)
+    if not fit:
+        raise BadOption(f"a case must fit into the memory available, got {memory_text(skipped[0])}")
+    plan = Plan(fit, used, baseline, timing.QUICK if chosen.quick else timing.FULL)
+    options["baseline"] = baseline
+    return Work(len(fit), lambda starting: run(plan, options, skipped, lambda case: starting(case.id)))
 
 
 def _threads(threads: int | None) -> int:

@@ -29,9 +29,9 @@ class Inputs:
     beside_dy: dict[str, Array] = field(default_factory=dict)
 
 
-def make_inputs(case: Case) -> Inputs:
+def make_inputs(case: Case, seed: int = 0) -> Inputs:
     """Standard normal x and dy in the layout of the case."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     shape, dtype = case.array_shape, ml_dtypes.finfo(case.dtype).dtype
     drawn = np.float64 if dtype == np.float64 else np.float32
     arguments = NORMS[case.op].arguments(shape, dtype, rng, channel_axis=case.channel_axis)

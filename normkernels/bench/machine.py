@@ -19,6 +19,18 @@ PACKAGES = ("numba", "llvmlite", "numpy")
 
 
 @dataclass(frozen=True)
+class Device:
+    """The CUDA device that was measured."""
+
+    name: str
+    compute_capability: str
+    multiprocessors: int
+    l2_bytes: int
+    memory_bytes: int
+    driver: str
+
+
+@dataclass(frozen=True)
 class Machine:
     """The machine, its software, and when it was asked."""
 
@@ -34,10 +46,24 @@ class Machine:
     python: str
     versions: dict[str, str]
     date: str
+    device: Device | None = None
+    """None where the processors were measured."""
+
+    @property
+    def title(self) -> str:
+        """What was measured."""
+        return (
+            self.device.name if self.device else f"{self.cpu}, {self.threads} of {self.logical_cores} cores"
+        )
+
+    @property
+    def cache_bytes(self) -> int:
+        """The cache before memory."""
+        return self.device.l2_bytes if self.device else self.last_level_bytes
 
 
 # What two machines must share for times measured on them to be compared.
-SAME = ("cpu", "cores", "logical_cores", "caches", "memory_bytes", "threads")
+SAME = ("cpu", "cores", "logical_cores", "caches", "memory_bytes", "threads", "device")
 
 
 def difference(one: Machine, other: Machine) -> tuple[str, Any, Any] | None:

@@ -46,7 +46,12 @@ def split(path: Path, block: str = RESULTS) -> tuple[str, str, str]:
 
 def update(path: Path, results: Results) -> None:
     """Put the results between the markers of a page."""
-    insert(path, render(results))
+    if results.machine.device:
+        from .device import page  # has the parts of tables from here
+
+        insert(path, page.render(results))
+    else:
+        insert(path, render(results))
 
 
 def insert(path: Path, content: str, block: str = RESULTS) -> None:

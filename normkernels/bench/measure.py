@@ -1,7 +1,10 @@
 """Measure one case beside a large copy and a baseline."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from operator import attrgetter
+from typing import Any, Protocol
+
+import numpy as np
 
 from .._buffers import release_buffers
 from ..norms import NORMS, Passes
@@ -44,8 +47,18 @@ def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, baseline: 
     )
 
 
+class Copying(Protocol):
+    """A large copy in two forms, whatever the memory."""
+
+    bytes_moved: int
+
+    def plain(self) -> float: ...
+
+    def streaming(self) -> float: ...
+
+
 def beside(
-    copy: Copy, samples: Sequence[Sample], effort: Effort
+    copy: Copying, samples: Sequence[Sample], effort: Effort
 ) -> tuple[list[list[float]], CopySpeed, list[float]]:
     """Seconds of each of `samples`, the copy speed, and the speed of its faster form by repetition.
 
@@ -57,22 +70,27 @@ def beside(
     return seconds, speed, forms[int(speed.streaming > speed.plain)]
 
 
-def contender(case: Case, passes: Passes, inputs: Inputs, slots: int) -> Contender:
-    """The pass of a case over `slots` copies of its data."""
+def contender(
+    case: Case, passes: Passes, inputs: Inputs, slots: int, clone: Callable[[Any], Any] = np.ndarray.copy
+) -> Contender:
+    """The pass of a case over `slots` copies of its data, made by `clone`."""
     arguments = copied(inputs.arguments)
-    xs, beside_x = _slots(inputs.x, inputs.beside_x, slots)
+    xs, beside_x = _slots(inputs.x, inputs.beside_x, slots, clone)
     keywords = [arguments | beside for beside in beside_x]
     if case.pass_ == "forward":
         return Contender(passes.call, [(x,) for x in xs], keywords)
     saved = [passes.forward(x, **each)[1] for x, each in zip(xs, keywords, strict=True)]
-    dys, beside_dy = _slots(inputs.dy, inputs.beside_dy, slots)
+    dys, beside_dy = _slots(inputs.dy, inputs.beside_dy, slots, clone)
     return Contender(passes.backward, list(zip(dys, saved, strict=True)), beside_dy, attrgetter("dx"))
 
 
-def _slots(tensor: Array, beside: dict[str, Array], slots: int) -> tuple[list[Array], list[dict[str, Array]]]:
+def _slots(
+    tensor: Array, beside: dict[str, Array], slots: int, clone: Callable[[Any], Any]
+) -> tuple[list[Array], list[dict[str, Array]]]:
     """A tensor and those beside it, as often as there are slots."""
     copies = range(slots - 1)
-    return [tensor, *(tensor.copy() for _ in copies)], [beside, *(copied(beside) for _ in copies)]
+    besides = [{name: clone(a) for name, a in beside.items()} for _ in copies]
+    return [tensor, *(clone(tensor) for _ in copies)], [beside, *besides]
 
 
 def _numpy(case: Case, inputs: Inputs, speed: CopySpeed) -> Baseline:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from math import isfinite
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from .cases import Case
 from .files import write
-from .machine import Machine
+from .machine import Device, Machine
 from .revision import Revision
 
 SCHEMA = 2
@@ -50,7 +50,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class CopySpeed:
-    """GB/s of a large copy with plain and with streaming stores; medians."""
+    """GB/s of a large copy with plain and with streaming stores; medians.
+
+    On a device `plain` is a kernel that copies, and `streaming` the driver's copy.
+    """
 
     plain: float
     streaming: float
@@ -71,6 +74,8 @@ class Baseline:
     name: str
     fresh: Timing
     copy: CopySpeed
+    call: float | None = None
+    """As that of a Row."""
 
 
 @dataclass(frozen=True)
@@ -86,15 +91,28 @@ class Row:
     into_out: Timing
     copy: CopySpeed
     baseline: Baseline | None
+    call: float | None = None
+    """On a device, of a small case: seconds that one of many calls takes the host, with launching."""
+    copy_alike: float | None = None
+    """On a device: GB/s of a copy that moves as many bytes."""
+    others: list[Baseline] = field(default_factory=list)
+    """Further implementations."""
+
+    @property
+    def baselines(self) -> list[Baseline]:
+        """All other implementations."""
+        return [self.baseline, *self.others] if self.baseline else self.others
 
     @property
     def ratio(self) -> float | None:
         """How many times faster than the baseline; in another process, each relative to its own copy."""
-        if self.baseline is None:
-            return None
-        if self.baseline.name in ("numpy", "steps"):
-            return self.baseline.fresh.median / self.fresh.median
-        return self.fresh.fraction / self.baseline.fresh.fraction
+        return self.ratio_to(self.baseline) if self.baseline else None
+
+    def ratio_to(self, other: Baseline) -> float:
+        """As `ratio`, to any of the other implementations."""
+        if other.name in ("numpy", "steps"):
+            return other.fresh.median / self.fresh.median
+        return self.fresh.fraction / other.fresh.fraction
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,8 @@ class Results:
     revision: Revision | None = None
     others: float = 0.0
     """The share of the processors' time that was stolen or used by other processes meanwhile."""
+    notes: list[str] = field(default_factory=list)
+    """What could not be measured, and why."""
 
 
 def save(results: Results, path: Path) -> None:
@@ -161,7 +181,8 @@ def load(path: Path) -> Results:
 
 def _results(document: dict[str, Any]) -> Results:
     revision = document["revision"]
-    machine = _made(Machine, document["machine"])
+    device = document["machine"].get("device")
+    machine = _made(Machine, {**document["machine"], "device": device and _made(Device, device)})
     datetime.fromisoformat(machine.date)
     return _made(
         Results,
@@ -169,15 +190,17 @@ def _results(document: dict[str, Any]) -> Results:
             "machine": machine,
             "options": document["options"],
             "copy": _made(CopySpeed, document["copy"]),
-            "rows": [_row(row) for row in document["rows"]],
+            "rows": [row_from(row) for row in document["rows"]],
             "skipped": document["skipped"],
             "revision": revision and _made(Revision, revision),
             "others": document["others"],
+            "notes": document.get("notes", []),
         },
     )
 
 
-def _row(row: dict[str, Any]) -> Row:
+def row_from(row: dict[str, Any]) -> Row:
+    """A Row from what `as_json` made of it."""
     return _made(
         Row,
         {
@@ -187,6 +210,7 @@ def _row(row: dict[str, Any]) -> Row:
             "into_out": _made(Timing, row["into_out"]),
             "copy": _made(CopySpeed, row["copy"]),
             "baseline": baseline_from(row["baseline"]),
+            "others": [baseline_from(other) for other in row.get("others", [])],
         },
     )
 

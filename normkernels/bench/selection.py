@@ -1,7 +1,7 @@
 """Which cases the options of `normkernels bench` ask for."""
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from .._layout import ACTIVATIONS
@@ -42,6 +42,25 @@ QUICK = {
 }
 
 
+# On a device, beside the sweep of large tensors (device/plan.py).
+DEVICE = {
+    "resnet50": (32,),
+    "mlp": (60,),
+    "bert_base": (1,),
+    "gpt2": (1,),
+    "vit_s16": (1,),
+    "decode": (1,),
+    "llama3_8b": (1,),
+    "deepseek_v3": (1,),
+    "diffusion": (8,),
+    "cyclegan": (1,),
+    "inception_v3": (4,),
+    "hifigan": (1,),
+    "alexnet": (32,),
+}
+DEVICE_QUICK = {"bert_base": (1,), "decode": (1,), "llama3_8b": (1,), "resnet18": (16,)}
+
+
 class BadOption(ValueError):
     """An option that cannot be followed; the message is one line for the user."""
 
@@ -59,6 +78,14 @@ class Selection:
     layout: str = "contiguous"
     quick: bool = False
     fuses: Sequence[str] = ()
+    device: bool = False
+
+    @property
+    def default(self) -> Mapping[str, tuple[int, ...]]:
+        """Presets and batches where none are named."""
+        if self.device:
+            return DEVICE_QUICK if self.quick else DEVICE
+        return QUICK if self.quick else DEFAULT
 
 
 @dataclass(frozen=True)
@@ -171,7 +198,7 @@ def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
     for name in options.presets:
         if name not in able and name != "all":
             raise BadOption(f"--preset must belong to {' or '.join(ops)}, got {name}")
-    default = QUICK if options.quick else DEFAULT
+    default = options.default
     names = able if "all" in options.presets else options.presets or [n for n in default if n in able]
     problem = None
     found = False

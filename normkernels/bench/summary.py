@@ -5,7 +5,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import exp, log
 
-from .results import Results, Row
+from .results import Baseline, Results, Row
+
+BACKENDS = {
+    "numpy": "NumPy",
+    "steps": "steps",
+    "torch": "PyTorch",
+    "torch.compile": "torch.compile",
+    "triton": "Triton",
+    "cupy": "CuPy",
+}
 
 # From this share on what others did meanwhile is said: parallel kernels wait for the slowest core.
 BUSY = 0.05
@@ -70,13 +79,35 @@ def geometric_mean(weighted: Sequence[tuple[float, int]]) -> float | None:
 
 def baseline_name(results: Results) -> str | None:
     """The library beside the kernels, None where there was none."""
-    names = {row.baseline.name for row in results.rows if row.baseline}
-    return {"numpy": "NumPy", "torch": "PyTorch", "steps": "steps"}.get(names.pop()) if names else None
+    names = [row.baseline.name for row in results.rows if row.baseline]
+    return BACKENDS.get(names[0]) if names else None
+
+
+def libraries(results: Results) -> list[str]:
+    """The names of all that was measured beside the kernels."""
+    return list(dict.fromkeys(each.name for row in results.rows for each in row.baselines))
+
+
+def of_library(row: Row, name: str) -> Baseline | None:
+    """What a library took for a case."""
+    return next((each for each in row.baselines if each.name == name), None)
+
+
+def mean_ratio(rows: Sequence[Row], name: str) -> float | None:
+    """How many times faster than a library, in the geometric mean over the layers of models."""
+    both = [(row, of_library(row, name)) for row in rows]
+    return geometric_mean([(row.ratio_to(other), row.case.count) for row, other in both if other])
 
 
 def caption(results: Results) -> str:
     """The machine and the limit, in one line."""
     m, copy = results.machine, results.copy
+    if m.device:
+        form = "the driver's" if copy.streaming > copy.plain else "a kernel's"
+        return (
+            f"{m.device.name}, compute capability {m.device.compute_capability}, driver {m.device.driver}; "
+            f"a large copy on the device: {copy.best:.0f} GB/s ({form}); {m.date[:10]}"
+        )
     form = "streaming" if copy.streaming > copy.plain else "plain"
     busy = f"; others used {results.others:.0%} of the processors" if results.others > BUSY else ""
     return (

@@ -7,11 +7,14 @@ from rich.text import Text
 
 from .results import Results, Row
 from .summary import (
+    BACKENDS,
     baseline_name,
     caption,
     duration,
     group_title,
     groups,
+    libraries,
+    mean_ratio,
     means,
     preset_title,
     slowest,
@@ -39,6 +42,10 @@ def show(results: Results, console: Console) -> None:
         console.print("vs steps: the norm's kernel alone, then sweeps as fast for residual and activation.")
     if baseline == "PyTorch":
         console.print("vs PyTorch: ratio of the fractions of copy, each library in its own process.")
+    for name in libraries(results) if results.machine.device else []:
+        _compare(results, name, console)
+    for note in results.notes:
+        console.print(note, style="yellow")
     for case in results.skipped:
         console.print(f"skipped, memory too small: {case}", style="yellow")
 
@@ -64,6 +71,16 @@ def _table(title: str, rows: list[Row], baseline: str | None) -> Table:
         ratio = [times(average.ratio)] if baseline else []
         table.add_row("geometric mean", "", "", "", *cells, *ratio)
     return table
+
+
+def _compare(results: Results, name: str, console: Console) -> None:
+    """One line: how many times faster than a library, pass by pass, and where it is slower."""
+    passes = dict.fromkeys(row.case.pass_ for row in results.rows)
+    means = [(p, mean_ratio([r for r in results.rows if r.case.pass_ == p], name)) for p in passes]
+    both = [(row, each) for row in results.rows for each in row.baselines if each.name == name]
+    slower = sum(row.ratio_to(each) < 1 for row, each in both)
+    words = ", ".join(f"{pass_} {times(mean)}" for pass_, mean in means)
+    console.print(f"vs {BACKENDS.get(name, name)}: {words}; slower in {slower} of {len(both)} cases")
 
 
 def _cells(row: Row, marked: bool, baseline: str | None) -> list[Text | str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, Protocol
 
 Sample = Callable[[], float]
 
@@ -27,6 +27,26 @@ class Effort:
 FULL = Effort(seconds=0.6, least=7, most=25)
 QUICK = Effort(seconds=0.1, least=3, most=7)
 BASELINE = Effort(seconds=0.5, least=1, most=5)
+
+
+class Clock(Protocol):
+    """What a sample is timed by."""
+
+    def start(self) -> float: ...
+
+    def seconds(self, start: float) -> float:
+        """Since `start`."""
+        ...
+
+
+class HostClock:
+    """For what is done when a call returns."""
+
+    def start(self) -> float:
+        return perf_counter()
+
+    def seconds(self, start: float) -> float:
+        return perf_counter() - start
 
 
 class Contender:
@@ -50,19 +70,20 @@ class Contender:
         array: Callable[[Any], Any] = lambda result: result,
     ) -> None:
         self._function = function
-        self._arguments = arguments
+        self.arguments = arguments
         each = [keywords] * len(arguments) if isinstance(keywords, Mapping) else keywords
         self._keywords: Sequence[Mapping[str, Any]] = each
         self._array = array
         self._results: list[Any] = [None] * len(arguments)
         self._turn = itertools.cycle(range(len(arguments)))
         self.calls = 1
+        self.clock: Clock = HostClock()
 
     def warm_up(self) -> None:
         """Call with every set of arguments, and settle how many calls make a sample."""
-        self._call_fresh(self._turns(len(self._arguments)))
-        self.calls = math.ceil(len(self._arguments) / 4)
-        if len(self._arguments) == 1:
+        self._call_fresh(self._turns(len(self.arguments)))
+        self.calls = math.ceil(len(self.arguments) / 4)
+        if len(self.arguments) == 1:
             for _ in range(2):  # the first sample of one short call says little
                 self.calls = math.ceil(SAMPLE_SECONDS / self.fresh())
 
@@ -76,30 +97,30 @@ class Contender:
         self._call_into(self._turns(math.ceil(self.calls / 2)))
         return self._call_into(self._turns(self.calls))
 
-    def once(self) -> Any:
-        """One call with the arguments whose turn it is; its result."""
+    def once(self, **more: Any) -> Any:
+        """One call with the arguments whose turn it is, and more keywords; its result."""
         i = next(self._turn)
-        self._results[i] = self._function(*self._arguments[i], **self._keywords[i])
+        self._results[i] = self._function(*self.arguments[i], **self._keywords[i], **more)
         return self._results[i]
 
     def _turns(self, calls: int) -> list[int]:
         return list(itertools.islice(self._turn, calls))
 
     def _call_fresh(self, turns: list[int]) -> float:
-        function, arguments, keywords = self._function, self._arguments, self._keywords
+        function, arguments, keywords = self._function, self.arguments, self._keywords
         results = self._results
-        start = perf_counter()
+        start = self.clock.start()
         for i in turns:
             results[i] = function(*arguments[i], **keywords[i])
-        return (perf_counter() - start) / len(turns)
+        return self.clock.seconds(start) / len(turns)
 
     def _call_into(self, turns: list[int]) -> float:
-        function, arguments, keywords = self._function, self._arguments, self._keywords
+        function, arguments, keywords = self._function, self.arguments, self._keywords
         outs = [self._array(result) for result in self._results]
-        start = perf_counter()
+        start = self.clock.start()
         for i in turns:
             function(*arguments[i], out=outs[i], **keywords[i])
-        return (perf_counter() - start) / len(turns)
+        return self.clock.seconds(start) / len(turns)
 
 
 @contextmanager

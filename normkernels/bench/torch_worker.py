@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
 from .cases import Case
@@ -23,134 +24,156 @@ from .timing import Contender, Effort
 # OpenMP threads spin for some milliseconds after a parallel region and would slow the copy down.
 SPIN_SECONDS = 0.01
 
+Call = tuple[Callable[..., Any], tuple[Any, ...]]
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+"""x and dy of every set of tensors."""
+
 EPS = 1e-5
 MOMENTUM = 0.1
 
 
 def tensors(case: Case, inputs: Inputs) -> tuple[torch.Tensor, torch.Tensor, dict[str, Any]]:
     """The same data as tensors, NCHW in PyTorch's own sense."""
-    arguments = {k: torch.from_numpy(a) if hasattr(a, "dtype") else a for k, a in inputs.arguments.items()}
-    x, dy = (torch.from_numpy(a) for a in (inputs.x, inputs.dy))
+    arguments = {k: _tensor(a) if hasattr(a, "dtype") else a for k, a in inputs.arguments.items()}
+    x, dy = (_tensor(a) for a in (inputs.x, inputs.dy))
     if case.layout == "channels_last":
         x, dy = x.movedim(-1, 1), dy.movedim(-1, 1)
     return x, dy, arguments
 
 
-def layer_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """F.layer_norm, or its backward called directly."""
+def _tensor(array: Any) -> torch.Tensor:
+    """The same memory, of the host or of a device."""
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
+
+
+def _layer_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
+    return torch.nn.functional.layer_norm, (list(x.shape[-1:]), a["weight"], a["bias"], EPS)
+
+
+def _batch_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
+    running, affine = (a["running_mean"], a["running_var"]), (a["weight"], a["bias"])
+    return torch.nn.functional.batch_norm, (*running, *affine, True, MOMENTUM, EPS)
+
+
+def _rms_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
+    return torch.nn.functional.rms_norm, (list(x.shape[-1:]), a["weight"], a["eps"])
+
+
+def _group_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
+    return torch.nn.functional.group_norm, (a["num_groups"], a["weight"], a["bias"], EPS)
+
+
+def _instance_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
+    _, call = _batch_norm(x, a)
+    return torch.nn.functional.instance_norm, call
+
+
+def _weight_norm(v: torch.Tensor, a: dict[str, Any]) -> Call:
+    """The fused function behind torch.nn.utils.weight_norm."""
+    return torch._weight_norm, (a["g"].reshape(-1, *[1] * (v.ndim - 1)), 0)
+
+
+def _local_response_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
+    return torch.nn.functional.local_response_norm, (a["size"],)
+
+
+# The function of a norm, and what it takes after x.
+CALLS: dict[str, Callable[[torch.Tensor, dict[str, Any]], Call]] = {
+    "batch_norm": _batch_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+    "layer_norm": _layer_norm,
+    "local_response_norm": _local_response_norm,
+    "rms_norm": _rms_norm,
+    "weight_norm": _weight_norm,
+}
+
+
+def contender(case: Case, inputs: Inputs, slots: int) -> Contender:
+    """The function of a norm, or its backward called directly where there is such a function."""
     x, dy, a = tensors(case, inputs)
-    normalized_shape, weight, bias = list(x.shape[-1:]), a["weight"], a["bias"]
+    function, call = CALLS[case.op](x, a)
+    xs = copies(x, slots)
     if case.pass_ == "forward":
-        call = (normalized_shape, weight, bias, EPS)
-        return Contender(torch.nn.functional.layer_norm, [(t, *call) for t in _copies(x, slots)], {})
+        return Contender(function, [(t, *call) for t in xs], {})
+    pairs = list(zip(xs, copies(dy, slots), strict=True))
+    if case.op in BACKWARDS:
+        return BACKWARDS[case.op](pairs, a)
+    return through_autograd(case.op, pairs, a)
+
+
+def through_autograd(
+    op: str, pairs: Pairs, a: dict[str, Any], wrapped: Callable[[Any], Any] = lambda function: function
+) -> Contender:
+    """The backward as autograd puts it together, of the function as `wrapped` returns it."""
+    parameters = [a[name].requires_grad_() for name in ("weight", "bias", "g") if name in a]
     arguments = []
-    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
-        _, mean, rstd = torch.native_layer_norm(t, normalized_shape, weight, bias, EPS)
-        arguments.append((dt, t, normalized_shape, mean, rstd, weight, bias, [True] * 3))
+    with torch.enable_grad():
+        function, call = CALLS[op](pairs[0][0], a)
+        function = wrapped(function)
+        for x, dy in pairs:
+            y = function(x.requires_grad_(), *call)
+            arguments.append((y, (x, *parameters), dy, True))
+    return Contender(torch.autograd.grad, arguments, {})
+
+
+def _layer_norm_backward(pairs: Pairs, a: dict[str, Any]) -> Contender:
+    arguments = []
+    for x, dy in pairs:
+        shape = list(x.shape[-1:])
+        _, mean, rstd = torch.native_layer_norm(x, shape, a["weight"], a["bias"], EPS)
+        arguments.append((dy, x, shape, mean, rstd, a["weight"], a["bias"], [True] * 3))
     return Contender(torch.ops.aten.native_layer_norm_backward, arguments, {})
 
 
-def batch_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """F.batch_norm in training, or its backward called directly."""
-    x, dy, a = tensors(case, inputs)
+def _batch_norm_backward(pairs: Pairs, a: dict[str, Any]) -> Contender:
     running, affine = (a["running_mean"], a["running_var"]), (a["weight"], a["bias"])
-    if case.pass_ == "forward":
-        call = (*running, *affine, True, MOMENTUM, EPS)
-        return Contender(torch.nn.functional.batch_norm, [(t, *call) for t in _copies(x, slots)], {})
     arguments = []
-    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
-        _, mean, rstd = torch.native_batch_norm(t, *affine, *running, True, MOMENTUM, EPS)
-        arguments.append((dt, t, a["weight"], *running, mean, rstd, True, EPS, [True] * 3))
+    for x, dy in pairs:
+        _, mean, rstd = torch.native_batch_norm(x, *affine, *running, True, MOMENTUM, EPS)
+        arguments.append((dy, x, a["weight"], *running, mean, rstd, True, EPS, [True] * 3))
     return Contender(torch.ops.aten.native_batch_norm_backward, arguments, {})
 
 
-def rms_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """F.rms_norm; on the CPU it is several functions, and its backward what autograd makes of them."""
-    x, dy, a = tensors(case, inputs)
-    call = (list(x.shape[-1:]), a["weight"], a["eps"])
-    if case.pass_ == "forward":
-        return Contender(torch.nn.functional.rms_norm, [(t, *call) for t in _copies(x, slots)], {})
-    a["weight"].requires_grad_()
+def _group_norm_backward(pairs: Pairs, a: dict[str, Any]) -> Contender:
     arguments = []
-    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
-        with torch.enable_grad():
-            y = torch.nn.functional.rms_norm(t.requires_grad_(), *call)
-        arguments.append((y, (t, a["weight"]), dt, True))
-    return Contender(torch.autograd.grad, arguments, {})
-
-
-def group_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """F.group_norm, or its backward called directly."""
-    x, dy, a = tensors(case, inputs)
-    groups, weight, bias = a["num_groups"], a["weight"], a["bias"]
-    if case.pass_ == "forward":
-        call = (groups, weight, bias, EPS)
-        return Contender(torch.nn.functional.group_norm, [(t, *call) for t in _copies(x, slots)], {})
-    n, c, inner = x.shape[0], x.shape[1], x[0, 0].numel()
-    arguments = []
-    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
-        _, mean, rstd = torch.native_group_norm(t, weight, bias, n, c, inner, groups, EPS)
-        arguments.append((dt, t, mean, rstd, weight, n, c, inner, groups, [True] * 3))
+    for x, dy in pairs:
+        shape = (x.shape[0], x.shape[1], x[0, 0].numel(), a["num_groups"])
+        _, mean, rstd = torch.native_group_norm(x, a["weight"], a["bias"], *shape, EPS)
+        arguments.append((dy, x, mean, rstd, a["weight"], *shape, [True] * 3))
     return Contender(torch.ops.aten.native_group_norm_backward, arguments, {})
 
 
-def instance_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """F.instance_norm, which is batch norm of a (1, N * C, ...) view; its backward is that of batch norm."""
-    x, dy, a = tensors(case, inputs)
-    if case.pass_ == "forward":
-        call = (a["running_mean"], a["running_var"], a["weight"], a["bias"], True, MOMENTUM, EPS)
-        return Contender(torch.nn.functional.instance_norm, [(t, *call) for t in _copies(x, slots)], {})
-    n = x.shape[0]
-    shape, running = (1, -1, *x.shape[2:]), (a["running_mean"].repeat(n), a["running_var"].repeat(n))
-    weight, bias = a["weight"].repeat(n), a["bias"].repeat(n)
-    arguments = []
-    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
-        flat = t.reshape(shape)
-        _, mean, rstd = torch.native_batch_norm(flat, weight, bias, *running, True, MOMENTUM, EPS)
-        arguments.append((dt.reshape(shape), flat, weight, *running, mean, rstd, True, EPS, [True] * 3))
+def _instance_norm_backward(pairs: Pairs, a: dict[str, Any]) -> Contender:
+    """That of batch norm of a (1, N * C, ...) view, which instance norm is."""
+    like = pairs[0][0]
+    n, shape = len(like), (1, -1, *like.shape[2:])
+    views = [(x.reshape(shape), dy.reshape(shape)) for x, dy in pairs]
+    names = ("running_mean", "running_var", "weight", "bias")
+    inner = _batch_norm_backward(views, {name: a[name].repeat(n) for name in names})
 
     def backward(*call: Any) -> tuple[torch.Tensor, ...]:
         dx, *sums = torch.ops.aten.native_batch_norm_backward(*call)
-        return dx.reshape(x.shape), *(s.reshape(n, -1).sum(0) for s in sums)
+        return dx.reshape(like.shape), *(s.reshape(n, -1).sum(0) for s in sums)
 
-    return Contender(backward, arguments, {})
+    return Contender(backward, inner.arguments, {})
 
 
-def weight_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """The fused function behind torch.nn.utils.weight_norm, or its backward called directly."""
-    v, dw, a = tensors(case, inputs)
-    g = a["g"].reshape(-1, *[1] * (v.ndim - 1))
-    if case.pass_ == "forward":
-        return Contender(torch._weight_norm, [(t, g, 0) for t in _copies(v, slots)], {})
+def _weight_norm_backward(pairs: Pairs, a: dict[str, Any]) -> Contender:
     arguments = []
-    for t, dt in zip(_copies(v, slots), _copies(dw, slots), strict=True):
-        _, norms = torch.ops.aten._weight_norm_interface(t, g, 0)
-        arguments.append((dt, t, g, norms, 0))
+    for v, dw in pairs:
+        g = a["g"].reshape(-1, *[1] * (v.ndim - 1))
+        _, norms = torch.ops.aten._weight_norm_interface(v, g, 0)
+        arguments.append((dw, v, g, norms, 0))
     return Contender(torch.ops.aten._weight_norm_interface_backward, arguments, {})
 
 
-def local_response_norm(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """F.local_response_norm, or its backward as autograd puts it together."""
-    x, dy, a = tensors(case, inputs)
-    if case.pass_ == "forward":
-        function = torch.nn.functional.local_response_norm
-        return Contender(function, [(t, a["size"]) for t in _copies(x, slots)], {})
-    arguments = []
-    for t, dt in zip(_copies(x, slots), _copies(dy, slots), strict=True):
-        with torch.enable_grad():
-            y = torch.nn.functional.local_response_norm(t.requires_grad_(), a["size"])
-        arguments.append((y, (t,), dt, True))
-    return Contender(torch.autograd.grad, arguments, {})
-
-
-NORMS: dict[str, Callable[[Case, Inputs, int], Contender]] = {
-    "batch_norm": batch_norm,
-    "group_norm": group_norm,
-    "instance_norm": instance_norm,
-    "layer_norm": layer_norm,
-    "local_response_norm": local_response_norm,
-    "rms_norm": rms_norm,
-    "weight_norm": weight_norm,
+BACKWARDS: dict[str, Callable[[Pairs, dict[str, Any]], Contender]] = {
+    "batch_norm": _batch_norm_backward,
+    "group_norm": _group_norm_backward,
+    "instance_norm": _instance_norm_backward,
+    "layer_norm": _layer_norm_backward,
+    "weight_norm": _weight_norm_backward,
 }
 
 
@@ -166,15 +189,16 @@ class PatientCopy(Copy):
         return super().streaming()
 
 
-def _copies(tensor: torch.Tensor, slots: int) -> list[torch.Tensor]:
+def copies(tensor: torch.Tensor, slots: int) -> list[torch.Tensor]:
+    """A tensor, and copies of it."""
     return [tensor, *(tensor.clone() for _ in range(slots - 1))]
 
 
 def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort) -> Baseline:
     """Time PyTorch on one case beside the copy."""
-    contender = NORMS[case.op](case, make_inputs(case), case.slots(cache_bytes))
-    contender.warm_up()
-    (fresh,), speed, copy_gbs = beside(copy, [contender.fresh], effort)
+    timed = contender(case, make_inputs(case), case.slots(cache_bytes))
+    timed.warm_up()
+    (fresh,), speed, copy_gbs = beside(copy, [timed.fresh], effort)
     return Baseline("torch", Timing.of(fresh, case.bytes_moved, copy_gbs), speed)
 
 
@@ -187,7 +211,7 @@ def main() -> None:
     effort = Effort(**setup["effort"])
     for line in sys.stdin:
         case = case_from(json.loads(line))
-        answer = as_json(measure(case, copy, setup["cache_bytes"], effort)) if case.op in NORMS else None
+        answer = as_json(measure(case, copy, setup["cache_bytes"], effort)) if case.op in CALLS else None
         print(json.dumps(answer), flush=True)
 
 

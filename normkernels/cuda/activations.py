@@ -6,9 +6,9 @@ from .._layout import ACTIVATIONS
 from .jit import SIMULATED, primitive
 
 if SIMULATED:
-    from .emulated import exp, normal, where_negative, where_positive_or_nan
+    from .emulated import exp, filled, normal, where_negative, where_positive_or_nan
 else:
-    from .vectors import exp, normal, where_negative, where_positive_or_nan
+    from .vectors import exp, filled, normal, where_negative, where_positive_or_nan
 
 RELU, SIGMOID, SILU, GELU = (ACTIVATIONS.index(a) for a in ("relu", "sigmoid", "silu", "gelu"))
 DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
@@ -27,7 +27,7 @@ def _sigmoids(z):
 def activated(z, form):
     """The activation at z; z itself where there is none."""
     if form.kind == RELU:
-        return where_negative(z, z * 0.0, z)
+        return where_negative(z, filled(z, 0.0), z)
     if form.kind == SIGMOID:
         return _sigmoids(z)[0]
     if form.kind == SILU:
@@ -41,7 +41,7 @@ def activated(z, form):
 def slope(z, dy, form):
     """dy times the derivative of the activation at z; dy itself where there is none."""
     if form.kind == RELU:
-        return where_positive_or_nan(z, dy, dy * 0.0)
+        return where_positive_or_nan(z, dy, filled(z, 0.0))
     if form.kind == SIGMOID:
         s, t = _sigmoids(z)
         return dy * s * t

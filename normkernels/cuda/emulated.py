@@ -249,6 +249,10 @@ def where_positive_or_nan(x: Any, a: Any, b: Any) -> Any:
     return np.where(~(x <= 0), a, b)
 
 
+def filled(like: Any, value: float) -> Any:
+    return np.full_like(like, value)
+
+
 def exp(x: Any) -> Any:
     with np.errstate(under="ignore", over="ignore"):
         return np.exp(x)

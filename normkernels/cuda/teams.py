@@ -187,7 +187,7 @@ def _block_sums(a, b, form):
     if lane == 0:
         slots_a[warp], slots_b[warp] = a, b
     _team_barrier(form)
-    a, b = a - a, b - b
+    a, b = as_type_of(a, 0.0), as_type_of(b, 0.0)
     if lane < warps:
         a, b = slots_a[warp // warps * warps + lane], slots_b[warp // warps * warps + lane]
     _team_barrier(form)
@@ -208,7 +208,7 @@ def _exchanged(a, b, form, exchange, flags, step):
     if thread() == 0:
         slots[2 * mine], slots[2 * mine + 1] = a, b
         publish(offset(flags, first + mine), step)
-    a, b = a - a, b - b
+    a, b = as_type_of(a, 0.0), as_type_of(b, 0.0)
     if thread() < k:
         while seen(offset(flags, first + thread())) < step:
             pass

@@ -128,6 +128,17 @@ _lower_arithmetic(operator.mul, "fmul")
 _lower_arithmetic(operator.truediv, "fdiv")
 
 
+@intrinsic
+def filled(typingctx: Any, like: Any, value: Any) -> Any:
+    """A vector of the same kind, all lanes one number."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        number = context.cast(builder, args[1], value, like.dtype)
+        return _splat(builder, context.get_value_type(like), number)
+
+    return like(like, value), codegen
+
+
 def _where(comparison: str, ordered: bool) -> Any:
     """A function (x, a, b) of vectors: a where x compares so with 0, else b."""
 

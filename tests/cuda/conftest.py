@@ -3,17 +3,29 @@
 Elsewhere nothing of this folder is collected; tests/test_cuda_simulator.py runs it in the simulator.
 """
 
+from dataclasses import replace
+
 import pytest
 
 from normkernels._devices import DeviceUnavailable
 
 try:
-    from normkernels.cuda import devices
+    from normkernels.cuda import config, devices
 
     devices.require()
-    SIMULATED = devices.simulated()
 except DeviceUnavailable:
     collect_ignore_glob = ["test_*.py"]
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch):
+    """In the simulator a thread is one of Python: blocks of few rows are not filled up with idle ones."""
+    if devices.simulated():
+        for name, rule in vars(config).items():
+            if isinstance(rule, config.Rule):
+                monkeypatch.setattr(config, name, replace(rule, block=32))
+        monkeypatch.setattr(config, "MERGING_BLOCK", 32)
+        monkeypatch.setattr(config, "MERGING", 32)
 
 
 def pytest_collection_modifyitems(items):

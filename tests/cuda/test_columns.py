@@ -95,7 +95,7 @@ def device(e, leads=(0, 0, 0, 0), statistics=np.float64, in_place=False):
     if in_place:
         dx = dy
     sums = launch_columns.channel_backward(
-        plan, dy, x, mean, rstd, weight, bias, e.training, dx, None, e.activation, residual, dresidual, r, d
+        plan, dy, x, mean, rstd, weight, bias, e.training, dx, None, e.activation, residual, dresidual, (r, d)
     )
     found = (y, dx, *sums, dresidual, *running)
     return [None if a is None else a.copy_to_host().astype(np.float64) for a in found]

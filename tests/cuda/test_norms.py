@@ -15,7 +15,7 @@ from helpers import (
     oracle,
     run,
 )
-from normkernels.cuda import devices
+from normkernels.cuda import config, devices
 from normkernels.norms import NORMS
 
 # Whole vectors, ends within vectors, several rows to a team, images, channels of few elements.
@@ -120,3 +120,15 @@ def test_an_empty_batch_gives_empty_arrays(spec, rng):
     if result is not None:
         assert result.y.shape == x[:0].shape
         assert_same_bits(result.arguments, arguments)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"), [(np.float32, (2, 300)), (np.float32, (2, 2, 9, 9)), (np.float16, (2, 2, 161))]
+)
+def test_a_row_of_several_blocks(spec, dtype, shape, rng, monkeypatch):
+    """Rules for teams of blocks of 32 threads: what takes rows of tens of thousands else."""
+    small = config.Rule(elements=4, threads=8, resident=1, long_threads=32)
+    for name in ("FORWARD", "BACKWARD", "GROUPS", "GROUPS_BACKWARD"):
+        monkeypatch.setattr(config, name, small)
+    x, dy, arguments = problem(spec, shape, dtype, rng)
+    assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from .. import files
+from .. import files, outputs
+from ..options import file_option
 from ..results import ResultsError, load
 from ..selection import BadOption
 from .data import report as report_on
@@ -26,8 +27,11 @@ from .page import render
 @click.option(
     "--charts", type=click.Path(path_type=Path), metavar="DIR", help="Each chart as PNG and SVG, too."
 )
+@file_option(outputs.MARKDOWN, "tables", help="One file of RESULTS into a page of Markdown, as bench does.")
 @click.option("--title", default="normkernels", show_default=True, help="The heading of the page.")
-def report(results: tuple[Path, ...], output: Path, charts: Path | None, title: str) -> None:
+def report(
+    results: tuple[Path, ...], output: Path, charts: Path | None, tables: Path | None, title: str
+) -> None:
     """Show RESULTS, files of `normkernels bench --json`, as one page.
 
     The page needs no network and no other file. Several results make a history: a line for each case that
@@ -35,6 +39,10 @@ def report(results: tuple[Path, ...], output: Path, charts: Path | None, title: 
     """
     if not results:
         raise BadOption("RESULTS must name one file or more, got none")
+    if tables:
+        if len(results) > 1:
+            raise BadOption(f"{outputs.MARKDOWN} must go with one file of RESULTS, got {len(results)}")
+        outputs.check({outputs.MARKDOWN: tables})
     for path in results:
         if os.path.realpath(path) == os.path.realpath(output):
             raise BadOption(f"--output must name another file than RESULTS, got {output}")
@@ -49,6 +57,8 @@ def report(results: tuple[Path, ...], output: Path, charts: Path | None, title: 
         files.write(output, render(page).encode(errors="replace"))
     except OSError as error:
         raise BadOption(_problem("--output", "file", output, error)) from None
+    if tables:
+        outputs.write(loaded[0][1], {outputs.MARKDOWN: tables})
     if charts:
         from .charts import draw  # matplotlib takes a second to import
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from ..cases import DTYPES, Case
 from ..markdown import command
 from ..results import Results, Row
-from ..summary import caption, duration, preset_title, times
+from ..summary import BACKENDS, caption, duration, preset_title, times
 
 # name, title, how to read it
 CHARTS = (
@@ -45,8 +45,6 @@ CHARTS = (
         "case that moved furthest is named.",
     ),
 )
-
-BACKENDS = {"numpy": "NumPy", "torch": "PyTorch", "steps": "steps"}
 
 
 @dataclass(frozen=True)
@@ -154,8 +152,7 @@ def _id(results: Results, row: Row) -> str:
 
 
 def _machine(results: Results) -> str:
-    m = results.machine
-    return f"{m.cpu}, {m.threads} of {m.logical_cores} cores"
+    return results.machine.title
 
 
 def _run(path: Path, results: Results) -> Run:
@@ -177,7 +174,7 @@ def _run(path: Path, results: Results) -> Run:
         command=command(results),
         versions=", ".join(f"{name} {v}" for name, v in m.versions.items()) + f", Python {m.python}, {m.os}",
         copy=results.copy.best,
-        cache=m.last_level_bytes,
+        cache=m.cache_bytes,
         shortest=min((row.fresh.median for row in results.rows), default=1.0),
         cases=len(results.rows),
         skipped=results.skipped,
@@ -236,4 +233,8 @@ def _tip(row: Row, preset: str, spread: str, other: Other | None) -> list[str]:
         f"{duration(fresh.median)} ({spread}), {fresh.gbs:.1f} GB/s",
         of_copy if row.cold else "stays in cache",
     ]
-    return lines + ([f"{times(other.ratio)} {other.name}"] if other else [])
+    ratios = [
+        f"{times(row.ratio_to(each))} {BACKENDS.get(each.name, each.name)}" for each in row.baselines if other
+    ]
+    called = [f"{duration(row.call)} a call from the host"] if row.call else []
+    return lines + ratios + called

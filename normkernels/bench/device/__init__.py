@@ -1,0 +1,1 @@
+"""The benchmark on a CUDA device: every library in a process of its own, timed by device events."""

@@ -178,11 +178,18 @@ $L__BB0_1:
 	st.release.gpu.s64 [%rd9], %rd2;
 	st.shared.f32 	[%rd10], %f1;
 }
+.func g(
+	.param .b64 g_param_0
+)
+{
+	ld.param.b64 	%rd8, [g_param_0];
+	st.global.b32 	[%rd8], 0;
+}
 """
 
 
 def test_accesses_are_followed_to_arguments():
-    """Through loops and conditions; what is made of the bits of an address is none."""
+    """Through loops and conditions; what is made of the bits of an address is none; functions are apart."""
     assert argument_accesses(PTX, {0: "x", 2: "y"}) == {
         Access("x", False, 16): 1,
         Access("x", False, 2): 1,

@@ -189,7 +189,7 @@ _ACCESS = re.compile(r"\b(ld|st)\.(?:[\w:]+\.)*?(?:(v[248])\.)?[a-z](\d+)\s+(?:[
 
 def argument_accesses(ptx: str, pointers: dict[int, str]) -> Counter[Access]:
     """How often, and how many bytes at a time, arguments are met: addresses are followed to them."""
-    body = ptx[ptx.index(".entry ") :]
+    body = ptx[ptx.index(".entry ") :].partition("\n}")[0]  # functions have registers of the same names
     arrays: dict[str, set[int]] = {r: {int(k)} for r, k in _PARAMETER.findall(body) if int(k) in pointers}
     moves = [
         (to, re.findall(r"%rd\d+|[-\w.]+", operands)[_FOLLOWED[operation]])

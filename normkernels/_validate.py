@@ -362,4 +362,9 @@ def gradient(dy: Any, saved: Any, norm: str) -> Array:
     if x.dtype != saved.x.dtype:
         raise TypeError(f"dy must have the dtype of y, {saved.x.dtype}, got {x.dtype}")
     near(saved.x, "what the forward saved", x)
+    if not isinstance(x, np.ndarray):
+        beside = saved.mean, saved.rstd, saved.weight, saved.bias, saved.residual, *(saved.renorm or ())
+        for a in beside:
+            if a is not None:
+                near(a, "what the forward saved", x)
     return x

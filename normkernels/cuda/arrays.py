@@ -168,10 +168,6 @@ class DeviceArray(OnDevice):
             shape, strides, dtype, self.address, self.device, self.stream, self.owner, self.readonly
         )
 
-    def flat_memory(self) -> Any:
-        """What a launch hands to a kernel: the address; in the simulator a flat ndarray."""
-        return self.address
-
     def used_on(self, stream: int) -> None:
         """Keep memory of our own from being reused before what is on this stream by then is done."""
         if stream != self.stream and (readers := getattr(self.owner, "readers", None)) is not None:

@@ -112,9 +112,8 @@ def channel_backward(
         residual = kernels.flat(plan.layout, saved.residual, dy)
     sums: tuple[Array, Array] = kernels.channel_backward(
         plan, kernels.flat(plan.layout, dy, dy), kernels.flat(plan.layout, saved.x, dy), saved.mean,
-        saved.rstd,
-        saved.weight, saved.bias, saved.renorm, saved.training, dx, threads, saved.activation, residual,
-        dresidual,
+        saved.rstd, saved.weight, saved.bias, saved.renorm, saved.training, dx, threads, saved.activation,
+        residual, dresidual,
     )  # fmt: skip
     return sums
 

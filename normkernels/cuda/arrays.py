@@ -188,6 +188,14 @@ class DeviceArray(OnDevice):
                 check(devices.driver.cuStreamSynchronize(self.stream))
         return np.ndarray(self.shape, self.dtype, memory, self.address - first, self.strides)
 
+    __array_ufunc__ = None
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("the array is in device memory: use copy_to_host()")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an array in device memory cannot be pickled or copied by Python: use copy_to_host()")
+
     def __len__(self) -> int:
         if not self.shape:
             raise TypeError("len() of an array without dimensions")

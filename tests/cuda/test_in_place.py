@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from on_device import passes, to_device, to_host
-from test_norms import problem
+from test_norms_on_device import problem
 
 from helpers import assert_same_bits, run
 from normkernels.norms import NORMS

@@ -324,7 +324,7 @@ def _of_columns() -> list[Family]:
                 "renorm": Mode(("var",)),
                 "moments": Mode(("rstd", "running_mean", "running_var", *renorm)),
             },
-            by_vector=False,
+            by_vector=False,  # x is read where it is in no whole vector
         ),
         Family(
             columns.normalize,

@@ -92,6 +92,8 @@ def main(out: Path, minutes: float) -> None:
         click.echo("\n".join(f"    {line}" for line in tail))
     (out / "summary.txt").write_text("\n".join(summary) + "\n")
     click.echo("\n".join(summary))
+    if not all("exit code 0" in line for line in summary):
+        raise SystemExit(1)
 
 
 if __name__ == "__main__":

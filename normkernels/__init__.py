@@ -1,4 +1,4 @@
-"""Fused normalization kernels on the CPU, forward and backward, and the benchmarks that measure them."""
+"""Fused normalization kernels for host and CUDA arrays, forward and backward, and benchmarks of them."""
 
 from ._buffers import release_buffers, set_buffer_limit
 from ._devices import DeviceUnavailable, FatalDeviceError

@@ -91,6 +91,7 @@ class _Pool:
 
 
 _pool = _Pool(_initial_limit())
+_set: int | None = None
 elsewhere: list[tuple[Callable[[int], None], Callable[[], None]]] = []
 """Of pools on devices, once there are any: what sets their limit, and what empties them."""
 _Lease.pool = _pool  # on the class: the module's names may be gone when the last arrays are
@@ -119,6 +120,13 @@ def flat(x: Array) -> Array:
     return np.asarray(_Memory(x, x.ctypes.data, x.size, x.dtype))
 
 
+def wanted() -> int | None:
+    """The limit that somebody has set, by a call or in the environment."""
+    if _set is not None or os.environ.get(ENVIRONMENT) is None:
+        return _set
+    return _initial_limit()
+
+
 def set_buffer_limit(nbytes: int) -> None:
     """Set how much memory idle output buffers may hold, on the host and on each device.
 
@@ -137,10 +145,11 @@ def set_buffer_limit(nbytes: int) -> None:
         raise TypeError(f"buffer limit must be an integer, got {nbytes!r}")
     if nbytes < 0:
         raise ValueError(f"buffer limit must be 0 or more bytes, got {nbytes}")
-    _pool.limit = nbytes
+    global _set
+    _set = _pool.limit = int(nbytes)
     _pool.trim()
     for limit, _ in elsewhere:
-        limit(int(nbytes))
+        limit(_set)
 
 
 def release_buffers() -> None:

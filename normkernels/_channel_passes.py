@@ -66,8 +66,8 @@ def batch_norm(
     elif x.size:
         limits = (r_max, d_max) if norm == "batch_renorm" else None
         mean, rstd, renorm = kernels.channel_forward(
-            plan, kernels.flat(plan.layout, x), weight, bias, eps, running, factor, limits, flat, threads,
-            activation, None if residual is None else kernels.flat(plan.layout, residual),
+            plan, kernels.flat(plan.layout, x, x), weight, bias, eps, running, factor, limits, flat, threads,
+            activation, None if residual is None else kernels.flat(plan.layout, residual, x),
         )  # fmt: skip
         if isinstance(num_batches_tracked, np.ndarray):
             num_batches_tracked += 1
@@ -89,7 +89,8 @@ def batch_norm_backward(
     if residual is not None and saved.activation is not None:
         dresidual, flat_dresidual = kernels.empty(plan.layout, dy)
     elif residual is not None:
-        dresidual = dy if out is None or not _validate.overlap(dy, dx) else kernels.copy(dy)
+        lost = out is not None and _validate.overlap(dy, _validate.array(out, "out"))
+        dresidual = kernels.copy(dy) if lost else dy
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     result = grads(saved, delivered(dx, out, dy), dweight, dbias)
     return result if dresidual is None else ResidualGrads(*result, dresidual)
@@ -106,13 +107,13 @@ def channel_backward(
     """Write dx and dresidual; dweight and dbias."""
     kernels, residual = backend(dy), None
     if not dy.size:
-        return (kernels.zeros(plan.channels, dy),) * 2
+        return kernels.zeros(plan.channels, dy), kernels.zeros(plan.channels, dy)
     if saved.activation is not None and saved.residual is not None:
-        residual = kernels.flat(plan.layout, saved.residual)
+        residual = kernels.flat(plan.layout, saved.residual, dy)
     sums: tuple[Array, Array] = kernels.channel_backward(
-        plan, kernels.flat(plan.layout, dy), kernels.flat(plan.layout, saved.x), saved.mean, saved.rstd,
-        saved.weight, saved.bias, saved.renorm, saved.training, dx, threads, saved.activation, residual,
-        dresidual,
+        plan, kernels.flat(plan.layout, dy, dy), kernels.flat(plan.layout, saved.x, dy), saved.mean,
+        saved.rstd, saved.weight, saved.bias, saved.renorm, saved.training, dx, threads, saved.activation,
+        residual, dresidual,
     )  # fmt: skip
     return sums
 
@@ -134,8 +135,8 @@ def normalized(
     mean, rstd = kernels.given_statistics(running, eps)
     if x.size:
         kernels.channel_normalize(
-            plan, kernels.flat(plan.layout, x), mean, rstd, weight, bias, y, threads, activation,
-            None if residual is None else kernels.flat(plan.layout, residual),
+            plan, kernels.flat(plan.layout, x, x), mean, rstd, weight, bias, y, threads, activation,
+            None if residual is None else kernels.flat(plan.layout, residual, x),
         )  # fmt: skip
     return mean, rstd
 
@@ -154,5 +155,5 @@ def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Mo
         nothing = backend(x).zeros(0, x).reshape(kept)
         return Moments(plan.count, nothing, nothing)
     kernels = backend(x)
-    mean, var = kernels.channel_moments(plan, kernels.flat(plan.layout, x.transpose(order)), threads)
+    mean, var = kernels.channel_moments(plan, kernels.flat(plan.layout, x.transpose(order), x), threads)
     return Moments(plan.count, mean.reshape(kept), var.reshape(kept))

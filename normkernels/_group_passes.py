@@ -89,11 +89,11 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved, out: Any, threads: int
         sums = channel_backward(plan, dy, saved, flat, threads)
     elif x.size:
         sums = kernels.group_backward(
-            plan, kernels.flat(plan.layout, dy), kernels.flat(plan.layout, x), saved.mean,
+            plan, kernels.flat(plan.layout, dy, dy), kernels.flat(plan.layout, x, dy), saved.mean,
             saved.rstd, saved.weight, saved.bias, flat, threads, saved.activation,
         )  # fmt: skip
     else:
-        sums = (kernels.zeros(plan.parameters, dy),) * 2
+        sums = kernels.zeros(plan.parameters, dy), kernels.zeros(plan.parameters, dy)
     return grads(saved, delivered(dx, out, dy), *sums)
 
 
@@ -141,6 +141,6 @@ def _group_forward(
     if not x.size:
         return kernels.zeros(plan.rows, x), kernels.zeros(plan.rows, x)
     statistics: tuple[Array, Array] = kernels.group_forward(
-        plan, kernels.flat(plan.layout, x), weight, bias, eps, y, threads, activation, running, factor
+        plan, kernels.flat(plan.layout, x, x), weight, bias, eps, y, threads, activation, running, factor
     )
     return statistics

@@ -55,7 +55,7 @@ def local_response_norm(
     kernels = backend(x)
     y, flat = target(plan.layout, x, out, () if keep else (x,), (x,) if keep else ())
     if x.size:
-        flat_x = kernels.flat(plan.layout, x)
+        flat_x = kernels.flat(plan.layout, x, x)
         if out is not None and _validate.overlap(flat_x, flat):  # its windows are read after it is written
             flat_x = kernels.copy(flat_x)
         kernels.local_response_forward(plan.channels, flat_x, *plan.arguments, flat, threads)
@@ -69,6 +69,6 @@ def local_response_norm_backward(dy: Any, saved: Saved, out: Any, threads: int |
     plan, x, kernels = saved.plan, saved.x, backend(dy)
     dx, flat = target(plan.layout, dy, out, (dy, x), ())
     if x.size:
-        flat_dy, flat_x = (kernels.flat(plan.layout, a) for a in (dy, x))
+        flat_dy, flat_x = (kernels.flat(plan.layout, a, dy) for a in (dy, x))
         kernels.local_response_backward(plan.channels, flat_dy, flat_x, *plan.arguments, flat, threads)
     return Grads(delivered(dx, out, dy), None, None)

@@ -24,14 +24,14 @@ def target(
     if out is not None:
         out = _validate.output(out, name, x, same, others)
         if kernels.fits(layout, out):
-            return out, kernels.flat(layout, out)
+            return out, kernels.flat(layout, out, x)
     filled: tuple[Array, Array] = kernels.empty(layout, x)
     return filled
 
 
 def delivered(result: Array, out: Any, x: Array) -> Any:
     """The result, in `out` where that is given; what was done, was done on the stream of x."""
-    if out is None or result is out:
+    if out is None or (result is out and isinstance(result, np.ndarray)):
         return result
     backend(x).assign(_validate.array(out, "out"), result, x)
     return out

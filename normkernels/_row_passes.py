@@ -43,18 +43,19 @@ def row_norm(
     h, flat_residual, flat_sum = x, None, None
     if residual is not None:
         residual = _validate.beside(residual, "residual", x)
-        same, flat_residual = (x, residual), kernels.flat(plan.layout, residual)
+        same, flat_residual = (x, residual), kernels.flat(plan.layout, residual, x)
     elif sum_out is not None:
         raise ValueError("sum_out must be None without a residual, got an array")
     elif keep:
         same, read = (), (weight, bias, x)
     y, flat = target(plan.layout, x, out, same, read)
     if residual is not None and (keep or sum_out is not None):
-        h, flat_sum = target(plan.layout, x, sum_out, same, (*read, out), "sum_out")
+        seen = None if out is None else _validate.array(out, "out")
+        h, flat_sum = target(plan.layout, x, sum_out, same, (*read, seen), "sum_out")
     if x.size:
         mean, rstd = kernels.row_forward(
             plan,
-            kernels.flat(plan.layout, x),
+            kernels.flat(plan.layout, x, x),
             weight,
             bias,
             eps,
@@ -83,15 +84,15 @@ def row_norm_backward(
     flat_dsum = None
     if dsum is not None:
         dsum = _validate.beside(dsum, "dsum", dy)
-        same, flat_dsum = (dy, x, dsum), kernels.flat(plan.layout, dsum)
+        same, flat_dsum = (dy, x, dsum), kernels.flat(plan.layout, dsum, dy)
     dx, flat = target(plan.layout, dy, out, same, (weight, saved.bias))
     if x.size:
         sums = kernels.row_backward(
-            plan, kernels.flat(plan.layout, dy), kernels.flat(plan.layout, x), saved.mean,
+            plan, kernels.flat(plan.layout, dy, dy), kernels.flat(plan.layout, x, dy), saved.mean,
             saved.rstd, weight, saved.bias, flat, threads, saved.activation, flat_dsum,
         )  # fmt: skip
     else:
-        sums = (kernels.zeros(plan.cols, dy),) * 2
+        sums = kernels.zeros(plan.cols, dy), kernels.zeros(plan.cols, dy)
     dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
     return ResidualGrads(*result, dx) if saved.summed else result

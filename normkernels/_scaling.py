@@ -43,11 +43,11 @@ def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) ->
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
     kernels, layout = backend(x), plan.layout
     if out is not None and kernels.fits(layout, out.transpose(order)):
-        y, flat_y = out.transpose(order), kernels.flat(layout, out.transpose(order))
+        y, flat_y = out.transpose(order), kernels.flat(layout, out.transpose(order), x)
     else:
         y, flat_y = kernels.empty(layout, x)
     if x.size:
-        flat = kernels.flat(layout, x.transpose(order))
+        flat = kernels.flat(layout, x.transpose(order), x)
         if statistics is None:
             mean, var = kernels.channel_moments(plan, flat, threads)
             statistics = Moments(plan.count, mean.reshape(kept), var.reshape(kept))

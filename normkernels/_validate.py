@@ -20,8 +20,14 @@ REALS = (int, float, np.integer, np.floating)
 def array(value: Any, name: str = "x") -> Array:
     """value as an ndarray, or a DeviceArray, of a dtype that kernels take, without a copy."""
     x: Array = value  # a DeviceArray has what the passes ask of an array
-    if not (type(value) is np.ndarray or isinstance(value, OnDevice)):
-        x = _foreign(value, name)
+    if type(value) is not np.ndarray:
+        if not isinstance(value, OnDevice):
+            x = _foreign(value, name)
+        if not isinstance(x, np.ndarray) and not x.is_aligned:
+            raise ValueError(
+                f"{name} must be aligned to its elements of {x.itemsize} bytes on a device, "
+                f"got address {x.address:#x} and strides {x.strides}"
+            )
     if x.dtype.num in DTYPES and x.dtype.isnative:
         return x
     if x.dtype.name == "bfloat16":
@@ -68,11 +74,15 @@ def near(a: Array, name: str, x: Array) -> Array:
     """An array that lies where x lies; what is on its stream by now comes before what is put on that of x."""
     if isinstance(a, np.ndarray) and isinstance(x, np.ndarray):
         return a
+    _together(a, name, x)
+    a.precede(x)
+    return a
+
+
+def _together(a: Array, name: str, x: Array) -> None:
     if a.device != x.device:
         error = TypeError if "cpu" in (a.device, x.device) else ValueError
         raise error(f"{name} must be {_place(x)} like the other arrays, got one {_place(a)}")
-    a.precede(x)
-    return a
 
 
 def _place(a: Array) -> str:
@@ -361,5 +371,11 @@ def gradient(dy: Any, saved: Any, norm: str) -> Array:
         raise ValueError(f"dy must have shape {saved.x.shape}, got {x.shape}")
     if x.dtype != saved.x.dtype:
         raise TypeError(f"dy must have the dtype of y, {saved.x.dtype}, got {x.dtype}")
-    near(saved.x, "what the forward saved", x)
+    if not (isinstance(x, np.ndarray) and isinstance(saved.x, np.ndarray)):
+        _together(x, "dy", saved.x)
+        statistics = saved.x, saved.mean, saved.rstd, *(saved.renorm or ())
+        beside = *statistics, saved.weight, saved.bias, saved.residual
+        for a in beside:
+            if a is not None:
+                a.precede(x)
     return x

@@ -44,6 +44,7 @@ LAYERS = [
     "normkernels.cuda.launch_rows  normkernels.cuda.launch_groups  normkernels.cuda.launch_channels",
     "normkernels.cuda.launch_runs  normkernels.cuda.launch_columns  normkernels.cuda.launch_local_response",
     "normkernels.cuda.layouts",
+    "normkernels.cuda.walks",
     "normkernels.cuda.run  normkernels.cuda.config",
     "normkernels.cuda.rows  normkernels.cuda.groups  normkernels.cuda.channels  normkernels.cuda.runs",
     "normkernels.cuda.columns  normkernels.cuda.local_response  normkernels.cuda.copies",

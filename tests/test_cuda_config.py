@@ -14,7 +14,6 @@ from normkernels.cuda.config import (
     GROUPS_BACKWARD,
     MOMENTS,
     PAIRS,
-    WALK,
     Rule,
     column_form,
     column_rule,
@@ -28,10 +27,10 @@ from normkernels.cuda.config import (
     run_pieces,
     together,
     vectors_of,
-    walk_form,
 )
 from normkernels.cuda.devices import SIMULATED
 from normkernels.cuda.form import Form
+from normkernels.cuda.walks import WALK, walk_form
 
 LONGEST = 300_000
 ITEMSIZES = (2, 4, 8)
@@ -303,3 +302,12 @@ def test_vectors_of_windows_are_of_one_channel_and_aligned(itemsize):
             assert all(p % form.lanes == 0 for p in places)
             wider = 2 * form.lanes
             assert wider > 16 // itemsize or inner % wider or any(p % wider for p in places)
+
+
+@pytest.mark.parametrize("itemsize", ITEMSIZES)
+@pytest.mark.parametrize("cols", [4, 6, 64])
+def test_parameters_are_read_no_wider_than_they_lie(cols, itemsize):
+    for place in range(0, 16, max(itemsize, 4)):
+        for columns in (False, True):
+            count, edges = lanes(itemsize, cols, (256,), (512 + place,), columns)
+            assert edges or place % min(16, max(itemsize, 4) * count) == 0

@@ -55,8 +55,8 @@ def test_memory_of_a_graph_is_freed_in_the_graph(driver):
     driver.captures[7] = 5
     memory.workspace(10, 0, 7)
     assert len(driver.named("cuMemFreeAsync")) == 1
-    assert devices.capturing(7)
-    assert not devices.capturing(8)
+    assert devices.capture(7)
+    assert not devices.capture(8)
 
 
 def test_memory_from_before_a_capture_is_freed_after_it(driver):
@@ -253,7 +253,7 @@ z.flat_memory()[0] = 0
 assert copy[0, 0] == 6
 with devices.making_current(0):
     devices.wait(0, 1)
-assert not devices.capturing(0)
+assert not devices.capture(0)
 assert memory.workspace(9, 0, 0).shape == (9,)
 for wrong in (lambda: foreign.from_foreign(x), lambda: foreign.from_foreign(3)):
     try:

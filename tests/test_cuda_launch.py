@@ -139,3 +139,24 @@ def test_an_illegal_access_is_fatal_for_good(asked):
         with pytest.raises(nk.FatalDeviceError, match="restart the process"):
             nk.layer_norm(x, 1024)
         asked.fails.clear()
+
+
+def test_statistics_outlive_a_backward_on_another_stream(asked):
+    """Dropped right after it, they are freed only when that stream is done with them."""
+    x = on_device(32, 1024)
+    _, saved = nk.layer_norm_forward(x, 1024)
+    nk.layer_norm_backward(empty((32, 1024), F4, 0, 9), saved)
+    asked.calls.clear()
+    statistics = saved.mean.owner.address
+    del saved
+    names = [name for name, *_ in asked.calls]
+    assert ("cuMemFreeAsync", statistics, STREAM) in asked.calls
+    assert names.index("cuStreamWaitEvent") < names.index("cuMemFreeAsync")
+
+
+def test_an_out_on_another_stream_waits_for_the_kernel(asked):
+    x, out = on_device(32, 1024), empty((32, 1024), F4, 0, 9)
+    asked.calls.clear()
+    assert nk.layer_norm(x, 1024, out=out) is out
+    names = [name for name, *_ in asked.calls]
+    assert names.index("cuLaunchKernel") < len(names) - 1 - names[::-1].index("cuStreamWaitEvent")

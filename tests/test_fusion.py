@@ -299,3 +299,13 @@ def test_bad_dsum():
     _, saved = nk.layer_norm_forward(**PLAIN)
     with pytest.raises(ValueError, match=r"dsum must have the shape of x, \(4, 6\), got \(6,\)"):
         nk.layer_norm_backward(OTHER, saved, dsum=OTHER[0])
+
+
+def test_the_gradient_of_the_residual_survives_an_out_in_the_place_of_dy(rng):
+    """Also where dx takes the long way to out, because their strides differ."""
+    x, dy, residual = (rng.normal(size=(2, 3, 4, 5)).astype(np.float32) for _ in range(3))
+    _, saved = nk.batch_norm_forward(x, None, None, training=True, residual=residual)
+    last = np.moveaxis(np.ascontiguousarray(np.moveaxis(dy, 1, -1)), -1, 1)
+    grads = nk.batch_norm_backward(last, saved, out=last)
+    assert grads.dx is last
+    assert_same_bits(grads.dresidual, dy)

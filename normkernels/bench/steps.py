@@ -59,10 +59,10 @@ def _swept(
     x: Array, addend: Array | None, dy: Array | None, activation: str | None, out: Array | None = None
 ) -> Array:
     plan = row_plan(x.shape, x.strides, x.dtype, 1)
-    y, flat = empty(plan.layout, x) if out is None else (out, laid_out(plan.layout, out))
-    others = (None if a is None else laid_out(plan.layout, a) for a in (addend, dy))
+    y, flat = empty(plan.layout, x) if out is None else (out, laid_out(plan.layout, out, x))
+    others = (None if a is None else laid_out(plan.layout, a, x) for a in (addend, dy))
     stream = streams(flat, x.size)
-    run(sweep, x.nbytes, None, laid_out(plan.layout, x), *others, x.size, kind(activation), flat, stream)
+    run(sweep, x.nbytes, None, laid_out(plan.layout, x, x), *others, x.size, kind(activation), flat, stream)
     return y
 
 

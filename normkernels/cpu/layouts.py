@@ -7,7 +7,7 @@ from .._layout import Layout
 from ..results import Array
 
 
-def flat(layout: Layout, x: Array) -> Array:
+def flat(layout: Layout, x: Array, like: Array) -> Array:
     """x as kernels see it: flat, in the order of its memory; a copy where x is not dense."""
     if layout.storage is not layout.dtype:
         x = x.view(layout.storage)

@@ -168,10 +168,6 @@ class DeviceArray(OnDevice):
             shape, strides, dtype, self.address, self.device, self.stream, self.owner, self.readonly
         )
 
-    def flat_memory(self) -> Any:
-        """What a launch hands to a kernel: the address; in the simulator a flat ndarray."""
-        return self.address
-
     def used_on(self, stream: int) -> None:
         """Keep memory of our own from being reused before what is on this stream by then is done."""
         if stream != self.stream and (readers := getattr(self.owner, "readers", None)) is not None:
@@ -191,6 +187,14 @@ class DeviceArray(OnDevice):
                 check(devices.driver.cuMemcpyDtoHAsync(memory.ctypes.data, first, memory.nbytes, self.stream))
                 check(devices.driver.cuStreamSynchronize(self.stream))
         return np.ndarray(self.shape, self.dtype, memory, self.address - first, self.strides)
+
+    __array_ufunc__ = None
+
+    def __array__(self, *_: Any, **__: Any) -> Any:
+        raise TypeError("the array is in device memory: use copy_to_host()")
+
+    def __reduce__(self) -> Any:
+        raise TypeError("an array in device memory cannot be pickled or copied by Python: use copy_to_host()")
 
     def __len__(self) -> int:
         if not self.shape:

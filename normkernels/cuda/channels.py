@@ -53,7 +53,7 @@ def forward(
     """
     t, step = member(form), 1
     for first in range(first_row(form), channels, rows_at_once(form)):
-        # Teams beyond the last channel take it too, for all threads have to meet; they write nothing.
+        # Teams beyond the last channel take it too and write nothing: no thread misses a barrier.
         c = min(first + slot(form), channels - 1)
         own = first + slot(form) < channels
         k = c * inner

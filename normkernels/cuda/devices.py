@@ -26,6 +26,10 @@ DRIVER = (
     "CUDA arrays need an NVIDIA driver and GPU: install the driver from nvidia.com/drivers, "
     "or start the container with --gpus all"
 )
+IN_THE_WAY = (
+    "an array must not be on the legacy default stream while another stream is captured: "
+    "bind it to the captured one"
+)
 FORKED = (
     "CUDA arrays must not be used in a process forked after CUDA was initialised: "
     "start it with multiprocessing.get_context('spawn')"
@@ -208,6 +212,8 @@ def wait(consumer: int, producer: int) -> None:
     """
     if consumer == producer or simulated():
         return
+    if capture(producer) < 0:  # to record an event there would break that capture
+        raise RuntimeError(IN_THE_WAY)
     event = check(driver.cuEventCreate(int(driver.CUevent_flags.CU_EVENT_DISABLE_TIMING)))
     try:
         check(driver.cuEventRecord(event, producer))
@@ -233,8 +239,3 @@ def capture(stream: int) -> int:
     error, _, number, *_ = driver.cuStreamGetCaptureInfo(stream)
     check((error,))
     return int(number)
-
-
-def capturing(stream: int) -> bool:
-    """Whether what is put on a stream goes into a graph."""
-    return capture(stream) != 0

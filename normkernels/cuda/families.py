@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import config
+from . import config, walks
 from .config import BACKWARD, FORWARD, GROUPS, GROUPS_BACKWARD, WARP, Rule
 from .form import Form
 from .jit import Kernel
@@ -116,7 +116,7 @@ def column_forms(itemsize: int, mode: Mode, *tensors: str) -> tuple[Form, ...]:
 def walk_forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
     """The forms of local response normalization."""
     return _those_that_need_most(
-        config.walk_form(itemsize, inner, places, config.WALK)
+        walks.walk_form(itemsize, inner, places, walks.WALK)
         for inner in range(1, 64)
         for places in _places(itemsize)
     )

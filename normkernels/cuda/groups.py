@@ -45,7 +45,7 @@ def forward(
     """y = act((x - mean) * rstd * weight + bias); var = m2 / divisor, which may be None."""
     t, step = member(form), 1
     for first in range(first_row(form), rows, rows_at_once(form)):
-        # Teams beyond the last row take it too, for all threads of a block have to meet; they write nothing.
+        # Teams beyond the last row take it too and write nothing: no thread misses a barrier.
         i = min(first + slot(form), rows - 1)
         n = inner if first + slot(form) < rows else 0
         row, c = offset(x, i * channels * inner), i % groups * channels

@@ -12,7 +12,7 @@ from . import channels, config, copies, launch_columns, launch_runs
 from .arrays import DeviceArray
 from .devices import properties
 from .form import Form
-from .layouts import ELEMENTWISE, dense_or_none, grid, meeting, pair, vector
+from .layouts import ELEMENTWISE, dense, dense_or_none, grid, meeting, moved, pair, vector
 from .run import launch
 
 Pair = tuple[DeviceArray, DeviceArray]
@@ -65,12 +65,14 @@ def channel_forward(
     limits: r_max and d_max of batch renormalization; None for none.
     """
     weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
+    moving = [dense(statistic, x) for statistic in running]
     settings = eps, factor, *(limits or (1.0, 0.0))
     form = _resident(plan, config.GROUPS, x, (x, residual, y), activation, limits is not None)
     if form is None:
         mean, rstd, r, d = _streaming(plan).channel_forward(
-            plan, x, weight, bias, settings, running, y, threads, activation, residual
+            plan, x, weight, bias, settings, moving, y, threads, activation, residual
         )
+        moved(running, moving, x)
         return mean, rstd, None if r is None else (r, d)
     mean, rstd = pair(plan.channels, x)
     renorm = None if limits is None else pair(plan.channels, x)
@@ -78,8 +80,9 @@ def channel_forward(
     launch(
         channels.forward, form, blocks, x,
         x, residual, *_runs(plan, form), weight, bias, *map(float, settings), y, mean, rstd,
-        *(running or (None, None)), *(renorm or (None, None)), *meeting(form, blocks, x),
+        *(moving or (None, None)), *(renorm or (None, None)), *meeting(form, blocks, x),
     )  # fmt: skip
+    moved(running, moving, x)
     return mean, rstd, renorm
 
 

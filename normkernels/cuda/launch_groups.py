@@ -8,7 +8,7 @@ from .arrays import DeviceArray
 from .devices import properties
 from .form import Form
 from .launch_columns import column_sums
-from .layouts import dense_or_none, meeting, pair, vector
+from .layouts import dense, dense_or_none, meeting, moved, pair, vector
 from .run import launch
 
 
@@ -39,7 +39,9 @@ def group_forward(
             *meeting(form, blocks, x),
         )  # fmt: skip
     if var is not None:
-        launch_runs.instance_running(mean, var, running, factor, plan.samples, plan.groups, plan.cols)
+        moving = [dense(statistic, x) for statistic in running]
+        launch_runs.instance_running(mean, var, moving, factor, plan.samples, plan.groups, plan.cols)
+        moved(running, moving, x)
     return mean, rstd
 
 

@@ -3,13 +3,13 @@
 import numpy as np
 
 from .._layout import ChannelPlan
-from . import config, local_response
+from . import local_response, walks
 from .arrays import DeviceArray
-from .config import Walk
 from .devices import properties
 from .form import Form
 from .memory import empty
 from .run import launch
+from .walks import Walk
 
 
 def _window(plan: ChannelPlan, size: int) -> tuple[int, int]:
@@ -19,10 +19,10 @@ def _window(plan: ChannelPlan, size: int) -> tuple[int, int]:
 
 
 def _walk(plan: ChannelPlan, outer: int, *arrays: DeviceArray) -> tuple[Form, Walk]:
-    x, rule = arrays[0], config.WALK
-    form = config.walk_form(x.itemsize, plan.inner, tuple(a.address for a in arrays), rule)
+    x, rule = arrays[0], walks.WALK
+    form = walks.walk_form(x.itemsize, plan.inner, tuple(a.address for a in arrays), rule)
     multiprocessors = properties(x.device).multiprocessors
-    return form, config.walk(outer, plan.channels, plan.inner, form, rule, multiprocessors)
+    return form, walks.walk(outer, plan.channels, plan.inner, form, rule, multiprocessors)
 
 
 def local_response_forward(
@@ -61,9 +61,7 @@ def local_response_backward(
     """
     arithmetic = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
     sample = plan.channels * plan.inner
-    fit = int(config.KEPT * properties(x.device).l2_bytes) // (
-        2 * sample * (x.itemsize + arithmetic.itemsize)
-    )
+    fit = int(walks.KEPT * properties(x.device).l2_bytes) // (2 * sample * (x.itemsize + arithmetic.itemsize))
     samples = min(plan.outer, max(1, fit))
     g, t = (empty((samples * sample,), arithmetic, x.device, x.stream) for _ in range(2))
     before, after = _window(plan, size)

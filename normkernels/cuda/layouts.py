@@ -11,6 +11,7 @@ from .arrays import DeviceArray
 from .devices import check, making_current, properties
 from .form import SLOTS, Form
 from .run import launch
+from .simulated import SimulatedArray
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -33,9 +34,9 @@ def dense(x: DeviceArray, like: DeviceArray) -> DeviceArray:
     return made
 
 
-def flat(layout: Layout, x: DeviceArray) -> DeviceArray:
-    """x as kernels see it: in the order of its memory; a copy where x is not dense."""
-    return dense(x if layout.order is None else x.transpose(layout.order), x)
+def flat(layout: Layout, x: DeviceArray, like: DeviceArray) -> DeviceArray:
+    """x as kernels see it: in the order of memory; a copy, on the stream of `like`, where it is not dense."""
+    return dense(x if layout.order is None else x.transpose(layout.order), like)
 
 
 def empty(layout: Layout, like: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
@@ -62,8 +63,8 @@ def vector(size: int, like: DeviceArray, dtype: np.dtype = FLOAT64) -> DeviceArr
 def zeros(size: int, like: DeviceArray, dtype: np.dtype = FLOAT64) -> DeviceArray:
     """Zeros of float64, or of integers."""
     made = vector(size, like, dtype)
-    if devices.simulated():
-        made.flat_memory()[:] = 0
+    if isinstance(made, SimulatedArray):
+        made.memory[:] = 0
     elif size:
         with making_current(made.device):
             check(devices.driver.cuMemsetD8Async(made.address, 0, made.nbytes, made.stream))
@@ -98,6 +99,12 @@ def dense_or_none(x: DeviceArray | None, like: DeviceArray) -> DeviceArray | Non
     return None if x is None else dense(x, like)
 
 
+def moved(running: Sequence[DeviceArray], dense: Sequence[DeviceArray], like: DeviceArray) -> None:
+    """Running statistics that have moved in C order, where they lie."""
+    for given, now in zip(running, dense, strict=True):
+        assign(given, now, like)
+
+
 def pair(size: int, like: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
     """Room for two statistics, such as mean and rstd."""
     both = vector(2 * size, like)
@@ -128,12 +135,6 @@ def _merged(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, ..
 
 def _copy(x: DeviceArray, y: DeviceArray, like: DeviceArray) -> None:
     """y = x, whose shapes are equal, on the stream of `like`."""
-    for array in (x, y):
-        if not array.is_aligned:
-            raise ValueError(
-                f"an array on a device must be aligned to its elements of {array.itemsize} bytes, "
-                f"got address {array.address:#x} and strides {array.strides}"
-            )
     axes = _merged(x.shape, [s // x.itemsize for s in x.strides], [s // y.itemsize for s in y.strides])
     _copy_axes(x, y, like, axes, 0, 0)
 

@@ -1,6 +1,6 @@
 """Kernels of local response normalization, over an array seen as (outer, channels, inner).
 
-A thread walks from vector to vector (`config.Walk`), most often from channel to channel, where it finds what
+A thread walks from vector to vector (`walks.Walk`), most often from channel to channel, where it finds what
 it read before for another window in the cache next to it. Every element is summed by itself, in the order
 of the channels.
 """

@@ -10,7 +10,6 @@ import contextlib
 import ctypes
 import functools
 import math
-import os
 import sys
 from collections import deque
 from typing import Any
@@ -32,10 +31,9 @@ def pool(device: int) -> Any:
     properties.location.type = driver.CUmemLocationType.CU_MEM_LOCATION_TYPE_DEVICE
     properties.location.id = device
     made = check(driver.cuMemPoolCreate(properties))
-    if os.environ.get(_buffers.ENVIRONMENT) is None:
+    kept = _buffers.wanted()
+    if kept is None:
         kept = check(driver.cuDeviceTotalMem(check(driver.cuDeviceGet(device)))) // 8
-    else:
-        kept = _buffers._initial_limit()
     _keep(made, kept)
     _buffers.elsewhere.append((functools.partial(limit, device), functools.partial(release, device)))
     return made
@@ -106,11 +104,8 @@ def _allocate(nbytes: int, device: int, stream: int) -> Block:
             for _ in range(len(_later)):
                 with contextlib.suppress(IndexError):  # another thread was quicker
                     _free(_later.popleft())
-        if capture < 0:  # to ask for more would break that capture
-            raise RuntimeError(
-                "an array must not be on the legacy default stream while another stream is captured, "
-                f"got stream {stream}: bind it to the captured one"
-            )
+        if capture < 0:
+            raise RuntimeError(devices.IN_THE_WAY)
         found = check(devices.driver.cuMemAllocFromPoolAsync(nbytes, pool(device), stream), nbytes)
     return Block(int(found), device, stream, capture)
 

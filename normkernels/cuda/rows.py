@@ -50,19 +50,20 @@ def forward(
     """y = act((x + residual - mean) * rstd * weight + bias)"""
     t, step = member(form), 1
     for first in range(first_row(form), rows, rows_at_once(form)):
-        # Teams beyond the last row take it too, for all threads of a block have to meet; they write nothing.
+        # Teams beyond the last row take it too and write nothing: no thread misses a barrier.
         i = min(first + slot(form), rows - 1)
         n, k = cols if first + slot(form) < rows else 0, i * cols
         row = offset(x, k)
         p = position(row, t, form)
         h = added(x, load(row, p, cols, form), offset(residual, k), p, cols, form)
-        store(offset(summed, k), p, n, form, h)
         if form.centred:
             pivot = pivot_of(row, offset(residual, k), cols)
             mean_i, m2 = moments(h, pivot, p, cols, form, exchange, flags, step)
         else:
             mean_i, m2 = 0.0, squares(h, form, exchange, flags, step)
         step += STEPS
+        # Not before all have read x and residual: it may be either.
+        store(offset(summed, k), p, n, form, h)
         rstd_i = reciprocal_sd(m2 / cols, eps)
         hi, lo, scale = centring(x, mean_i, rstd_i)
         w, b = load_parameters(weight, p, cols, form), load_parameters(bias, p, cols, form)

@@ -59,8 +59,8 @@ def signature(form: Form, args: Any) -> tuple[Any, ...]:
 def _load(kernel: Kernel, form: Form, device: int, args: Any) -> tuple[Any, tuple[Any, ...]]:
     """A variant as the driver launches it, and the types of its arguments, all of 8 bytes."""
     driver = devices.driver
-    binary = compiled(kernel, signature(form, args), properties(device).compute_capability)
-    with making_current(device):
+    with making_current(device):  # numba asks for the current device, too
+        binary = compiled(kernel, signature(form, args), properties(device).compute_capability)
         library = check(driver.cuLibraryLoadData(binary.code, [], [], 0, [], [], 0))
         function = check(driver.cuLibraryGetKernel(library, binary.name.encode()))
     kinds = tuple(ctypes.c_double if type(a) is float else ctypes.c_int64 for a in args)

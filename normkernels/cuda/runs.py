@@ -115,7 +115,7 @@ def moments(x, outer, channels, inner, width, tiles, depth, partials, form):
     to add up sums of squares about it in float64.
     """
     t, team, pieces = member(form), team_of_grid(form), _count(outer, channels, tiles, depth)
-    # Teams beyond the last piece take it too, since all threads of a block have to meet.
+    # Teams beyond the last piece take it too and write nothing: no thread misses a barrier.
     j = min(team, pieces - 1)
     sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
     origin = s = q = 0.0

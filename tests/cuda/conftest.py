@@ -4,6 +4,7 @@ Elsewhere nothing of this folder is collected; tests/test_cuda_simulator.py runs
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -30,4 +31,5 @@ def _small_blocks(monkeypatch):
 
 def pytest_collection_modifyitems(items):
     for item in items:
-        item.add_marker(pytest.mark.cuda)
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.cuda)

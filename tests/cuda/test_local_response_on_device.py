@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from normkernels._plan import channel_plan
-from normkernels.cuda import config, launch_local_response
+from normkernels.cuda import launch_local_response, walks
 from normkernels.cuda.devices import properties
 from normkernels.cuda.simulated import wrap
 from normkernels.reference.local_response_norm import (
@@ -28,7 +28,7 @@ SIZES = [
 
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch):
-    monkeypatch.setattr(config, "WALK", replace(config.WALK, threads=8))
+    monkeypatch.setattr(walks, "WALK", replace(walks.WALK, threads=8))
 
 
 def both(x, dy, arguments, in_place=None):
@@ -77,7 +77,7 @@ def test_in_place_and_in_parts(in_place, monkeypatch):
     arguments = 3, 0.5, 0.75, 2.0
     whole = both(x, dy, arguments)
     sample = x[0].size * 2 * 8
-    monkeypatch.setattr(config, "KEPT", 2.5 * sample / properties(0).l2_bytes)
+    monkeypatch.setattr(walks, "KEPT", 2.5 * sample / properties(0).l2_bytes)
     parts = both(x, dy, arguments, in_place)
     agree(x, dy, arguments, parts, 2e-6)
     assert parts[1].tobytes() == whole[1].tobytes()
@@ -93,11 +93,11 @@ def test_a_window_ends_at_its_sample():
 
 
 def test_vectors_where_all_arrays_have_them():
-    form = config.walk_form(4, 96, (256, 512), config.WALK)
+    form = walks.walk_form(4, 96, (256, 512), walks.WALK)
     assert form.lanes == 4
-    assert config.walk_form(2, 96, (256, 512), config.WALK).lanes == 8
-    assert config.walk_form(4, 98, (256, 512), config.WALK).lanes == 2
-    assert config.walk_form(4, 96, (256, 516), config.WALK).lanes == 1
+    assert walks.walk_form(2, 96, (256, 512), walks.WALK).lanes == 8
+    assert walks.walk_form(4, 98, (256, 512), walks.WALK).lanes == 2
+    assert walks.walk_form(4, 96, (256, 516), walks.WALK).lanes == 1
 
 
 @pytest.mark.parametrize(
@@ -105,8 +105,8 @@ def test_vectors_where_all_arrays_have_them():
 )
 def test_every_element_is_taken(shape):
     outer, channels, inner = shape
-    form = config.walk_form(4, inner, (256,), replace(config.WALK, threads=256))
-    walk = config.walk(*shape, form, config.WALK, 132)
+    form = walks.walk_form(4, inner, (256,), replace(walks.WALK, threads=256))
+    walk = walks.walk(*shape, form, walks.WALK, 132)
     vectors = walk.blocks // walk.pieces * form.block * walk.rows
     assert vectors * form.lanes >= outer * channels * inner
     assert walk.pieces * walk.length >= walk.rows

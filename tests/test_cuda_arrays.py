@@ -1,7 +1,9 @@
 """Arrays of the CUDA backend: their geometry, what they export, and how those of others are read."""
 
+import copy
 import ctypes
 import gc
+import pickle
 import re
 import types
 import weakref
@@ -265,3 +267,9 @@ def test_copying_to_the_host_takes_what_lies_between(driver, monkeypatch):
     np.testing.assert_array_equal(device(x).copy_to_host(), x)
     assert [call[0] for call in driver.calls][-1] == "cuStreamSynchronize"
     assert device(VIEWS["no elements"]).copy_to_host().shape == (3, 0, 2)
+
+
+@pytest.mark.parametrize("use", [np.asarray, np.sum, pickle.dumps, copy.deepcopy, lambda y: y + np.zeros(3)])
+def test_what_wants_the_elements_on_the_host_is_told_how(use):
+    with pytest.raises(TypeError):
+        use(device(np.zeros(3, np.float32)))

@@ -16,6 +16,7 @@ from numba.cuda import dispatcher
 import normkernels as nk
 from cuda_fakes import fake_driver  # noqa: F401
 from normkernels.cuda import devices, jit, offline
+from normkernels.cuda.arrays import DeviceArray
 from normkernels.cuda.memory import empty
 
 F4 = np.dtype(np.float32)
@@ -160,3 +161,11 @@ def test_an_out_on_another_stream_waits_for_the_kernel(asked):
     assert nk.layer_norm(x, 1024, out=out) is out
     names = [name for name, *_ in asked.calls]
     assert names.index("cuLaunchKernel") < len(names) - 1 - names[::-1].index("cuStreamWaitEvent")
+
+
+def test_what_is_not_aligned_is_named_before_anything_is_written(asked):
+    x, statistics = on_device(4, 8, 6), on_device(8)
+    shifted = DeviceArray((8,), (4,), F4, statistics.address + 2, 0, STREAM, statistics)
+    with pytest.raises(ValueError, match="running_var must be aligned to its elements of 4 bytes"):
+        nk.batch_norm(x, statistics, shifted, training=True)
+    assert not launches(asked)

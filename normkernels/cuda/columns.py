@@ -42,7 +42,19 @@ from .column_primitives import (
     zero_columns,
 )
 from .jit import kernel, primitive
-from .primitives import activated, block, lane, merge, offset, put, reciprocal_sd, slope, thread
+from .primitives import (
+    activated,
+    block,
+    lane,
+    merge,
+    move_running,
+    offset,
+    put,
+    reciprocal_sd,
+    renorm_constants,
+    slope,
+    thread,
+)
 
 
 @kernel
@@ -90,29 +102,6 @@ def _with_elements(x, first, last, c, channels, count, mean, m2):
     return count, mean, m2
 
 
-@primitive
-def _move(running, c, value, factor):
-    """running += factor * (value - running), exactly value for a factor of 1"""
-    if running is None:
-        return
-    put(running, c, (1.0 - factor) * element(running, c) + factor * value)
-
-
-@primitive
-def _clip(value, least, most):
-    return min(max(value, least), most)
-
-
-@primitive
-def _correct(r, d, c, mean, rstd, running_mean, running_var, eps, r_max, d_max):
-    """Batch renormalization's r and d, by running statistics from before this batch."""
-    if r is None:
-        return
-    expected = reciprocal_sd(element(running_var, c), eps)
-    put(r, c, _clip(expected / rstd if rstd != 0.0 else 1.0, 1.0 / r_max, r_max))
-    put(d, c, _clip((mean - element(running_mean, c)) * expected, -d_max, d_max))
-
-
 @kernel
 def finish_moments(
     partials, x, size, channels, across, start, total, width, length, eps, factor, r_max, d_max,
@@ -136,9 +125,10 @@ def finish_moments(
         put(mean, c, mean_c)
         put(var, c, m2_c / n)
         put(rstd, c, rstd_c)
-        _correct(r, d, c, mean_c, rstd_c, running_mean, running_var, eps, r_max, d_max)
-        _move(running_mean, c, mean_c, factor)
-        _move(running_var, c, m2_c / (n - 1.0), factor)
+        r_c, d_c = renorm_constants(c, mean_c, rstd_c, eps, r_max, d_max, running_mean, running_var)
+        put(r, c, r_c)
+        put(d, c, d_c)
+        move_running(c, mean_c, m2_c, n, factor, running_mean, running_var)
 
 
 @kernel

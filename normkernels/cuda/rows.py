@@ -97,6 +97,10 @@ def backward(
         # Again for every row: from the cache, where registers are all taken.
         w, b = load_parameters(weight, p, cols, form), load_parameters(bias, p, cols, form)
         dz = slope(affine(x_hat, w, b), load(offset(dy, k), p, cols, form), form)
+        if n > 0:  # Here, so that dz is not kept until the team has met.
+            dw = dw + dz * x_hat
+            db = db + dz
+            held += 1
         wdz = affine(dz, w, None)
         c1, c2 = team_sums(total(wdz * x_hat), total(wdz), form, exchange, flags, step)
         step += STEPS
@@ -106,10 +110,6 @@ def backward(
         else:
             d = wdz - x_hat * c1
         store(offset(dx, k), p, n, form, plus(d * scale, load(offset(dsum, k), p, cols, form)))
-        if n > 0:
-            dw = dw + dz * x_hat
-            db = db + dz
-            held += 1
         if held == FLUSH:
             accumulate(offset(partials, own * cols), p, cols, form, dw, anew)
             if form.centred:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -34,6 +35,7 @@ def simulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
     with log.open("wb") as out:
         run = subprocess.Popen(command, cwd=tests.parent, env=environment, stdout=out, stderr=out)
+    psutil.Process(run.pid).nice(19)  # some of the other tests have limits of time
     yield run, log
     run.kill()
     run.wait()

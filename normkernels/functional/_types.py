@@ -3,4 +3,4 @@
 from typing import Any
 
 ArrayLike = Any
-"""A NumPy array, or an object in host memory with ``__array__`` or ``__dlpack__``."""
+"""A NumPy array, an object in host memory with ``__array__`` or ``__dlpack__``, or an array on a CUDA device."""

@@ -3,4 +3,4 @@
 from typing import Any
 
 ArrayLike = Any
-"""A NumPy array, an object in host memory with ``__array__`` or ``__dlpack__``, or an array on a CUDA device."""
+"""A NumPy array, an object with ``__array__`` or ``__dlpack__``, or an array on a CUDA device."""

@@ -83,6 +83,7 @@ def fake_driver(monkeypatch):
     monkeypatch.setattr(devices, "_ready", False)
     monkeypatch.setattr(devices, "_lost", None)
     monkeypatch.setattr(_buffers, "elsewhere", [])
+    monkeypatch.setattr(_buffers, "_set", None)
     monkeypatch.setattr(_buffers._pool, "limit", _buffers._pool.limit)
     for cached in (devices.context, memory.pool):
         cached.cache_clear()

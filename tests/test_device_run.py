@@ -288,7 +288,8 @@ def test_the_script_goes_on_where_a_step_fails_or_hangs(
         step("works", "print('done')"),
     ]
     monkeypatch.setattr(script, "steps", lambda out, minutes: mine)
-    script.main(["--out", str(tmp_path / "out")], standalone_mode=False)
+    with pytest.raises(SystemExit, match="1"):
+        script.main(["--out", str(tmp_path / "out")], standalone_mode=False)
     lines = (tmp_path / "out/summary.txt").read_text().splitlines()
     assert [line.split(",")[0].split(maxsplit=1)[1] for line in lines] == [
         "exit code 1", "stopped at its limit", "exit code 0"

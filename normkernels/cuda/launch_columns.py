@@ -4,22 +4,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from .._layout import ChannelPlan
 from . import columns, config
 from .arrays import DeviceArray
 from .config import Columns
 from .devices import properties
 from .form import Form
-from .memory import empty
+from .layouts import FLOAT64, vector
 from .run import launch
-
-F8 = np.dtype(np.float64)
-
-
-def _vector(like: DeviceArray, *shape: int) -> DeviceArray:
-    return empty(shape, F8, like.device, like.stream)
 
 
 def _cut(plan: ChannelPlan, activation: str | None, *arrays: DeviceArray | None) -> tuple[Form, Columns]:
@@ -48,7 +40,7 @@ def _statistics(plan: ChannelPlan, x: DeviceArray, settings: Sequence[float], *r
     form = replace(form, edges=False)
     found = properties(x.device)
     cut = config.split_columns(start, total, plan.channels, form, config.MOMENTS, found.multiprocessors)
-    partials = _vector(x, 2, cut.pieces, cut.width)
+    partials = vector(2 * cut.plane, x)
     launch(columns.moments, form, cut.blocks, x, x, *cut.arguments, cut.plane, partials)
     form, across, blocks = _finish(x, plan.channels, cut.pieces * (cut.width // plan.channels))
     launch(
@@ -61,7 +53,7 @@ def channel_moments(
     plan: ChannelPlan, x: DeviceArray, threads: int | None
 ) -> tuple[DeviceArray, DeviceArray]:
     """mean and population variance of every channel."""
-    mean, var = _vector(x, plan.channels), _vector(x, plan.channels)
+    mean, var = vector(plan.channels, x), vector(plan.channels, x)
     _statistics(plan, x, (0.0, 0.0, 1.0, 0.0), None, None, mean, var, None, None, None)
     return mean, var
 
@@ -84,9 +76,9 @@ def channel_forward(
     renormalization (1 and 0 for none).
     """
     eps, factor, r_max, d_max = map(float, settings)
-    mean, rstd, r, d = _vector(x, plan.channels), _vector(x, plan.channels), None, None
+    mean, rstd, r, d = vector(plan.channels, x), vector(plan.channels, x), None, None
     if (r_max, d_max) != (1.0, 0.0):
-        r, d = _vector(x, plan.channels), _vector(x, plan.channels)
+        r, d = vector(plan.channels, x), vector(plan.channels, x)
     moving = tuple(running) or (None, None)
     _statistics(plan, x, (eps, factor, r_max, d_max), *moving, mean, None, rstd, r, d)
     _normalize(plan, x, mean, rstd, weight, bias, r, d, y, activation, residual)
@@ -153,13 +145,13 @@ def channel_backward(
     c, (r, d) = plan.channels, renorm or (None, None)
     parameters = c, mean, rstd, weight, bias, r, d
     form, cut = _cut(plan, activation, x, dy, residual, dresidual)
-    partials = _vector(dy, 2, cut.pieces, cut.width)
+    partials = vector(2 * cut.plane, dy)
     launch(
         columns.dots, form, cut.blocks, dy,
         dy, x, residual, *cut.arguments, *parameters, dresidual, cut.plane, partials,
     )  # fmt: skip
-    sums = _vector(dy, 2, c) if training else None
-    dweight, dbias = (empty((c,), F8 if p is None else p.dtype, dy.device, dy.stream) for p in (weight, bias))
+    sums = vector(2 * c, dy) if training else None
+    dweight, dbias = (vector(c, dy, FLOAT64 if p is None else p.dtype) for p in (weight, bias))
     _finish_sums(partials, cut.pieces, cut.width, cut.start, c, r, d, sums, dweight, dbias)
     if dresidual is not None and dresidual.itemsize > 2:  # dz, not rounded
         dy, residual, activation = dresidual, None, None

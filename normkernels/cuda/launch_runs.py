@@ -3,17 +3,15 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from .._layout import ChannelPlan, GroupPlan
-from . import config, memory, runs
+from . import config, runs
 from .arrays import DeviceArray
 from .config import Pieces
 from .devices import properties
 from .form import Form
+from .layouts import vector
 from .run import launch
 
-FLOAT64 = np.dtype(np.float64)
 Pair = tuple[DeviceArray, DeviceArray]
 
 
@@ -76,10 +74,6 @@ def _each(kernel: Any, count: int, like: DeviceArray, *args: Any) -> None:
     launch(kernel, form, -(-count // form.block), like, *args)
 
 
-def _numbers(count: int, like: DeviceArray, dtype: np.dtype[Any] = FLOAT64) -> DeviceArray:
-    return memory.empty((count,), dtype, like.device, like.stream)
-
-
 def _sets(view: _Runs, pieces: Pieces) -> tuple[int, int, int, int, int]:
     """How many statistics, of a sample, and stretches and spans of their partial results, and its pieces."""
     spans = 1 if view.apart else -(-view.outer // pieces.depth)
@@ -98,9 +92,9 @@ def _merged_moments(
 ) -> DeviceArray:
     """mean; var, rstd, running statistics, r and d, where they are wanted, are written."""
     pieces = view.pieces(x)
-    partials = _numbers(4 * pieces.number(view.outer, view.channels), x)
+    partials = vector(4 * pieces.number(view.outer, view.channels), x)
     _launch(runs.moments, view, pieces, x, x, *view.shape, *pieces.cut, partials)
-    mean, sets = _numbers(view.statistics, x), _sets(view, pieces)
+    mean, sets = vector(view.statistics, x), _sets(view, pieces)
     _merge(
         runs.merged, view.statistics, sets[2] * sets[3], x,
         partials, *sets, *map(float, settings), mean, var, rstd, *(running or (None, None)), *renorm,
@@ -128,7 +122,7 @@ def _normalize(
 
 def channel_moments(plan: ChannelPlan, x: DeviceArray, threads: int | None = None) -> Pair:
     """mean and population variance of every channel."""
-    var = _numbers(plan.channels, x)
+    var = vector(plan.channels, x)
     return _merged_moments(_of_channels(plan), x, (0.0, 0.0, 1.0, 0.0), (), var, None), var
 
 
@@ -149,9 +143,9 @@ def channel_forward(
     settings: eps, the weight of this batch in the running statistics, r_max, d_max of batch
     renormalization (1 and 0 for none: then r and d are None).
     """
-    view, rstd, r, d = _of_channels(plan), _numbers(plan.channels, x), None, None
+    view, rstd, r, d = _of_channels(plan), vector(plan.channels, x), None, None
     if tuple(settings[2:]) != (1.0, 0.0):
-        r, d = _numbers(plan.channels, x), _numbers(plan.channels, x)
+        r, d = vector(plan.channels, x), vector(plan.channels, x)
     mean = _merged_moments(view, x, settings, running, None, rstd, (r, d))
     if r is not None and d is not None:
         weight, bias = _composed(plan, x, weight, bias, r, d)
@@ -168,7 +162,7 @@ def _composed(
     d: DeviceArray,
 ) -> Pair:
     """weight and bias with the r and d of batch renorm."""
-    scale, shift = _numbers(plan.channels, x), _numbers(plan.channels, x)
+    scale, shift = vector(plan.channels, x), vector(plan.channels, x)
     _each(runs.composed, plan.channels, x, weight, bias, r, d, plan.channels, scale, shift)
     return scale, shift
 
@@ -233,7 +227,7 @@ def group_forward(
 ) -> Pair:
     """Write y, and var, where it is wanted; mean and rstd of every row. For rows beyond what teams hold."""
     view = _of_groups(plan)
-    rstd = _numbers(plan.rows, x)
+    rstd = vector(plan.rows, x)
     mean = _merged_moments(view, x, (eps, 0.0, 1.0, 0.0), (), var, rstd)
     _normalize(view, x, mean, rstd, weight, bias, y, activation, None)
     return mean, rstd
@@ -261,7 +255,7 @@ def group_backward(
 
 
 def _like(parameter: DeviceArray | None, dy: DeviceArray) -> DeviceArray | None:
-    return None if parameter is None else _numbers(parameter.size, dy, parameter.dtype)
+    return None if parameter is None else vector(parameter.size, dy, parameter.dtype)
 
 
 def _backward(
@@ -289,14 +283,14 @@ def _backward(
     c1 = c2 = None
     if divisor is not None or dweight is not None or dbias is not None or dresidual is not None:
         pieces = view.pieces(dy, x, residual, dresidual, activation=activation)
-        partials = _numbers(2 * pieces.number(view.outer, view.channels), dy)
+        partials = vector(2 * pieces.number(view.outer, view.channels), dy)
         _launch(
             runs.dots, view, pieces, dy,
             dy, x, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, dresidual,
             partials,
         )  # fmt: skip
         if divisor is not None:
-            c1, c2 = _numbers(view.statistics, dy), _numbers(view.statistics, dy)
+            c1, c2 = vector(view.statistics, dy), vector(view.statistics, dy)
         sums = (*renorm, dweight, dbias)
         if view.per_group > 1 or view.apart:
             _merged_dots(view, pieces, partials, weight, divisor, c1, c2, None, None, None, None)

@@ -1,6 +1,6 @@
 """What is fixed when a kernel is compiled."""
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 
 from .._layout import ACTIVATIONS
@@ -46,7 +46,7 @@ class Form:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(astuple(self))
+        return hash(tuple(self.__dict__.values()))
 
     @property
     def kind(self) -> int:

@@ -16,29 +16,39 @@ settings.register_profile("normkernels", deadline=None, max_examples=60, derando
 settings.load_profile("normkernels")
 
 
-SIMULATOR = "test_cuda_simulator.py"
+WITHOUT_DEVICE = "test_cuda_without_device.py"
+# What stands for a device: numba's simulator, which runs Python; the host, which runs what is compiled.
+STAND_INS = {
+    "simulator": {"NUMBA_ENABLE_CUDASIM": "1"},
+    "host": {"NORMKERNELS_TEST_DEVICE": "host", "LLVMLITE_ENABLE_IR_LAYER_TYPED_POINTERS": "0"},
+}
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """What waits for the simulator comes last."""
-    items.sort(key=lambda item: item.path.name == SIMULATOR)
+    """What waits for other processes comes last."""
+    items.sort(key=lambda item: item.path.name == WITHOUT_DEVICE)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def simulator(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The tests of tests/cuda in numba's simulator, beside the others: they take minutes of one processor."""
-    if not any(item.path.name == SIMULATOR for item in request.session.items):
+def without_device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The tests of tests/cuda on what stands for a device, beside the others: they take minutes each."""
+    if not any(item.path.name == WITHOUT_DEVICE for item in request.session.items):
         yield None
         return
-    tests, log = Path(__file__).parent, tmp_path_factory.mktemp("simulator") / "log"
+    tests, folder, runs = Path(__file__).parent, tmp_path_factory.mktemp("without_device"), {}
     command = [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", str(tests / "cuda")]
-    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "1"}
-    with log.open("wb") as out:
-        run = subprocess.Popen(command, cwd=tests.parent, env=environment, stdout=out, stderr=out)
-    psutil.Process(run.pid).nice(19)  # some of the other tests have limits of time
-    yield run, log
-    run.kill()
-    run.wait()
+    for kind, environment in STAND_INS.items():
+        log = folder / kind
+        with log.open("wb") as out:
+            run = subprocess.Popen(
+                command, cwd=tests.parent, env={**os.environ, **environment}, stdout=out, stderr=out
+            )
+        psutil.Process(run.pid).nice(19)  # some of the other tests have limits of time
+        runs[kind] = run, log
+    yield runs
+    for run, _ in runs.values():
+        run.kill()
+        run.wait()
 
 
 @pytest.fixture

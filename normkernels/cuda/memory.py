@@ -14,6 +14,7 @@ import math
 import sys
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -130,8 +131,8 @@ class Block:
         self.readers: set[int] = set()
         """Other streams that use the memory."""
 
-    def __del__(self) -> None:
-        if sys.is_finalizing():  # at the end the driver frees all
+    def __del__(self, finalizing: Callable[[], bool] = sys.is_finalizing) -> None:
+        if finalizing():  # at the end the driver frees all, and names of modules may be gone
             return
         if self.spare is None or self.readers:
             _free((self.address, self.device, self.stream, self.capture, self.readers))

@@ -1,5 +1,6 @@
 """Norms on a device, called with host arrays: what the other tests know how to judge."""
 
+import os
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,21 @@ from normkernels.cuda.arrays import DeviceArray
 from normkernels.cuda.memory import upload
 from normkernels.norms import NormSpec, Passes
 
+HOST = os.environ.get("NORMKERNELS_TEST_DEVICE") == "host"
+"""Whether the device is the host's processor, as in host_device.py."""
+
 IN_PLACE = ("running_mean", "running_var")
 
 
 def to_device(value: Any) -> Any:
     return upload(value) if isinstance(value, np.ndarray) else value
+
+
+def flat(a: np.ndarray | None, lead: int = 0, stream: int = 0) -> DeviceArray | None:
+    """The elements in memory that begins `lead` elements after the beginning of a vector; None for None."""
+    if a is None:
+        return None
+    return upload(np.concatenate([np.empty(lead, a.dtype), a.reshape(-1)]), 0, stream).part(lead, a.size)
 
 
 def to_host(value: Any) -> Any:

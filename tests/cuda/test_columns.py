@@ -1,4 +1,4 @@
-"""Batch norm over columns of the CUDA backend, in numba's simulator."""
+"""Batch norm over columns of the CUDA backend."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -6,11 +6,11 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 import pytest
+from on_device import flat
 
 from normkernels._plan import channel_plan
 from normkernels.cuda import config, launch_columns
 from normkernels.cuda.devices import properties
-from normkernels.cuda.simulated import wrap
 from normkernels.reference import fused
 from normkernels.reference.batch_norm import batch_norm_backward, batch_norm_forward
 from normkernels.reference.batch_renorm import batch_renorm_backward, batch_renorm_forward
@@ -56,15 +56,6 @@ def example(shape, dtype=np.float32, mean=0.0, parameters=None, residual=False, 
     if residual:
         options["residual"] = rng.normal(size=shape).astype(dtype)
     return Example(x, dy, **options)
-
-
-def flat(a, lead=0):
-    """On the device, in memory that begins `lead` elements after the begin of a vector."""
-    if a is None:
-        return None
-    memory = np.empty(a.size + lead, a.dtype)[lead:]
-    memory[:] = a.reshape(-1)
-    return wrap(memory)
 
 
 def running_statistics(e, dtype=np.float64):

@@ -1,15 +1,15 @@
-"""Local response normalization of the CUDA backend, in numba's simulator."""
+"""Local response normalization of the CUDA backend."""
 
 from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
 import pytest
+from on_device import flat
 
 from normkernels._plan import channel_plan
 from normkernels.cuda import launch_local_response, walks
 from normkernels.cuda.devices import properties
-from normkernels.cuda.simulated import wrap
 from normkernels.reference.local_response_norm import (
     local_response_norm_backward,
     local_response_norm_forward,
@@ -34,8 +34,8 @@ def few_threads(monkeypatch):
 def both(x, dy, arguments, in_place=None):
     """y and dx; `in_place`: which of dy and x receives dx."""
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
-    flat_dy, flat_x = wrap(dy.reshape(-1).copy()), wrap(x.reshape(-1).copy())
-    y, dx = (wrap(np.full(x.size, np.nan, x.dtype)) for _ in range(2))
+    flat_dy, flat_x = flat(dy), flat(x)
+    y, dx = (flat(np.full(x.size, np.nan, x.dtype)) for _ in range(2))
     launch_local_response.local_response_forward(plan, flat_x, *arguments, y, None)
     dx = {"dy": flat_dy, "x": flat_x, None: dx}[in_place]
     launch_local_response.local_response_backward(plan, flat_dy, flat_x, *arguments, dx, None)

@@ -4,7 +4,7 @@ import copy
 
 import numpy as np
 import pytest
-from on_device import passes, to_device, to_host
+from on_device import HOST, passes, to_device, to_host
 
 from helpers import (
     DTYPES,
@@ -20,13 +20,13 @@ from normkernels.norms import NORMS
 
 # Whole vectors, ends within vectors, several rows to a team, images, channels of few elements.
 SHAPES = [(5, 7), (3, 64), (2, 4, 3, 2), (40, 3), (2, 300), (2, 3, 5), (2, 4, 4, 8), (3, 2, 7, 7)]
-if not devices.simulated():
+if not (HOST or devices.simulated()):
     SHAPES += [
         (3, 1000), (2, 9001), (9001, 3), (700, 65), (3, 2, 70, 71), (64, 4096), (5, 262_144), (4, 100_003),
         (8, 64, 28, 28), (1, 32, 512, 512), (2, 3, 1000, 1000),
     ]  # fmt: skip
-# The simulator is slow: other dtypes take the same paths with other vectors.
-OF_DTYPE = {np.float32: len(SHAPES), np.float64: 4} if devices.simulated() else {}
+# Without a device all is slow: other dtypes take the same paths with other vectors.
+OF_DTYPE = {np.float32: len(SHAPES), np.float64: 4} if HOST or devices.simulated() else {}
 CASES = [
     (dtype, shape) for dtype in DTYPES for shape in SHAPES[: OF_DTYPE.get(dtype, 3 if OF_DTYPE else None)]
 ]

@@ -1,15 +1,15 @@
-"""Norms over channels and the backward of group norm, in the simulator."""
+"""Norms over channels and the backward of group norm."""
 
 from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
 import pytest
+from on_device import flat
 
 from normkernels import reference
 from normkernels._plan import channel_plan, group_plan
 from normkernels.cuda import config, launch_runs, memory
-from normkernels.cuda.simulated import wrap
 from normkernels.reference.fused import Steps
 
 EPS = 1e-5
@@ -27,18 +27,8 @@ def few_threads(monkeypatch):
     monkeypatch.setattr(config, "MERGING_BLOCK", 32)
 
 
-def on_device(a, shift=0):
-    """A flat array in device memory that begins `shift` elements past a multiple of 256 bytes."""
-    if a is None:
-        return None
-    room = np.empty(a.size + 256, a.dtype)
-    start = -room.ctypes.data % 256 // a.itemsize + shift
-    room[start : start + a.size] = a.reshape(-1)
-    return wrap(room[start : start + a.size])
-
-
 def unwritten(a, shift=0):
-    return on_device(np.full_like(a, np.nan), shift)
+    return flat(np.full_like(a, np.nan), shift)
 
 
 def wide(a):
@@ -124,9 +114,9 @@ def test_training(case, rng):
     )
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
     shift = case.shift if case.residual_shift is None else case.residual_shift
-    X, R, Y = on_device(x, case.shift), on_device(residual, shift), unwritten(x, case.shift)
-    running = on_device(means.astype(np.float32)), on_device(variances)
-    w, b = on_device(weight), on_device(bias)
+    X, R, Y = flat(x, case.shift), flat(residual, shift), unwritten(x, case.shift)
+    running = flat(means.astype(np.float32)), flat(variances)
+    w, b = flat(weight), flat(bias)
     settings = (EPS, 0.1, 1.0, 0.0)
     mean, rstd, r, d = launch_runs.channel_forward(
         plan, X, w, b, settings, running, Y, None, case.activation, R
@@ -136,7 +126,7 @@ def test_training(case, rng):
     close(running[0], moved[0], np.float32, 1 + case.mean)
     close(running[1], moved[1], case.dtype)
 
-    DY, dx, dresidual = on_device(dy, case.shift), unwritten(x, case.shift), None
+    DY, dx, dresidual = flat(dy, case.shift), unwritten(x, case.shift), None
     if residual is not None:
         dresidual = unwritten(x, shift)
     dweight, dbias = launch_runs.channel_backward(
@@ -164,12 +154,12 @@ def test_evaluation(case, rng):
         fused("batch_norm"), x, dy, residual, case.activation, means, variances, weight, bias, False, 0.1, EPS
     )
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
-    X, R, Y = on_device(x, case.shift), on_device(residual, case.shift), unwritten(x, case.shift)
-    w, b = on_device(weight), on_device(bias)
-    mean, rstd = (on_device(s.astype(float)) for s in (means, 1 / np.sqrt(wide(variances) + EPS)))
+    X, R, Y = flat(x, case.shift), flat(residual, case.shift), unwritten(x, case.shift)
+    w, b = flat(weight), flat(bias)
+    mean, rstd = (flat(s.astype(float)) for s in (means, 1 / np.sqrt(wide(variances) + EPS)))
     launch_runs.channel_normalize(plan, X, mean, rstd, w, b, Y, None, case.activation, R)
     close(Y, y, case.dtype)
-    DY, dx = on_device(dy, case.shift), unwritten(x, case.shift)
+    DY, dx = flat(dy, case.shift), unwritten(x, case.shift)
     dweight, _ = launch_runs.channel_backward(
         plan, DY, X, mean, rstd, w, b, False, dx, None, case.activation, R
     )
@@ -189,8 +179,8 @@ def test_batch_renorm(activation, affine, rng):
         steps, x, dy, residual, activation, means, variances, weight, bias, True, 0.2, EPS, 1.5, 0.5
     )
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
-    X, R, Y, w, b = on_device(x), on_device(residual), unwritten(x), on_device(weight), on_device(bias)
-    running = on_device(means), on_device(variances)
+    X, R, Y, w, b = flat(x), flat(residual), unwritten(x), flat(weight), flat(bias)
+    running = flat(means), flat(variances)
     mean, rstd, r, d = launch_runs.channel_forward(
         plan, X, w, b, np.array((EPS, 0.2, 1.5, 0.5)), running, Y, None, activation, R
     )
@@ -200,7 +190,7 @@ def test_batch_renorm(activation, affine, rng):
     close(running[1], moved[1], case.dtype)
     dx = unwritten(x)
     dweight, dbias = launch_runs.channel_backward(
-        plan, on_device(dy), X, mean, rstd, w, b, True, dx, None, activation, R, None, (r, d)
+        plan, flat(dy), X, mean, rstd, w, b, True, dx, None, activation, R, None, (r, d)
     )
     close(dx, grads.dx, case.dtype)
     if affine:
@@ -227,13 +217,13 @@ def test_groups(case, groups, rng):
     x, dy, _, weight, bias = case.data(rng)
     y, grads, _ = oracle(fused("group_norm"), x, dy, None, case.activation, groups, weight, bias, EPS)
     plan = group_plan(x.shape, x.dtype, 1, groups)
-    X, Y, dx = on_device(x, case.shift), unwritten(x, case.shift), unwritten(x, case.shift)
-    w, b, var = on_device(weight), on_device(bias), unwritten(np.zeros(plan.rows))
+    X, Y, dx = flat(x, case.shift), unwritten(x, case.shift), unwritten(x, case.shift)
+    w, b, var = flat(weight), flat(bias), unwritten(np.zeros(plan.rows))
     mean, rstd = launch_runs.group_forward(plan, X, w, b, EPS, Y, None, case.activation, var)
     close(Y, y, case.dtype)
     close(var, wide(x).reshape(plan.rows, plan.cols).var(1), np.float32)
     dweight, dbias = launch_runs.group_backward(
-        plan, on_device(dy, case.shift), X, mean, rstd, w, b, dx, None, case.activation
+        plan, flat(dy, case.shift), X, mean, rstd, w, b, dx, None, case.activation
     )
     close(dx, grads.dx, case.dtype)
     if case.affine:
@@ -244,7 +234,7 @@ def test_groups(case, groups, rng):
 
 def moments(x):
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
-    mean, var = launch_runs.channel_moments(plan, on_device(x))
+    mean, var = launch_runs.channel_moments(plan, flat(x))
     return mean.copy_to_host(), var.copy_to_host()
 
 
@@ -273,8 +263,8 @@ def test_a_constant_channel(rng):
     x = rng.normal(size=(3, 2, 20)).astype(np.float32)
     x[:, 1] = 0.1
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
-    w, b, y = on_device(x[0, 0, :2]), on_device(x[0, 0, 2:4]), unwritten(x)
-    _, rstd, *_ = launch_runs.channel_forward(plan, on_device(x), w, b, (0.0, 0.0, 1.0, 0.0), (), y)
+    w, b, y = flat(x[0, 0, :2]), flat(x[0, 0, 2:4]), unwritten(x)
+    _, rstd, *_ = launch_runs.channel_forward(plan, flat(x), w, b, (0.0, 0.0, 1.0, 0.0), (), y)
     assert rstd.copy_to_host()[1] == 0
     assert (y.copy_to_host().reshape(x.shape)[:, 1] == x[0, 0, 3]).all()
 
@@ -283,12 +273,12 @@ def test_nan_stays_in_its_channel(rng):
     x, dy = rng.normal(size=(2, 3, 3, 40)).astype(np.float32)
     x[1, 1, 7] = np.nan
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
-    means, variances = on_device(np.zeros(3)), on_device(np.ones(3))
-    y, dx, X = unwritten(x), unwritten(x), on_device(x)
+    means, variances = flat(np.zeros(3)), flat(np.ones(3))
+    y, dx, X = unwritten(x), unwritten(x), flat(x)
     mean, rstd, r, d = launch_runs.channel_forward(
         plan, X, None, None, (EPS, 0.1, 3.0, 5.0), (means, variances), y
     )
-    launch_runs.channel_backward(plan, on_device(dy), X, mean, rstd, None, None, True, dx, renorm=(r, d))
+    launch_runs.channel_backward(plan, flat(dy), X, mean, rstd, None, None, True, dx, renorm=(r, d))
     for array in (y, dx):
         lost = np.isnan(array.copy_to_host().reshape(x.shape))
         assert lost[:, 1].all()
@@ -300,8 +290,8 @@ def test_nan_stays_in_its_channel(rng):
 def test_evaluation_does_not_read_x_for_dx(rng):
     dy = rng.normal(size=(2, 3, 40)).astype(np.float32)
     plan = channel_plan(dy.shape, dy.strides, dy.dtype, 1)
-    x, dx, mean, rstd = unwritten(dy), unwritten(dy), on_device(np.zeros(3)), on_device(np.full(3, 2.0))
-    launch_runs.channel_backward(plan, on_device(dy), x, mean, rstd, None, None, False, dx)
+    x, dx, mean, rstd = unwritten(dy), unwritten(dy), flat(np.zeros(3)), flat(np.full(3, 2.0))
+    launch_runs.channel_backward(plan, flat(dy), x, mean, rstd, None, None, False, dx)
     close(dx, 2 * wide(dy), np.float32)
 
 
@@ -313,34 +303,38 @@ def test_in_place(rng):
         fused("batch_norm"), x, dy, residual, "relu", None, None, weight, bias, True, 0.1, EPS
     )
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
-    X, w, b, settings = on_device(x), on_device(weight), on_device(bias), (EPS, 0.1, 1.0, 0.0)
+    X, w, b, settings = flat(x), flat(weight), flat(bias), (EPS, 0.1, 1.0, 0.0)
     for out in (0, 1):
-        arrays = on_device(x), on_device(residual)
+        arrays = flat(x), flat(residual)
         mean, rstd, *_ = launch_runs.channel_forward(
             plan, arrays[0], w, b, settings, (), arrays[out], None, "relu", arrays[1]
         )
         close(arrays[out], y, np.float32)
-    dx = on_device(dy)
+    dx = flat(dy)
     launch_runs.channel_backward(
-        plan, dx, X, mean, rstd, w, b, True, dx, None, "relu", on_device(residual), unwritten(x)
+        plan, dx, X, mean, rstd, w, b, True, dx, None, "relu", flat(residual), unwritten(x)
     )
     close(dx, grads.dx, np.float32)
 
 
 def test_running_statistics_of_instance_norm(rng):
     x = rng.normal(2, 1, (40, 5, 6))
-    running = on_device(np.zeros(5, np.float16)), on_device(np.ones(5, np.float32))
+    running = flat(np.zeros(5, np.float16)), flat(np.ones(5, np.float32))
     expected = np.zeros(5), np.ones(5)
     reference.instance_norm(x, *expected, momentum=0.3)
-    mean, var = on_device(x.mean(2)), on_device(x.var(2))
+    mean, var = flat(x.mean(2)), flat(x.var(2))
     launch_runs.instance_running(mean, var, running, 0.3, 40, 5, 6)
     close(running[0], expected[0], np.float16)
     close(running[1], expected[1], np.float32)
 
 
+PER_THREAD = 2
+"""The handle of a stream that every device has."""
+
+
 def test_results_are_new_arrays_on_the_stream_of_x():
-    x = wrap(np.ones(24, np.float32), stream=7)
+    x = flat(np.ones(24, np.float32), stream=PER_THREAD)
     plan = channel_plan((2, 3, 4), (48, 16, 4), np.dtype(np.float32), 1)
     mean, var = launch_runs.channel_moments(plan, x)
-    assert mean.stream == var.stream == 7
-    assert memory.empty((1,), mean.dtype, 0, 7).dtype == np.float64
+    assert mean.stream == var.stream == PER_THREAD
+    assert memory.empty((1,), mean.dtype, 0, PER_THREAD).dtype == np.float64

@@ -1,4 +1,4 @@
-"""The tests of tests/cuda without a device, in numba's simulator; conftest.py starts them before others."""
+"""The tests of tests/cuda where there is no device; conftest.py starts them before others."""
 
 import importlib.util
 
@@ -6,8 +6,9 @@ import pytest
 
 
 @pytest.mark.skipif(importlib.util.find_spec("numba_cuda") is None, reason="numba-cuda is not installed")
-def test_norms_in_the_simulator(simulator):
-    run, log = simulator
+@pytest.mark.parametrize("kind", ["simulator", "host"])
+def test_norms(without_device, kind):
+    run, log = without_device[kind]
     code = run.wait(timeout=1800)
     text = log.read_text(errors="replace")
     assert code == 0, text[-10_000:]

@@ -99,6 +99,11 @@ def as_element(pointer: Pointer, value: Any) -> Any:
         return arithmetic(pointer)(value)
 
 
+def as_elements(pointer: Pointer | None, value: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return value if pointer is None else value.astype(arithmetic(pointer))
+
+
 def as_type_of(like: Any, value: Any) -> Any:
     return type(like)(value)
 

@@ -32,6 +32,7 @@ def streamed(monkeypatch):
         monkeypatch.setattr(config, name, replace(rule, elements=8))
     for name in ("LONG", "LONG_ACTIVATED"):
         monkeypatch.setattr(config, name, config.ColumnRule(elements=4, threads=8))
+    monkeypatch.setattr(config, "FINISH", config.ColumnRule(elements=1, threads=32))
     monkeypatch.setattr(config, "MERGING_BLOCK", 4)
     monkeypatch.setattr(long_rows, "FLUSH", 4)
     monkeypatch.setattr(launch_rows, "properties", lambda device: replace(SIMULATED, multiprocessors=1))
@@ -134,42 +135,43 @@ CASES = {
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 
-def stored(a, dtype):
-    return wide(np.array(a, dtype))
-
-
-def run(case, data, in_place=False):
-    """y, the sum, mean, rstd, dx, dweight, dbias."""
+def run(case, data, eps=EPS):
+    """y, x + residual, mean, rstd, dx, dweight, dbias."""
     x, dy, residual, dsum, weight, bias = data
     apart = case.shift if case.other_shift is None else case.other_shift
     X, R, DY, D = (on_device(a, case.shift) for a in (x, residual, dy, dsum))
     w, b = (on_device(a, case.parameter_shift) for a in (weight, bias))
     y, dx = (on_device(np.full_like(x, np.nan), apart) for _ in range(2))
-    total = on_device(np.full_like(x, np.nan), case.shift) if case.residual and case.kept else None
-    if in_place:
-        y, total, dx = (X, None, DY) if R is None else (R, X, D)
-    mean, rstd = launch_rows.row_forward(case.plan, X, w, b, EPS, y, None, case.activation, R, total)
-    y = on_device(y.copy_to_host())
-    h = total
-    if total is None:
-        h = on_device(x if residual is None else (x + residual).astype(case.dtype), case.shift)
+    h = on_device(np.full_like(x, np.nan), case.shift) if case.residual and case.kept else None
+    mean, rstd = launch_rows.row_forward(case.plan, X, w, b, eps, y, None, case.activation, R, h)
+    if h is None:
+        h = on_device(summed(data), case.shift)
     sums = launch_rows.row_backward(case.plan, DY, h, mean, rstd, w, b, dx, None, case.activation, D)
     return y, h, mean, rstd, dx, *sums
+
+
+def summed(data):
+    x, _, residual, *_ = data
+    return x if residual is None else x + residual
+
+
+def same_bits(a, b):
+    assert (a is None) == (b is None)
+    assert a is None or a.copy_to_host().tobytes() == b.copy_to_host().tobytes()
 
 
 @cases
 def test_matches_the_reference(case, rng, streamed):
     data = case.data(rng)
-    x, dy, residual, dsum, weight, bias = data
+    _, dy, _, dsum, weight, bias = data
     y, h, _, _, dx, dweight, dbias = run(case, data)
     assert streamed == ["row_forward", "row_backward"]
-    summed = x if residual is None else (x + residual).astype(case.dtype)
-    assert (h.copy_to_host() == summed.reshape(-1)).all()
+    assert (h.copy_to_host() == summed(data).reshape(-1)).all()
     norm = "layer_norm" if case.centred else "rms_norm"
     steps = Steps(getattr(reference, f"{norm}_forward"), getattr(reference, f"{norm}_backward"), first=True)
     parameters = (weight, bias) if case.centred else (weight,)
     expected, saved = steps.forward(
-        wide(summed), case.shape[1], *map(wide, parameters), EPS, activation=case.activation
+        wide(summed(data)), case.shape[1], *map(wide, parameters), EPS, activation=case.activation
     )
     grads = steps.backward(wide(dy), saved)
     error = 1 + case.mean * np.finfo(np.float32 if case.dtype != np.float64 else np.float64).eps * 1e4
@@ -183,3 +185,94 @@ def test_matches_the_reference(case, rng, streamed):
         if found is not None:
             assert found.dtype == parameter.dtype
             close(found, want, parameter.dtype, 4 * error * np.sqrt(case.shape[0]))
+
+
+@pytest.mark.parametrize("name", ["odd columns", "bfloat16, odd, fused", "not centred, whole vectors"])
+def test_the_same_bits_twice(name, rng):
+    case = CASES[name]
+    data = case.data(rng)
+    for once, again in zip(run(case, data), run(case, data), strict=True):
+        same_bits(once, again)
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, BFLOAT16, np.float64])
+def test_with_a_residual_it_is_the_norm_of_the_sum_to_the_bit(dtype, kept, rng):
+    case = Case((2, 101), dtype, residual=True, kept=kept, activation="relu")
+    x, dy, residual, _, *parameters = case.data(rng)
+    fused = run(case, (x, dy, residual, None, *parameters))
+    apart = run(case._replace(residual=False), (x + residual, dy, None, None, *parameters))
+    for one, other in zip(fused, apart, strict=True):
+        same_bits(one, other)
+
+
+def test_in_place(rng):
+    """y may be x or the residual, the sum the other one, dx any of what it is made of."""
+    case = Case((2, 101), residual=True, activation="silu")
+    data = x, dy, residual, dsum, weight, bias = case.data(rng)
+    y, h, _, _, dx, dweight, dbias = run(case, data)
+    w, b = on_device(weight), on_device(bias)
+    for first in (0, 1):
+        arrays = on_device(x), on_device(residual)
+        out, total = arrays[first], arrays[1 - first]
+        mean, rstd = launch_rows.row_forward(
+            case.plan, arrays[0], w, b, EPS, out, None, "silu", arrays[1], total
+        )
+        same_bits(out, y)
+        same_bits(total, h)
+    for place in range(3):
+        arrays = on_device(dy), on_device(summed(data)), on_device(dsum)
+        out = arrays[place]
+        sums = launch_rows.row_backward(
+            case.plan, *arrays[:2], mean, rstd, w, b, out, None, "silu", arrays[2]
+        )
+        for found, expected in zip((out, *sums), (dx, dweight, dbias), strict=True):
+            same_bits(found, expected)
+
+
+def test_statistics_far_from_0(rng):
+    for dtype, mean, tolerance in ((np.float32, 1e4, 1e-6), (np.float64, 1e8, 1e-13)):
+        case = Case((2, 203), dtype, mean=mean)
+        data = case.data(rng)
+        _, _, mean, rstd, *_ = run(case, data, 0.0)
+        x = wide(data[0])
+        np.testing.assert_allclose(mean.copy_to_host(), x.mean(1), 1e-9 if dtype == np.float32 else 1e-15)
+        np.testing.assert_allclose(rstd.copy_to_host(), 1 / x.std(1), tolerance)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("size", [1e-30, 1e30])
+def test_statistics_beyond_the_range_of_squares(size, centred, rng):
+    case = Case((2, 101), centred=centred, weight=False, bias=False)
+    x, dy, *absent = case.data(rng)
+    y, _, _, rstd, dx, *_ = run(case, ((x * size).astype(np.float32), dy, *absent), 0.0)
+    plain, _, _, _, plain_dx, *_ = run(case, (x, dy, *absent), 0.0)
+    close(y, wide(plain.copy_to_host()), np.float32)
+    close(dx, wide(plain_dx.copy_to_host()) / size, np.float32, 1 / size)
+    square = (wide(x) ** 2).mean(1) - (wide(x).mean(1) ** 2 if centred else 0)
+    np.testing.assert_allclose(rstd.copy_to_host() * size, 1 / np.sqrt(square), 1e-5)
+
+
+@pytest.mark.parametrize("centred", [True, False])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_stays_in_its_row(bad, centred, rng):
+    case = Case((5, 75), centred=centred)
+    data = case.data(rng)
+    data[0][2, 70] = bad
+    y, _, _, _, dx, *_ = run(case, data)
+    clean = np.ones(5, bool)
+    clean[2] = False
+    for array in (y, dx):
+        found = array.copy_to_host().reshape(case.shape)
+        assert np.isfinite(found[clean]).all()
+        assert np.isnan(found[2]).sum() >= (1 if array is y else 70)
+
+
+def test_a_constant_row(rng):
+    case = Case((2, 101))
+    x, dy, *other, bias = case.data(rng)
+    x[1] = 0.1
+    y, _, _, rstd, dx, *_ = run(case, (x, dy, *other, bias), 0.0)
+    assert rstd.copy_to_host()[1] == 0
+    assert (y.copy_to_host().reshape(x.shape)[1] == bias).all()
+    assert (dx.copy_to_host().reshape(x.shape)[1] == 0).all()

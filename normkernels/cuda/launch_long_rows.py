@@ -49,9 +49,7 @@ def row_forward(
         _of_rows(plan), x, (eps, 0.0, 1.0, 0.0), (), None, rstd,
         residual=residual, summed=total, centred=plan.centred,
     )  # fmt: skip
-    h = x if total is None else total
-    if total is not None:
-        residual = None
+    h, residual = (x, residual) if total is None else (total, None)
     form, phases, blocks = _walk(plan, x, (h, residual, y), (weight, bias), activation)
     launch(
         long_rows.normalize, form, blocks, x,
@@ -91,7 +89,7 @@ def row_backward(
         dy, x, *sizes, phases, *parameters, c1, c2, dsum, dx, *sums,
     )  # fmt: skip
     for parameter, made in zip((dweight, dbias), sums, strict=True):
-        if parameter is not None and made is not None and made is not parameter:
+        if made is not None and made is not parameter:
             column_sums(made, phases, plan.cols, parameter, None)
 
 

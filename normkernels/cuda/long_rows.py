@@ -75,7 +75,7 @@ def dots(dy, x, rows, cols, width, tiles, weight, bias, mean, rstd, partials, fo
     w = load_parameters(offset(weight, first), p, n, form)
     b = load_parameters(offset(bias, first), p, n, form)
     dz = slope(affine(x_hat, w, b), load(offset(dy, k), p, n, form), form)
-    wdz = inside(affine(dz, w, None), p, n, form)
+    wdz = affine(dz, w, None)
     dot, sum_ = team_sums(total(wdz * x_hat), total(wdz), form, None, None, 1)
     if t == 0 and team < pieces:
         partials[2 * j], partials[2 * j + 1] = dot, sum_

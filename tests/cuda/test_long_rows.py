@@ -7,6 +7,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+import normkernels as nk
 from normkernels import reference
 from normkernels._plan import row_plan
 from normkernels.cuda import config, launch_columns, launch_long_rows, launch_rows, long_rows
@@ -186,6 +187,27 @@ def test_matches_the_reference(case, rng, streamed):
         if found is not None:
             assert found.dtype == parameter.dtype
             close(found, want, parameter.dtype, 4 * error * np.sqrt(case.shape[0]))
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])
+def test_through_the_public_functions(norm, rng, streamed):
+    """As on the CPU, with two axes to a row."""
+    x, residual, dy, dsum = rng.normal(size=(4, 3, 2, 40)).astype(np.float32)
+    parameters = rng.normal(size=(2 if norm == "layer_norm" else 1, 2, 40)).astype(np.float32)
+    forward, backward = getattr(nk, f"{norm}_forward"), getattr(nk, f"{norm}_backward")
+
+    def both(given):
+        y, saved = forward(
+            given(x), (2, 40), *map(given, parameters), residual=given(residual), activation="silu"
+        )
+        return y, saved.x, *backward(given(dy), saved, dsum=given(dsum))
+
+    for found, expected in zip(both(upload), both(np.copy), strict=True):
+        assert (found is None) == (expected is None)
+        if found is not None:
+            assert found.shape == expected.shape
+            np.testing.assert_allclose(found.copy_to_host(), expected, 1e-5, 1e-5)
+    assert streamed == ["row_forward", "row_backward"]
 
 
 def test_the_same_bits_twice(rng):

@@ -172,7 +172,7 @@ def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
 
 
 def row_grid(rows: int, form: Form, device: DeviceProperties, waves: int = 1) -> int:
-    """How many blocks take `rows` rows, each team several of them where there are many."""
+    """How many blocks take `rows` rows, each team, which is `together`, several where there are many."""
     wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
     if form.blocks == 1:
         return min(wanted, at_once * waves)

@@ -18,7 +18,6 @@ from normkernels.cuda.config import (
     column_form,
     column_rule,
     lanes,
-    longest,
     magic,
     row_form,
     row_grid,
@@ -88,48 +87,56 @@ def test_every_row_length_has_a_rule(rule, columns, itemsize, places, residual):
 @pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("itemsize", ITEMSIZES)
 @pytest.mark.parametrize(("rule", "columns"), RULES.values(), ids=RULES)
-def test_a_grid_is_resident_or_refused(rule, columns, itemsize, places, device):
-    """Blocks of a team wait for each other: on a device they are all at once, or the row is too long."""
-    refused = 0
-    for cols in [*lengths()[::7], 524_288, 1 << 20, (1 << 20) + 1, 10**7]:
+def test_a_row_is_held_by_blocks_that_are_there_at_once_or_read_twice(
+    rule, columns, itemsize, places, device
+):
+    """To several millions: held as long as the device has the registers, and none is longer than those."""
+    held, streamed = {}, {}
+    for cols in [*lengths()[::7], *(n + d for n in range(300_000, 4_000_000, 9973) for d in (0, 1)), 10**9]:
         form = chosen(cols, itemsize, places, rule, columns, False)
+        alike = form.lanes, form.edges
+        if not together(form, device):
+            streamed.setdefault(alike, []).append(cols)
+            continue
+        held.setdefault(alike, []).append(cols)
+        assert cols <= form.capacity
+        assert form.blocks <= form.threads, "threads read what the blocks of a team have written"
         for rows in (1, 7, 10**9):
-            if form.blocks > 1 and cols > longest(form, device):
-                refused += 1
-                with pytest.raises(
-                    ValueError, match=rf"^rows must have at most \d+ elements .*, got {cols}$"
-                ):
-                    row_grid(rows, cols, form, device)
-                continue
-            blocks = row_grid(rows, cols, form, device)
+            blocks = row_grid(rows, form, device)
             assert 0 < blocks <= device.multiprocessors * form.resident
             assert blocks % form.blocks == 0
             assert rows >= 10**9 or blocks <= -(-rows // form.teams) * form.blocks, "no blocks without rows"
-    assert refused
+    for (count, edges), of_length in held.items():
+        assert max(of_length) < min(streamed[count, edges]), "longer rows are not held again"
+        # What a thread holds, all over the device, but for the last block.
+        room = config.held(rule, itemsize, count, Form(edges=edges), False) // count * count
+        threads = device.multiprocessors * rule.long_resident * rule.long_threads
+        registers = min(max(count, room) * threads, (config.MOST_RESIDENT - 1) * count)
+        assert max(of_length) <= registers
+        if registers > 300_000:
+            assert max(of_length) > 0.95 * registers
 
 
-@pytest.mark.parametrize("itemsize", ITEMSIZES)
-@pytest.mark.parametrize(("rule", "columns"), RULES.values(), ids=RULES)
-def test_the_longest_row_is_taken_and_the_next_refused(rule, columns, itemsize):
-    for device in (LARGE, SMALL):
-        many = chosen(LONGEST, itemsize, PLACES["aligned"], rule, columns, False)
-        most = longest(many, device)
-        assert most <= config.MOST_RESIDENT, "magic is exact"
-        assert row_grid(5, most, replace(many, blocks=device.multiprocessors), device)
-        with pytest.raises(ValueError, match=f"at most {most} elements on this device, got {most + 1}"):
-            row_grid(5, most + 1, many, device)
-
-
-@pytest.mark.parametrize("itemsize", ITEMSIZES)
-def test_the_longest_row_fits_its_form(itemsize):
-    """`longest` is asked with the form of some long row, and is true of the form that the longest gets."""
-    for rule, columns in RULES.values():
-        for places in PLACES.values():
-            most = longest(chosen(LONGEST, itemsize, places, rule, columns, False), SMALL)
-            for cols in (most, most - 1, most - 15):
-                form = chosen(cols, itemsize, places, rule, columns, False)
-                if longest(form, SMALL) == most:  # else its lanes are fewer, by its remainder
-                    assert form.blocks <= SMALL.multiprocessors * form.resident
+def test_a_thread_walks_over_rows_that_begin_alike():
+    for itemsize, full in ((2, 8), (4, 4), (8, 2)):
+        for count, edges in ((full, True), (full, False), (1, False)):
+            for activation in (None, "gelu"):
+                form = config.long_form(itemsize, count, Form(edges=edges, activation=activation))
+                assert (form.lanes, form.edges, form.blocks, form.teams) == (count, edges, 1, 1)
+                assert form.vectors * count * max(itemsize, 4) <= max(16, 4 * full), "registers"
+                for cols in range(1_000_000, 1_000_000 + 2 * full, 1 if edges else full):
+                    for rows in (1, 2, 3, 7, 100):
+                        phases = config.long_phases(rows, cols, form)
+                        assert phases == rows or phases * cols % count == 0
+                        assert all(k * cols % count for k in range(1, phases)), "no more than are needed"
+                        blocks = config.long_grid(cols, phases, form)
+                        needed = cols + edges * (count - 1)
+                        assert blocks % phases == 0
+                        assert (
+                            (blocks // phases - 1) * form.capacity
+                            < needed
+                            <= blocks // phases * form.capacity
+                        )
 
 
 def test_a_thread_holds_less_where_something_else_takes_registers():
@@ -217,7 +224,7 @@ def test_runs_that_a_team_holds(rule, itemsize, places, residual):
             for device in (LARGE, SMALL):
                 if together(form, device):
                     assert form.blocks <= form.threads, "threads read what the blocks of a team have written"
-                    assert row_grid(10**9, 1, form, device) <= device.multiprocessors * form.resident
+                    assert row_grid(10**9, form, device) <= device.multiprocessors * form.resident
                     assert needed <= config.MOST_RESIDENT, "magic is exact"
         assert capacities == sorted(capacities), "more runs have no smaller teams"
 

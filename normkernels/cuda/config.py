@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .devices import DeviceProperties
-from .form import MAGIC_BITS, Form
+from .form import FLUSH, MAGIC_BITS, Form
 
 ACCESS_BYTES = 16
 """The widest access to memory."""
@@ -144,7 +144,10 @@ def run_lanes(itemsize: int, inner: int, addresses: Sequence[int]) -> tuple[int,
 
 
 def together(form: Form, device: DeviceProperties) -> bool:
-    """Whether the blocks of a team can be there at once, and its vectors be counted."""
+    """Whether the blocks of a team can be there at once, and its vectors be counted.
+
+    What has no such team is read twice.
+    """
     return (
         form.blocks <= min(device.multiprocessors * form.resident, form.threads)
         and form.vectors * form.members < MOST_RESIDENT
@@ -168,23 +171,11 @@ def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
     )
 
 
-def longest(form: Form, device: DeviceProperties) -> int:
-    """Elements of the longest row that teams of this form can have, however many blocks they take."""
-    blocks = device.multiprocessors * form.resident
-    beside = form.lanes - 1 if form.edges else 0
-    return min(MOST_RESIDENT, blocks * form.capacity // form.blocks - beside)
-
-
-def row_grid(rows: int, cols: int, form: Form, device: DeviceProperties, waves: int = 1) -> int:
-    """How many blocks take `rows` rows, each team several of them where there are many.
-
-    Raises ValueError where not even one row fits the device.
-    """
+def row_grid(rows: int, form: Form, device: DeviceProperties, waves: int = 1) -> int:
+    """How many blocks take `rows` rows, each team, which is `together`, several where there are many."""
     wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
     if form.blocks == 1:
         return min(wanted, at_once * waves)
-    if cols > (most := longest(form, device)):
-        raise ValueError(f"rows must have at most {most} elements on this device, got {cols}")
     return min(wanted, at_once // form.blocks) * form.blocks  # all of them have to be there at once
 
 
@@ -244,9 +235,6 @@ def merging_form(partials: int) -> Form:
         threads *= 2
     return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))
 
-
-# Rows that a thread sums in the dtype of x, before float64 takes over.
-FLUSH = 128
 
 # Numbers in float64 that memory is read in.
 SECTOR = 4
@@ -317,6 +305,28 @@ def column_form(itemsize: int, size: int, addresses: tuple[int, ...], rule: Colu
     vectors = max(1, elements // lanes)
     form = Form(vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident, edges=edges)
     return form, lead
+
+
+# For rows that no team can hold, which are read twice.
+LONG = ColumnRule(elements=4)
+LONG_ACTIVATED = replace(ACTIVATED, elements=4)
+
+
+def long_form(itemsize: int, lanes: int, form: Form) -> Form:
+    """The form of kernels in which a thread has the same few columns of every row."""
+    rule = LONG if form.activation is None else LONG_ACTIVATED
+    vectors = max(1, rule.elements * 4 // max(itemsize, 4) // lanes)
+    return replace(form, vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident)
+
+
+def long_phases(rows: int, cols: int, form: Form) -> int:
+    """How many rows there are before one that begins at the same place within a vector, or in all."""
+    return min(rows, form.lanes // math.gcd(cols, form.lanes)) if form.edges else 1
+
+
+def long_grid(cols: int, phases: int, form: Form) -> int:
+    """How many blocks walk over rows of so many columns."""
+    return -(-vectors_of(cols, form.lanes, form.edges) // (form.vectors * form.threads)) * phases
 
 
 def split_columns(

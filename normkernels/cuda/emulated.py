@@ -14,6 +14,8 @@ from numba.cuda.simulator.kernel import _get_kernel_context
 from .._formulas import merge
 from .form import MAGIC_BITS
 
+ACCESS_BYTES = 16
+
 one_at_a_time = threading.Lock()
 _WIDE = {"uint16": np.float32, "int16": np.float32}
 
@@ -99,6 +101,11 @@ def as_element(pointer: Pointer, value: Any) -> Any:
         return arithmetic(pointer)(value)
 
 
+def as_elements(pointer: Pointer | None, value: Any) -> Any:
+    with np.errstate(over="ignore"):
+        return value if pointer is None else value.astype(arithmetic(pointer))
+
+
 def as_type_of(like: Any, value: Any) -> Any:
     return type(like)(value)
 
@@ -149,16 +156,36 @@ def count_of(p: Any, n: int) -> int:
     return int(p[3]) * n if isinstance(p, tuple) else n
 
 
+def _require_alignment(x: Pointer, p: Any, n: int, form: Any) -> None:
+    """Of the vectors that a device meets at once; there it would be an illegal access."""
+    run, at = _vectors(p, form)
+    whole = (at >= 0) & (at + form.lanes <= n)
+    at = run[whole] + at[whole] if form.edges else np.where(whole, run + at, 0)
+    itemsize = x.memory.dtype.itemsize
+    addresses = x.memory.ctypes.data + (x.start + at) * itemsize
+    if (addresses % min(ACCESS_BYTES, form.lanes * itemsize)).any():
+        raise ValueError(f"vectors of {form.lanes} elements must be aligned, got addresses {addresses}")
+
+
 def load(x: Pointer | None, p: Any, n: int, form: Any) -> Any:
+    if x is not None:
+        _require_alignment(x, p, n, form)
+    return _loaded(x, p, n, form)
+
+
+def load_parameters(weight: Pointer | None, p: Any, n: int, form: Any) -> Any:
+    if weight is not None and not form.edges:
+        _require_alignment(weight, p, n, form)
+    return _loaded(weight, p, n, form)
+
+
+def _loaded(x: Pointer | None, p: Any, n: int, form: Any) -> Any:
     if x is None:
         return None
     places, within = _places(p, n, form)
     values = np.zeros(len(places), arithmetic(x))
     values[within] = widened(x.memory[x.start + places[within]])
     return values
-
-
-load_parameters = load
 
 
 def of_runs(weight: Pointer | None, p: Any, form: Any) -> Any:
@@ -172,6 +199,7 @@ def of_runs(weight: Pointer | None, p: Any, form: Any) -> Any:
 def store(y: Pointer | None, p: int, n: int, form: Any, value: Any) -> None:
     if y is None:
         return
+    _require_alignment(y, p, n, form)
     places, within = _places(p, n, form)
     y.memory[y.start + places[within]] = narrowed(value[within], y.memory.dtype)
 

@@ -1,38 +1,26 @@
-"""The kernels, what they are compiled for, and the forms that launch rules choose.
+"""The kernels, and what they are compiled for.
 
 A new kernel is one entry of `families`.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from . import config, walks
-from .config import BACKWARD, FORWARD, GROUPS, GROUPS_BACKWARD, WARP, Rule
+from . import config
+from .chosen import (
+    Mode,
+    column_forms,
+    long_forms,
+    merging_forms,
+    piece_forms,
+    row_forms,
+    run_forms,
+    walk_forms,
+    without_edges,
+)
+from .config import BACKWARD, FORWARD, GROUPS, GROUPS_BACKWARD
 from .form import Form
 from .jit import Kernel
-from .offline import DEVICES
-
-LONGEST = 300_000
-
-
-@dataclass(frozen=True)
-class Mode:
-    """What is computed: which arguments are None, and what else the form says."""
-
-    absent: tuple[str, ...] = ()
-    centred: bool = True
-    activation: str | None = None
-    residual: bool = False
-    """Whether there is a tensor more than the norm itself needs, which launch rules ask for."""
-    parameters: str | None = None
-    """Their dtype, where it is not that of tensors; only where it is wider."""
-    renorm: bool = False
-    unread: tuple[str, ...] = ()
-    """Tensors that are given and on which nothing depends."""
-
-    def form(self, edges: bool) -> Form:
-        return Form(edges=edges, centred=self.centred, renorm=self.renorm, activation=self.activation)
 
 
 @dataclass(frozen=True)
@@ -50,111 +38,13 @@ class Family:
     """False: the kernel meets its tensors element by element."""
 
 
-def row_forms(itemsize: int, rule: Rule, mode: Mode, columns: bool = False) -> tuple[Form, ...]:
-    """The forms of rows up to LONGEST, whatever their alignment."""
-
-    def forms() -> Iterator[Form]:
-        for cols in _lengths():
-            for places in _places(itemsize):
-                count, edges = config.lanes(itemsize, cols, places, columns=columns)
-                yield config.row_form(cols, itemsize, count, rule, mode.form(edges), mode.residual)
-
-    return _those_that_need_most(forms())
-
-
-def run_forms(itemsize: int, rule: Rule, mode: Mode) -> tuple[Form, ...]:
-    """The forms of several runs, up to LONGEST elements, that a team holds; whatever their alignment."""
-
-    def forms() -> Iterator[Form]:
-        for inner in (1, 7, 49, 64, 196, 784, 3136):
-            for runs in (n for n in _lengths() if n * inner <= LONGEST):
-                for places in _places(itemsize):
-                    count, edges = config.run_lanes(itemsize, inner, places)
-                    form = mode.form(edges)
-                    form = config.run_form(runs, inner, itemsize, count, rule, form, mode.residual)
-                    if all(config.together(form, device) for device in DEVICES.values()):
-                        yield form
-
-    return _those_that_need_most(forms())
-
-
-def piece_forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
-    """The forms of pieces of runs: of several samples where the mode has a depth, else of one."""
-    many, deep = 1 << 20, "depth" not in mode.absent
-
-    def forms() -> Iterator[Form]:
-        for inner in _lengths():
-            for places in _places(itemsize):
-                count, edges = config.lanes(itemsize, inner, places)
-                form = replace(mode.form(edges), lanes=count)
-                pieces = config.run_pieces(many, many, inner, itemsize, form, 1, deep)
-                if deep == (pieces.depth > 1):
-                    yield pieces.form
-
-    return _those_that_need_most(forms())
-
-
-def merging_forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
-    """The forms of teams that merge partial results, of which the dtype of tensors knows nothing."""
-    return _those_that_need_most(config.merging_form(n) for n in _lengths())
-
-
-def column_forms(itemsize: int, mode: Mode, *tensors: str) -> tuple[Form, ...]:
-    """The forms of kernels over columns that meet these tensors, where they are given."""
-    met = [name for name in tensors if name not in mode.absent]
-    rule = config.column_rule(len(met), mode.activation)
-
-    def forms() -> Iterator[Form]:
-        for size in range(1, 64):
-            for places in _places(itemsize):
-                form, _ = config.column_form(itemsize, size, places, rule)
-                yield replace(form, activation=mode.activation)
-
-    return _those_that_need_most(forms())
-
-
-def walk_forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
-    """The forms of local response normalization."""
-    return _those_that_need_most(
-        walks.walk_form(itemsize, inner, places, walks.WALK)
-        for inner in range(1, 64)
-        for places in _places(itemsize)
-    )
-
-
-def _places(itemsize: int) -> tuple[tuple[int, ...], ...]:
-    """Where two tensors begin within 16 bytes: both at the start, both elsewhere, each somewhere."""
-    return (0, 0), (itemsize, itemsize), (0, itemsize)
-
-
-def _those_that_need_most(forms: Iterator[Form]) -> tuple[Form, ...]:
-    """Of forms that take the same paths in a kernel the one with most elements and fewest registers."""
-    kept: dict[Any, Form] = {}
-    for form in forms:
-        key = (form.lanes, form.edges, 2 if form.blocks > 1 else form.threads > WARP)
-        kept[key] = max(kept.get(key, form), form, key=_demand)
-    return tuple(kept.values())
-
-
-def _demand(form: Form) -> tuple[int, ...]:
-    return form.vectors, form.block * form.resident, -form.blocks, form.threads
-
-
-def _lengths() -> Iterator[int]:
-    """Lengths of rows that meet every form: about each power of two, whether divisible or not."""
-    size = 1
-    while size <= LONGEST:
-        yield from (n for n in range(max(1, size - 9), min(size, LONGEST) + 1))
-        size *= 2
-    yield LONGEST
-
-
 def families() -> list[Family]:
     """Every kernel."""
     from .layouts import ELEMENTWISE
 
     return [
         *_of_rows(),
+        *_of_long_rows(),
         *_of_resident_runs(),
         *_of_pieces(),
         *_of_columns(),
@@ -192,6 +82,55 @@ def _of_rows() -> list[Family]:
                 "float32 parameters": Mode(("bias", "dsum"), parameters="float32"),
             },
             by_element=both,
+        ),
+    ]
+
+
+def _of_long_rows() -> list[Family]:
+    from . import long_rows
+
+    both, gradients = ("weight", "bias"), ("dweight", "dbias")
+
+    def summed(itemsize: int, mode: Mode) -> tuple[Form, ...]:
+        """Where rows have edges gradients are made of sums, else they are written."""
+        return tuple(f for f in long_forms(itemsize, mode) if f.edges == (mode.sums is not None))
+
+    return [
+        Family(
+            long_rows.normalize,
+            long_forms,
+            {
+                "": Mode(("residual",)),
+                "residual": Mode(),
+                "residual, gelu": Mode(activation="gelu"),
+                "rms": Mode(("residual", "bias"), centred=False),
+                "float32 parameters": Mode(("residual",), parameters="float32"),
+            },
+            by_element=both,
+        ),
+        Family(
+            long_rows.dots,
+            piece_forms,
+            {
+                "": Mode(("bias",)),
+                "gelu": Mode(activation="gelu"),
+                "rms": Mode(("bias",), centred=False),
+                "float32 parameters": Mode(("bias",), parameters="float32"),
+            },
+            by_element=both,
+        ),
+        Family(
+            long_rows.gradient,
+            summed,
+            {
+                "": Mode(("bias", "dsum")),
+                "residual, gelu": Mode(activation="gelu"),
+                "rms": Mode(("bias", "dsum", "dbias"), centred=False),
+                "float32 parameters": Mode(("bias", "dsum"), parameters="float32"),
+                "sums": Mode(("bias", "dsum"), sums="float64"),
+                "sums, residual, gelu": Mode(activation="gelu", sums="float64"),
+            },
+            by_element=(*both, *gradients),
         ),
     ]
 
@@ -246,9 +185,21 @@ def _of_pieces() -> list[Family]:
     from . import runs
 
     renorm, running = ("r", "d"), ("running_mean", "running_var")
-    operands = ("residual", "bias", "dresidual")
+    operands, added = ("residual", "bias", "dresidual"), ("residual", "summed")
     return [
-        Family(runs.moments, piece_forms, {"": Mode(("depth",)), "deep": Mode()}, first=("x",)),
+        Family(
+            runs.moments,
+            piece_forms,
+            {
+                "": Mode(("depth", *added)),
+                "deep": Mode(added),
+                "rows, residual": Mode(("depth",)),
+                "rows, residual, not kept": Mode(("depth", "summed")),
+                "rms": Mode(("depth", *added), centred=False),
+                "rms, residual": Mode(("depth",), centred=False),
+            },
+            first=("x", "residual"),
+        ),
         Family(
             runs.merged,
             merging_forms,
@@ -287,6 +238,7 @@ def _of_pieces() -> list[Family]:
                 "renorm": Mode(),
                 "groups": Mode((*renorm, "dweight", "dbias")),
                 "parameters of groups": Mode(("weight", "c1", "c2", *renorm)),
+                "rows": Mode(("weight", *renorm, "dweight", "dbias")),
             },
         ),
         Family(
@@ -313,7 +265,7 @@ def _of_columns() -> list[Family]:
         Family(
             columns.moments,
             # Vectors that are not whole are left to finish_moments.
-            lambda itemsize, mode: _without_edges(column_forms(itemsize, mode, "x")),
+            lambda itemsize, mode: without_edges(column_forms(itemsize, mode, "x")),
             {"": Mode()},
         ),
         Family(
@@ -369,10 +321,6 @@ def _of_columns() -> list[Family]:
             },
         ),
     ]
-
-
-def _without_edges(forms: tuple[Form, ...]) -> tuple[Form, ...]:
-    return tuple(form for form in forms if not form.edges)
 
 
 def _of_windows() -> list[Family]:

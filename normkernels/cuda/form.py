@@ -14,6 +14,9 @@ STEPS = 4
 SLOTS = 2 * STEPS
 """Room for those of two rows: a slot is used again only after all blocks have met in between."""
 
+FLUSH = 128
+"""How many rows sums over rows are taken of in the dtype of x, before float64 takes over."""
+
 
 @dataclass(frozen=True)
 class Form:

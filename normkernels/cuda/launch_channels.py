@@ -76,7 +76,7 @@ def channel_forward(
         return mean, rstd, None if r is None else (r, d)
     mean, rstd = pair(plan.channels, x)
     renorm = None if limits is None else pair(plan.channels, x)
-    blocks = config.row_grid(plan.channels, 1, form, properties(x.device))
+    blocks = config.row_grid(plan.channels, form, properties(x.device))
     launch(
         channels.forward, form, blocks, x,
         x, residual, *_runs(plan, form), weight, bias, *map(float, settings), y, mean, rstd,
@@ -117,7 +117,7 @@ def channel_backward(
         )  # fmt: skip
         return sums
     dweight, dbias = (None if p is None else vector(plan.channels, dy, p.dtype) for p in (weight, bias))
-    blocks = config.row_grid(plan.channels, 1, form, properties(dy.device))
+    blocks = config.row_grid(plan.channels, form, properties(dy.device))
     launch(
         channels.backward, form, blocks, dy,
         dy, x, residual, *_runs(plan, form), weight, bias, *(renorm or (None, None)), mean, rstd, dx,

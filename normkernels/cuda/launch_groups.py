@@ -32,7 +32,7 @@ def group_forward(
         mean, rstd = launch_runs.group_forward(plan, x, weight, bias, eps, y, threads, activation, var)
     else:
         mean, rstd = pair(plan.rows, x)
-        blocks = config.row_grid(plan.rows, 1, form, properties(x.device))
+        blocks = config.row_grid(plan.rows, form, properties(x.device))
         launch(
             groups.forward, form, blocks, x,
             x, plan.rows, *_runs(plan, form), float(plan.divisor), weight, bias, eps, y, mean, rstd, var,
@@ -62,7 +62,7 @@ def group_backward(
     form = _resident(config.GROUPS_BACKWARD, plan, dy, (dy, x, dx), activation)
     if form is None:
         return launch_runs.group_backward(plan, dy, x, mean, rstd, weight, bias, dx, threads, activation)
-    blocks = config.row_grid(plan.rows, 1, form, properties(dy.device))
+    blocks = config.row_grid(plan.rows, form, properties(dy.device))
     parts = plan.samples * form.blocks
     partials = vector(2 * parts * plan.parameters, dy)
     launch(

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from .._layout import RowPlan
-from . import config, rows
+from . import config, launch_long_rows, rows
 from .arrays import DeviceArray
 from .devices import properties
 from .form import Form
@@ -63,17 +63,19 @@ def row_forward(
     total: DeviceArray | None = None,
 ) -> tuple[DeviceArray, DeviceArray]:
     """Write y, and x + residual to total, where they are wanted; mean and rstd."""
-    n = plan.cols
     weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
-    mean, rstd = pair(plan.rows, x)
     form = _form(
         config.FORWARD, plan, x, (x, residual, total, y), (weight, bias), activation,
         residual=residual is not None,
     )  # fmt: skip
-    blocks = config.row_grid(plan.rows, plan.cols, form, properties(x.device))
+    device = properties(x.device)
+    if not config.together(form, device):
+        return launch_long_rows.row_forward(plan, x, weight, bias, eps, y, activation, residual, total)
+    mean, rstd = pair(plan.rows, x)
+    blocks = config.row_grid(plan.rows, form, device)
     launch(
         rows.forward, form, blocks, x,
-        x, residual, plan.rows, n, weight, bias, eps, total, y, mean, rstd, *meeting(form, blocks, x),
+        x, residual, plan.rows, plan.cols, weight, bias, eps, total, y, mean, rstd, *meeting(form, blocks, x),
     )  # fmt: skip
     return mean, rstd
 
@@ -98,14 +100,18 @@ def row_backward(
         config.BACKWARD, plan, dy, (dy, x, dsum, dx), (w, b), activation, columns=True,
         residual=dsum is not None,
     )  # fmt: skip
-    blocks = config.row_grid(plan.rows, plan.cols, form, properties(dy.device))
+    device = properties(dy.device)
+    dweight, dbias = (None if p is None else vector(n, dy, p.dtype) for p in (weight, bias))
+    if not config.together(form, device):
+        launch_long_rows.row_backward(plan, dy, x, mean, rstd, w, b, dx, activation, dsum, dweight, dbias)
+        return dweight, dbias
+    blocks = config.row_grid(plan.rows, form, device)
     teams = blocks // form.blocks * form.teams
     partials = vector((2 if plan.centred else 1) * teams * n, dy) if wanted else None
     launch(
         rows.backward, form, blocks, dy,
         dy, x, plan.rows, n, w, b, mean, rstd, dsum, dx, partials, *meeting(form, blocks, dy),
     )  # fmt: skip
-    dweight, dbias = (None if p is None else vector(n, dy, p.dtype) for p in (weight, bias))
     if partials is not None:
         column_sums(partials, teams, n, dweight, dbias)
     return dweight, dbias

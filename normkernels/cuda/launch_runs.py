@@ -15,7 +15,7 @@ from .run import launch
 Pair = tuple[DeviceArray, DeviceArray]
 
 
-class _Runs(NamedTuple):
+class Runs(NamedTuple):
     """An array seen as (outer, channels, inner), and which runs share statistics."""
 
     outer: int
@@ -38,24 +38,38 @@ class _Runs(NamedTuple):
     def shape(self) -> tuple[int, int, int]:
         return self.outer, self.channels, self.inner
 
-    def pieces(self, *arrays: DeviceArray | None, activation: str | None = None) -> Pieces:
-        """How they are shared out for a kernel that reads and writes these arrays."""
+    def pieces(
+        self,
+        *arrays: DeviceArray | None,
+        parameters: Sequence[DeviceArray | None] = (),
+        activation: str | None = None,
+        centred: bool = True,
+    ) -> Pieces:
+        """How they are shared out for a kernel that reads and writes these arrays.
+
+        parameters: those of which every element of a run has its own.
+        """
         present = [a for a in arrays if a is not None]
         itemsize, device = present[0].itemsize, properties(present[0].device)
-        lanes, edges = config.lanes(itemsize, self.inner, tuple(a.address for a in present))
-        form = Form(lanes=lanes, edges=edges, activation=activation)
+        lanes, edges = config.lanes(
+            itemsize,
+            self.inner,
+            [a.address for a in present],
+            [p.address for p in parameters if p is not None],
+        )
+        form = Form(lanes=lanes, edges=edges, centred=centred, activation=activation)
         return config.run_pieces(*self.shape, itemsize, form, device.multiprocessors, deep=not self.apart)
 
 
-def _of_channels(plan: ChannelPlan) -> _Runs:
-    return _Runs(plan.outer, plan.channels, plan.inner, plan.channels, 0)
+def _of_channels(plan: ChannelPlan) -> Runs:
+    return Runs(plan.outer, plan.channels, plan.inner, plan.channels, 0)
 
 
-def _of_groups(plan: GroupPlan) -> _Runs:
-    return _Runs(plan.samples, plan.parameters, plan.inner, plan.groups, plan.groups)
+def _of_groups(plan: GroupPlan) -> Runs:
+    return Runs(plan.samples, plan.parameters, plan.inner, plan.groups, plan.groups)
 
 
-def _launch(kernel: Any, view: _Runs, pieces: Pieces, like: DeviceArray, *args: Any) -> None:
+def launch_pieces(kernel: Any, view: Runs, pieces: Pieces, like: DeviceArray, *args: Any) -> None:
     """A kernel in which a team has a piece."""
     launch(
         kernel, pieces.form, -(-pieces.number(view.outer, view.channels) // pieces.form.teams), like, *args
@@ -74,26 +88,32 @@ def _each(kernel: Any, count: int, like: DeviceArray, *args: Any) -> None:
     launch(kernel, form, -(-count // form.block), like, *args)
 
 
-def _sets(view: _Runs, pieces: Pieces) -> tuple[int, int, int, int, int]:
+def _sets(view: Runs, pieces: Pieces) -> tuple[int, int, int, int, int]:
     """How many statistics, of a sample, and stretches and spans of their partial results, and its pieces."""
     spans = 1 if view.apart else -(-view.outer // pieces.depth)
     stretch = view.per_group * pieces.tiles
     return view.statistics, view.groups, stretch, spans, view.channels * pieces.tiles
 
 
-def _merged_moments(
-    view: _Runs,
+def merged_moments(
+    view: Runs,
     x: DeviceArray,
     settings: Sequence[float],
     running: Sequence[DeviceArray],
     var: DeviceArray | None,
     rstd: DeviceArray | None,
     renorm: Sequence[DeviceArray | None] = (None, None),
+    residual: DeviceArray | None = None,
+    summed: DeviceArray | None = None,
+    centred: bool = True,
 ) -> DeviceArray:
-    """mean; var, rstd, running statistics, r and d, where they are wanted, are written."""
-    pieces = view.pieces(x)
+    """mean; var, rstd, running statistics, r and d, where they are wanted, are written.
+
+    Of x + residual, which summed receives; not centred about 0.
+    """
+    pieces = view.pieces(x, residual, summed, centred=centred)
     partials = vector(4 * pieces.number(view.outer, view.channels), x)
-    _launch(runs.moments, view, pieces, x, x, *view.shape, *pieces.cut, partials)
+    launch_pieces(runs.moments, view, pieces, x, x, residual, *view.shape, *pieces.cut, summed, partials)
     mean, sets = vector(view.statistics, x), _sets(view, pieces)
     _merge(
         runs.merged, view.statistics, sets[2] * sets[3], x,
@@ -103,7 +123,7 @@ def _merged_moments(
 
 
 def _normalize(
-    view: _Runs,
+    view: Runs,
     x: DeviceArray,
     mean: DeviceArray,
     rstd: DeviceArray,
@@ -114,7 +134,7 @@ def _normalize(
     residual: DeviceArray | None,
 ) -> None:
     pieces = view.pieces(x, residual, y, activation=activation)
-    _launch(
+    launch_pieces(
         runs.normalize, view, pieces, x,
         x, residual, *view.shape, *pieces.cut, view.apart, view.per_group, mean, rstd, weight, bias, y,
     )  # fmt: skip
@@ -123,7 +143,7 @@ def _normalize(
 def channel_moments(plan: ChannelPlan, x: DeviceArray, threads: int | None = None) -> Pair:
     """mean and population variance of every channel."""
     var = vector(plan.channels, x)
-    return _merged_moments(_of_channels(plan), x, (0.0, 0.0, 1.0, 0.0), (), var, None), var
+    return merged_moments(_of_channels(plan), x, (0.0, 0.0, 1.0, 0.0), (), var, None), var
 
 
 def channel_forward(
@@ -146,7 +166,7 @@ def channel_forward(
     view, rstd, r, d = _of_channels(plan), vector(plan.channels, x), None, None
     if tuple(settings[2:]) != (1.0, 0.0):
         r, d = vector(plan.channels, x), vector(plan.channels, x)
-    mean = _merged_moments(view, x, settings, running, None, rstd, (r, d))
+    mean = merged_moments(view, x, settings, running, None, rstd, (r, d))
     if r is not None and d is not None:
         weight, bias = _composed(plan, x, weight, bias, r, d)
     _normalize(view, x, mean, rstd, weight, bias, y, activation, residual)
@@ -228,7 +248,7 @@ def group_forward(
     """Write y, and var, where it is wanted; mean and rstd of every row. For rows beyond what teams hold."""
     view = _of_groups(plan)
     rstd = vector(plan.rows, x)
-    mean = _merged_moments(view, x, (eps, 0.0, 1.0, 0.0), (), var, rstd)
+    mean = merged_moments(view, x, (eps, 0.0, 1.0, 0.0), (), var, rstd)
     _normalize(view, x, mean, rstd, weight, bias, y, activation, None)
     return mean, rstd
 
@@ -259,7 +279,7 @@ def _like(parameter: DeviceArray | None, dy: DeviceArray) -> DeviceArray | None:
 
 
 def _backward(
-    view: _Runs,
+    view: Runs,
     dy: DeviceArray,
     x: DeviceArray,
     mean: DeviceArray,
@@ -284,7 +304,7 @@ def _backward(
     if divisor is not None or dweight is not None or dbias is not None or dresidual is not None:
         pieces = view.pieces(dy, x, residual, dresidual, activation=activation)
         partials = vector(2 * pieces.number(view.outer, view.channels), dy)
-        _launch(
+        launch_pieces(
             runs.dots, view, pieces, dy,
             dy, x, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, dresidual,
             partials,
@@ -293,11 +313,11 @@ def _backward(
             c1, c2 = vector(view.statistics, dy), vector(view.statistics, dy)
         sums = (*renorm, dweight, dbias)
         if view.per_group > 1 or view.apart:
-            _merged_dots(view, pieces, partials, weight, divisor, c1, c2, None, None, None, None)
+            merged_dots(view, pieces, partials, weight, divisor, c1, c2, None, None, None, None)
             channels = view._replace(groups=view.channels, apart=0)
-            _merged_dots(channels, pieces, partials, None, None, None, None, *sums)
+            merged_dots(channels, pieces, partials, None, None, None, None, *sums)
         else:
-            _merged_dots(view, pieces, partials, weight, divisor, c1, c2, *sums)
+            merged_dots(view, pieces, partials, weight, divisor, c1, c2, *sums)
     if dresidual is not None and dresidual.itemsize >= 4:  # dz as it was, unrounded
         dy, activation, residual, fused = dresidual, None, None, False
     if c1 is None and not fused:
@@ -306,14 +326,14 @@ def _backward(
     else:
         pieces = view.pieces(dy, x, residual, dx, activation=activation)
         source = x
-    _launch(
+    launch_pieces(
         runs.gradient, view, pieces, dy,
         dy, source, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, c1, c2, dx,
     )  # fmt: skip
 
 
-def _merged_dots(
-    view: _Runs,
+def merged_dots(
+    view: Runs,
     pieces: Pieces,
     partials: DeviceArray,
     weight: DeviceArray | None,

@@ -10,6 +10,7 @@ if SIMULATED:
     from .emulated import (
         accumulate,
         as_element,
+        as_elements,
         as_type_of,
         barrier,
         block,
@@ -73,13 +74,13 @@ else:
         team_sums,
         thread,
     )  # fmt: skip
-    from .vectors import as_element, as_type_of, lane, largest, total
+    from .vectors import as_element, as_elements, as_type_of, lane, largest, total
 
 __all__ = [
-    "accumulate", "activated", "added", "affine", "as_element", "as_scale", "as_type_of", "barrier",
-    "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside", "lane", "largest",
-    "load", "load_parameters", "member", "merge", "moments", "move_running", "number", "of_runs", "offset",
-    "output_constants", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
+    "accumulate", "activated", "added", "affine", "as_element", "as_elements", "as_scale", "as_type_of",
+    "barrier", "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside", "lane",
+    "largest", "load", "load_parameters", "member", "merge", "moments", "move_running", "number", "of_runs",
+    "offset", "output_constants", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
     "relative_moments", "renorm_constants", "rows_at_once", "run_sums", "slope", "slot", "squares", "store",
     "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip

@@ -7,7 +7,7 @@ activation of the form; in the backward the activation, and `dsum`, which is add
 exchange and flags, not None where a team has several blocks, are what these meet through.
 """
 
-from .form import STEPS
+from .form import FLUSH, STEPS
 from .jit import kernel
 from .primitives import (
     accumulate,
@@ -38,9 +38,6 @@ from .primitives import (
     total,
     zeros,
 )
-
-# Rows summed in float32 before float64 takes over.
-FLUSH = 128
 
 
 @kernel

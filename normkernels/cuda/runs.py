@@ -17,6 +17,7 @@ import numpy as np
 from .jit import kernel, primitive
 from .primitives import (
     activated,
+    added,
     as_element,
     as_scale,
     block,
@@ -37,6 +38,7 @@ from .primitives import (
     relative_moments,
     renorm_constants,
     slope,
+    squares,
     store,
     team_merged,
     team_of_grid,
@@ -108,8 +110,10 @@ def _composed(dot, s, r, d, c):
 
 
 @kernel
-def moments(x, outer, channels, inner, width, tiles, depth, partials, form):
-    """partials: count, pivot, mean - pivot, m2 of every piece.
+def moments(x, residual, outer, channels, inner, width, tiles, depth, summed, partials, form):
+    """partials: count, pivot, mean - pivot, m2 of every piece of x + residual, which `summed` receives.
+
+    Not centred pivot and mean are 0.
 
     The pivot of the first run is no further than two standard deviations from its mean, and so good enough
     to add up sums of squares about it in float64.
@@ -120,10 +124,16 @@ def moments(x, outer, channels, inner, width, tiles, depth, partials, form):
     sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
     origin = s = q = 0.0
     for o in range(sample, sample + _samples(depth)):
-        piece = offset(x, (min(o, end - 1) * channels + c) * inner + first)
+        k = (min(o, end - 1) * channels + c) * inner + first
+        piece, other = offset(x, k), offset(residual, k)
         p = position(piece, t, form)
-        h = load(piece, p, n, form)
-        pivot, mean_o, m2_o = relative_moments(h, pivot_of(piece, None, n), p, n, form, None, None, 1)
+        h = added(x, load(piece, p, n, form), other, p, n, form)
+        if form.centred:
+            pivot, mean_o, m2_o = relative_moments(h, pivot_of(piece, other, n), p, n, form, None, None, 1)
+        else:
+            pivot, mean_o, m2_o = 0.0, 0.0, squares(h, form, None, None, 1)
+        # Not before all have read x and residual: it may be either.
+        store(offset(summed, k), p, n if team < pieces else 0, form, h)
         if o == sample:
             origin = pivot
         if o < end:

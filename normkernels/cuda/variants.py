@@ -29,7 +29,7 @@ KINDS = {
         "n1", "n2", "n3", "x0", "x1", "x2", "x3", "y0", "y1", "y2", "y3",
         "width", "tiles", "depth", "apart", "per_group", "statistics", "stretch", "spans", "pieces",
         "samples", "start", "total", "strips", "across", "slots", "length", "plane", "size", "begin", "over",
-        "before", "after",
+        "before", "after", "phases",
     ),
     "number": (
         "divisor", "eps", "factor", "r_max", "d_max", "unbiased", "scale", "k", "beta", "slope",
@@ -78,7 +78,10 @@ class Variant:
         """The dtype of a tensor or a parameter."""
         if KIND[name] == "intermediate":
             return "float64" if self.dtype == "float64" else "float32"
-        own = self.family.modes[self.mode].parameters if KIND[name] == "parameter" else None
+        mode = self.family.modes[self.mode]
+        if name in ("dweight", "dbias") and mode.sums is not None:
+            return mode.sums
+        own = mode.parameters if KIND[name] == "parameter" else None
         return own or self.dtype
 
     def signature(self) -> tuple[Any, ...]:

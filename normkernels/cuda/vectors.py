@@ -191,6 +191,18 @@ def as_element(typingctx: Any, pointer: Any, value: Any) -> Any:
 
 
 @intrinsic
+def as_elements(typingctx: Any, pointer: Any, value: Any) -> Any:
+    """A vector in the dtype of the arithmetic of what lies at the pointer; for None as it is."""
+    dtype = value.dtype if isinstance(pointer, types.NoneType) else arithmetic(pointer.dtype)
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        values = lanes_of(builder, args[1])
+        return gathered(builder, [context.cast(builder, v, value.dtype, dtype) for v in values])
+
+    return Vector(dtype, value.count)(pointer, value), codegen
+
+
+@intrinsic
 def as_type_of(typingctx: Any, like: Any, value: Any) -> Any:
     """A number in the dtype of another one."""
 

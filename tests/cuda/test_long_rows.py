@@ -1,4 +1,4 @@
-"""Rows that no team can hold, in the simulator."""
+"""Rows that no team can hold."""
 
 from dataclasses import replace
 from typing import NamedTuple
@@ -6,17 +6,15 @@ from typing import NamedTuple
 import ml_dtypes
 import numpy as np
 import pytest
+from on_device import flat
 
 import normkernels as nk
 from normkernels import reference
 from normkernels._plan import row_plan
 from normkernels.cuda import config, launch_columns, launch_long_rows, launch_rows, long_rows
-from normkernels.cuda.devices import SIMULATED, simulated
+from normkernels.cuda.devices import SIMULATED
 from normkernels.cuda.memory import upload
 from normkernels.reference.fused import Steps
-
-if not simulated():
-    pytest.skip("rules for a device of one multiprocessor are no other device's", allow_module_level=True)
 
 BFLOAT16 = ml_dtypes.bfloat16
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
@@ -47,17 +45,6 @@ def streamed(monkeypatch):
     for name in ("row_forward", "row_backward"):
         monkeypatch.setattr(launch_long_rows, name, watched(name))
     return calls
-
-
-def on_device(a, shift=0):
-    """An array in device memory that begins `shift` elements past a multiple of 16 bytes."""
-    if a is None:
-        return None
-    room = upload(np.zeros(a.size + 16, a.dtype))
-    start = -room.address % 16 // a.itemsize + shift
-    made = room.part(start, a.size)
-    made.memory[:] = a.reshape(-1)
-    return made
 
 
 def wide(a):
@@ -141,13 +128,13 @@ def run(case, data, eps=EPS):
     """y, x + residual, mean, rstd, dx, dweight, dbias."""
     x, dy, residual, dsum, weight, bias = data
     apart = case.shift if case.other_shift is None else case.other_shift
-    X, R, DY, D = (on_device(a, case.shift) for a in (x, residual, dy, dsum))
-    w, b = (on_device(a, case.parameter_shift) for a in (weight, bias))
-    y, dx = (on_device(np.full_like(x, np.nan), apart) for _ in range(2))
-    h = on_device(np.full_like(x, np.nan), case.shift) if case.residual and case.kept else None
+    X, R, DY, D = (flat(a, case.shift) for a in (x, residual, dy, dsum))
+    w, b = (flat(a, case.parameter_shift) for a in (weight, bias))
+    y, dx = (flat(np.full_like(x, np.nan), apart) for _ in range(2))
+    h = flat(np.full_like(x, np.nan), case.shift) if case.residual and case.kept else None
     mean, rstd = launch_rows.row_forward(case.plan, X, w, b, eps, y, None, case.activation, R, h)
     if h is None:
-        h = on_device(summed(data), case.shift)
+        h = flat(summed(data), case.shift)
     sums = launch_rows.row_backward(case.plan, DY, h, mean, rstd, w, b, dx, None, case.activation, D)
     return y, h, mean, rstd, dx, *sums
 
@@ -234,9 +221,9 @@ def test_in_place(rng):
     case = Case((2, 101), residual=True, activation="silu")
     data = x, dy, residual, dsum, weight, bias = case.data(rng)
     y, h, _, _, dx, dweight, dbias = run(case, data)
-    w, b = on_device(weight), on_device(bias)
+    w, b = flat(weight), flat(bias)
     for first in (0, 1):
-        arrays = on_device(x), on_device(residual)
+        arrays = flat(x), flat(residual)
         out, total = arrays[first], arrays[1 - first]
         mean, rstd = launch_rows.row_forward(
             case.plan, arrays[0], w, b, EPS, out, None, "silu", arrays[1], total
@@ -244,7 +231,7 @@ def test_in_place(rng):
         same_bits(out, y)
         same_bits(total, h)
     for place in range(3):
-        arrays = on_device(dy), on_device(summed(data)), on_device(dsum)
+        arrays = flat(dy), flat(summed(data)), flat(dsum)
         out = arrays[place]
         sums = launch_rows.row_backward(
             case.plan, *arrays[:2], mean, rstd, w, b, out, None, "silu", arrays[2]

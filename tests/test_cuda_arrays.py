@@ -18,7 +18,7 @@ from cuda.core.utils import StridedMemoryView
 
 from cuda_fakes import ADDRESS, F4, VIEWS, Exporter, Interface, device, fake_driver, host  # noqa: F401
 from normkernels._devices import is_device_array
-from normkernels.cuda import arrays, dlpack, foreign
+from normkernels.cuda import arrays, foreign, memory
 
 
 @pytest.mark.parametrize("x", VIEWS.values(), ids=VIEWS)
@@ -109,16 +109,47 @@ def test_export_of_read_only_memory():
         y.__dlpack__(stream=-1)
 
 
+class Capsule:
+    """One that is there already, as if somebody exported it."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __dlpack_device__(self):
+        return 2, 1
+
+    def __dlpack__(self, **_):
+        return self.made
+
+
 @pytest.mark.parametrize("version", [None, (1, 0)])
 def test_a_capsule_that_nobody_takes_is_freed(version):
     y = device(VIEWS["dense"])
-    alive, before = weakref.ref(y), len(dlpack._exported)
+    alive = weakref.ref(y)
     capsule = y.__dlpack__(stream=-1, max_version=version)
     del y
     assert alive() is not None
     del capsule
     assert alive() is None
-    assert len(dlpack._exported) == before
+
+
+def test_a_consumer_that_refuses_frees_the_memory(driver):
+    y = memory.empty((2, 3), F4, 0, 0)
+    with pytest.raises((BufferError, RuntimeError), match="(?i)unsupported device"):
+        np.from_dlpack(y)
+    assert not driver.named("cuMemFreeAsync")
+    del y
+    assert len(driver.named("cuMemFreeAsync")) == 1
+
+
+@pytest.mark.parametrize("version", [None, (1, 0)])
+@pytest.mark.parametrize("x", VIEWS.values(), ids=VIEWS)
+def test_what_a_capsule_says(x, version):
+    y = device(x)
+    view = StridedMemoryView.from_dlpack(Capsule(y.__dlpack__(stream=-1, max_version=version)), stream_ptr=-1)
+    assert (view.ptr, view.shape, view.dtype) == (y.address if x.size else 0, x.shape, x.dtype)
+    assert view.strides is None or view.strides == tuple(s // x.itemsize for s in x.strides)
+    assert (view.device_id, view.readonly) == (1, False)
 
 
 def test_export_to_cuda():

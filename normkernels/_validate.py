@@ -131,9 +131,14 @@ def activation(value: Any) -> str | None:
     return value
 
 
-def threads(value: Any) -> None:
-    if value is not None and not 1 <= integer(value, "threads") <= numba.config.NUMBA_NUM_THREADS:
-        raise ValueError(f"threads must be in 1..{numba.config.NUMBA_NUM_THREADS}, got {value}")
+def threads(value: Any, x: Array) -> None:
+    """Those of the CPU, of which there are so many; on a device no more is said of them than a number."""
+    if value is None:
+        return
+    most = numba.config.NUMBA_NUM_THREADS if isinstance(x, np.ndarray) else math.inf
+    if not 1 <= integer(value, "threads") <= most:
+        rule = "1 or more" if most == math.inf else f"in 1..{most}"
+        raise ValueError(f"threads must be {rule}, got {value}")
 
 
 def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:

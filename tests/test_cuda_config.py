@@ -1,6 +1,8 @@
 """Launch rules of the CUDA backend as data: every row length has one, and it can be launched."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ from normkernels.cuda.config import (
     together,
     vectors_of,
 )
-from normkernels.cuda.devices import SIMULATED
+from normkernels.cuda.devices import SIMULATED, DeviceProperties
 from normkernels.cuda.form import Form
 from normkernels.cuda.walks import WALK, walk_form
 
@@ -41,6 +43,7 @@ RULES = {
 }
 # Where arrays begin, in elements: all at a multiple of 16 bytes, all elsewhere, each somewhere.
 PLACES = {"aligned": (0, 0, 0), "alike": (1, 1, 1), "unlike": (0, 1, 0)}
+SOURCES = {file.name: file.read_text(encoding="utf-8") for file in Path(config.__file__).parent.glob("*.py")}
 LARGE, SMALL = SIMULATED, replace(SIMULATED, multiprocessors=68)
 
 
@@ -311,3 +314,13 @@ def test_parameters_are_read_no_wider_than_they_lie(cols, itemsize):
         for columns in (False, True):
             count, edges = lanes(itemsize, cols, (256,), (512 + place,), columns)
             assert edges or place % min(16, max(itemsize, 4) * count) == 0
+
+
+@pytest.mark.parametrize("name", ["ACCESS_BYTES", "WARP"])
+def test_what_devices_have_in_common_is_said_once(name):
+    assert [file for file, text in SOURCES.items() if re.search(rf"^{name} = ", text, re.M)] == ["form.py"]
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(DeviceProperties) if field.name != "name"])
+def test_a_property_of_devices_is_asked_for_where_something_goes_by_it(name):
+    assert any(re.search(rf"\.{name}\b", text) for file, text in SOURCES.items() if file != "devices.py")

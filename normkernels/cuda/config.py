@@ -9,12 +9,9 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .devices import DeviceProperties
+from .form import ACCESS_BYTES as ACCESS_BYTES
 from .form import MAGIC_BITS, Form
-
-ACCESS_BYTES = 16
-"""The widest access to memory."""
-
-WARP = 32
+from .form import WARP as WARP
 
 MOST_RESIDENT = 1 << 20
 

@@ -5,6 +5,11 @@ from functools import cached_property
 
 from .._layout import ACTIVATIONS
 
+ACCESS_BYTES = 16
+"""The widest access to memory."""
+
+WARP = 32
+
 MAGIC_BITS = 40
 """From which bit on a product with `config.magic` is a quotient: exact below 2**20."""
 

@@ -1,5 +1,7 @@
 """Fused normalization kernels for host and CUDA arrays, forward and backward, and benchmarks of them."""
 
+from typing import TYPE_CHECKING, Any
+
 from ._buffers import release_buffers, set_buffer_limit
 from ._devices import DeviceUnavailable, FatalDeviceError
 from .functional import (
@@ -35,10 +37,14 @@ from .functional import (
 from .norms import NORMS, NormSpec
 from .results import Grads, Moments, Range, ResidualGrads, Saved, Whitening
 
+if TYPE_CHECKING:
+    from .cuda.arrays import DeviceArray
+
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "NORMS",
+    "DeviceArray",
     "DeviceUnavailable",
     "FatalDeviceError",
     "Grads",
@@ -79,3 +85,11 @@ __all__ = [
     "whiten",
     "zscore",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DeviceArray":  # with it comes the CUDA backend
+        from .cuda.arrays import DeviceArray
+
+        return DeviceArray
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

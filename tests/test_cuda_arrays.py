@@ -3,8 +3,11 @@
 import copy
 import ctypes
 import gc
+import operator
 import pickle
 import re
+import subprocess
+import sys
 import types
 import weakref
 
@@ -16,6 +19,7 @@ pytest.importorskip("cuda.bindings", reason="the extra cuda is not installed")
 
 from cuda.core.utils import StridedMemoryView
 
+import normkernels as nk
 from cuda_fakes import ADDRESS, F4, VIEWS, Exporter, Interface, device, fake_driver, host  # noqa: F401
 from normkernels._devices import is_device_array
 from normkernels.cuda import arrays, foreign, memory
@@ -300,7 +304,38 @@ def test_copying_to_the_host_takes_what_lies_between(driver, monkeypatch):
     assert device(VIEWS["no elements"]).copy_to_host().shape == (3, 0, 2)
 
 
-@pytest.mark.parametrize("use", [np.asarray, np.sum, pickle.dumps, copy.deepcopy, lambda y: y + np.zeros(3)])
+@pytest.mark.parametrize(
+    "use",
+    [
+        *(np.asarray, np.sum, np.exp, pickle.dumps, copy.deepcopy),
+        *(bool, complex, float, int, list, operator.neg),
+        *(lambda y: y[0], lambda y: operator.setitem(y, 0, 1.0), lambda y: 3 in y),
+        *(lambda y: y + 1, lambda y: 1 + y, lambda y: y * y, lambda y: y == y, lambda y: y < 1),
+        *(lambda y: y + np.zeros(3), lambda y: np.zeros(3) + y),
+    ],
+)
 def test_what_wants_the_elements_on_the_host_is_told_how(use):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"^[^\n]*device memory[^\n]*: use copy_to_host\(\)[^\n]*$"):
         use(device(np.zeros(3, np.float32)))
+
+
+def test_an_array_is_itself():
+    y = device(np.zeros(3, np.float32))
+    assert y in {y: 1}
+    assert not hasattr(y, "__dict__")
+
+
+def test_the_class_is_public():
+    assert nk.DeviceArray is arrays.DeviceArray
+    with pytest.raises(AttributeError, match="'normkernels' has no attribute 'OnDevice'"):
+        _ = nk.OnDevice
+
+
+def test_the_class_is_there_without_cuda():
+    code = """
+import sys
+sys.modules["cuda"] = sys.modules["numba_cuda"] = None
+import normkernels as nk
+assert not isinstance(3, nk.DeviceArray)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -180,6 +180,24 @@ def test_a_machine_without_a_driver(driver, monkeypatch):
             act()
 
 
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: nk.rms_norm(Interface(typestr="<i4"), 64), "x must be float32, .*, got <i4 .int32."),
+        (lambda: nk.rms_norm(Interface(typestr="|b1"), 64), "x must be float32, .*, got .b1 .bool."),
+        (lambda: nk.zscore(Interface()), "x must be an array in host memory, got Interface in device memory"),
+        (lambda: nk.minmax(Interface()), "x must be an array in host memory, got Interface in device memory"),
+        (lambda: nk.whiten(Interface()), "x must be an array in host memory, got Interface in device memory"),
+    ],
+)
+def test_what_no_driver_would_help_is_said_without_one(driver, act, message):
+    driver.fails["cuInit"] = bindings.CUresult.CUDA_ERROR_NO_DEVICE
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        act()
+    with pytest.raises(DeviceUnavailable, match="NVIDIA driver"):
+        nk.rms_norm(Interface(), 64)
+
+
 def run(code, **environment):
     return subprocess.run(
         [sys.executable, "-c", code],

@@ -3,6 +3,7 @@
 This shows what compilers make of the kernels; that they compute the right thing, and how fast, it does not.
 """
 
+import pickle
 import re
 from collections import Counter
 from dataclasses import replace
@@ -68,6 +69,16 @@ def test_every_kernel_has_variants():
         if "\n@kernel" in module.read_text(encoding="utf-8"):
             import_module(f"normkernels.cuda.{module.stem}")
     assert {family.kernel for family in families()} == set(KERNELS)
+
+
+def test_kernels_and_forms_are_the_same_in_another_process():
+    for family in families():
+        assert pickle.loads(pickle.dumps(family.kernel)) is family.kernel
+    form = Form(vectors=2, activation="relu")
+    assert hash(form) == form._hash
+    again = pickle.loads(pickle.dumps(form))
+    assert again == form
+    assert "_hash" not in vars(again), "that of a string is another in every process"
 
 
 def test_every_argument_has_a_kind():

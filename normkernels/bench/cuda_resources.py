@@ -1,6 +1,7 @@
 """What compilers make of the CUDA kernels, as a table: compiled offline, no device needed."""
 
 import importlib.metadata
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -63,32 +64,23 @@ def _version(package: str) -> str | None:
         return None
 
 
-# What processes that are forked find without being sent it.
-_work: list[tuple["Variant", str]] = []
-
-
-def _resources(k: int) -> "Resources":
-    from ..cuda.offline import resources
-
-    variant, architecture = _work[k]
-    return resources(variant.family.kernel, variant.signature(), ARCHITECTURES[architecture])
-
-
 def compile_all(variants: Sequence["Variant"], architectures: Sequence[str]) -> list[Compiled]:
     """Compile variants for architectures, a process for each core."""
-    from ..cuda.offline import DEVICES, occupancy
+    from ..cuda.offline import DEVICES, occupancy, resources
     from ..cuda.variants import problems
 
-    _work[:] = [(variant, name) for variant in variants for name in architectures]
+    work = [(variant, name) for variant in variants for name in architectures]
+    of_each = [(v.family.kernel, v.signature(), ARCHITECTURES[name]) for v, name in work]
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
-    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
-        # Forks, which has to be before the progress bar has its thread.
-        results = pool.map(_resources, range(len(_work)), chunksize=len(architectures))
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-            found = list(progress.track(results, total=len(_work)))
+    with (
+        ProcessPoolExecutor(min(os.cpu_count() or 1, len(work)), get_context("spawn")) as pool,
+        Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
+    ):
+        results = pool.map(resources, *zip(*of_each, strict=True), chunksize=len(architectures))
+        found = list(progress.track(results, total=len(work)))
     compiled = []
-    for (variant, name), one in zip(_work, found, strict=True):
+    for (variant, name), one in zip(work, found, strict=True):
         device = DEVICES[ARCHITECTURES[name]]
         room = occupancy(one, variant.form, device)
         compiled.append(Compiled(variant, name, one, room, problems(variant, one, device)))

@@ -2,6 +2,7 @@
 
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from typing import Any
 
 from .._layout import ACTIVATIONS
 
@@ -48,6 +49,9 @@ class Form:
 
     def __hash__(self) -> int:
         return self._hash  # a form is looked up in every launch
+
+    def __reduce__(self) -> Any:
+        return Form, astuple(self)  # in another process the hash is another
 
     @cached_property
     def _hash(self) -> int:

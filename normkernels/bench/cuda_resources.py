@@ -25,7 +25,16 @@ if TYPE_CHECKING:
     from ..cuda.variants import Variant
 
 ARCHITECTURES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
-PACKAGES = ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvdisasm")
+# Those for CUDA 12 have other names, and NVVM comes with nvcc.
+PACKAGES = (
+    "numba-cuda",
+    "cuda-core",
+    "nvidia-nvvm",
+    "nvidia-cuda-nvcc-cu12",
+    "nvidia-nvjitlink",
+    "nvidia-nvjitlink-cu12",
+    "nvidia-cuda-nvdisasm",
+)
 # What has to be there, and how it is installed with what it needs for CUDA 13.
 NEEDED = {
     "numba-cuda": "numba-cuda[cu13]",
@@ -55,6 +64,11 @@ def missing() -> str | None:
         return None
     names = " ".join(f"'{NEEDED[name]}'" for name in absent)
     return f"compiling for GPUs needs {', '.join(absent)}: pip install {names}"
+
+
+def compilers() -> tuple[str, ...]:
+    """What compiles here."""
+    return tuple(name for name in PACKAGES if _version(name))
 
 
 def _version(package: str) -> str | None:
@@ -206,8 +220,7 @@ def command(
     compiled = compile_all(chosen, architectures or tuple(ARCHITECTURES))
     asked = (("kernel", kernels), ("dtype", dtypes), ("arch", architectures))
     words = [f"--{option} {value}" for option, values in asked for value in values]
-    packages = tuple(name for name in PACKAGES if _version(name))
-    text = render(compiled, " ".join(["normkernels resources", *words]), machine(0, packages))
+    text = render(compiled, " ".join(["normkernels resources", *words]), machine(0, compilers()))
     if page:
         markdown.insert(page, text)
     say(text)

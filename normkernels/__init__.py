@@ -1,4 +1,10 @@
-"""Fused normalization kernels for host and CUDA arrays, forward and backward, and benchmarks of them."""
+"""Fused normalization kernels for host and CUDA arrays, forward and backward, and benchmarks of them.
+
+Arrays are those of NumPy, or what has ``__array__`` or ``__dlpack__``; or they are on a CUDA device, from
+PyTorch, CuPy, JAX or numba (extra ``cuda``). All arrays of a call lie together, and its results lie there
+too, on a device as `DeviceArray`, which those libraries take without a copy: ``torch.from_dlpack(y)``. An
+array given as ``out`` comes back as it is. docs/cuda.md has the rest.
+"""
 
 from typing import TYPE_CHECKING, Any
 

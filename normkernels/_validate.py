@@ -57,7 +57,8 @@ def _foreign(x: Any, name: str) -> Array:
             return from_foreign(x, name)  # type: ignore[return-value]  # it has what the passes ask of an array
         except DeviceUnavailable:
             dtype = dtype_of(x)
-            if dtype is not None and dtype.kind not in "fV":  # a driver would not help
+            if dtype is not None and dtype.kind != "V" and not (dtype.num in DTYPES and dtype.isnative):
+                # A driver would not help. Without a name of its own there is bfloat16.
                 raise _wrong(dtype, name) from None
             raise
     try:

@@ -1,5 +1,6 @@
 """Which backend runs a plan: that of the memory where its arrays lie."""
 
+import functools
 from types import ModuleType
 from typing import Any
 
@@ -10,8 +11,11 @@ from .cpu import launch as cpu
 
 def backend(x: Any) -> ModuleType:
     """The module with `row_forward`, `channel_forward` and the rest for arrays where x lies."""
-    if isinstance(x, np.ndarray):
-        return cpu
-    from .cuda import launch as cuda  # needs packages that not everybody has
+    return cpu if isinstance(x, np.ndarray) else _cuda()
 
-    return cuda
+
+@functools.cache
+def _cuda() -> ModuleType:
+    from .cuda import launch  # needs packages that not everybody has
+
+    return launch

@@ -344,7 +344,10 @@ def overlap(a: Array, b: Array) -> bool:
         # Two arrays that own their memory: asking NumPy would take longer than a small call.
         alone = a.base is None and b.base is None and a is not b
         return not alone and np.shares_memory(a, b)
-    return bool(a.size and b.size) and np.shares_memory(*(np.asarray(_Extent(x)) for x in (a, b)))
+    (first_a, past_a), (first_b, past_b) = a.extent(), b.extent()
+    if past_a <= first_b or past_b <= first_a or first_a == past_a or first_b == past_b:
+        return False
+    return np.shares_memory(*(np.asarray(_Extent(x)) for x in (a, b)))
 
 
 def _writeable(x: Array) -> bool:

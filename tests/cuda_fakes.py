@@ -58,7 +58,7 @@ class Driver:
         return (bindings.CUcontext(100 + device),)
 
     def on_cuDeviceTotalMem(self, device):
-        return (800,)
+        return (8 << 30,)
 
     def on_cuMemPoolCreate(self, properties):
         return ("pool",)
@@ -90,6 +90,7 @@ def fake_driver(monkeypatch):
     yield made
     gc.collect()
     memory._later.clear()
+    memory._spare.clear()
     for cached in (devices.context, memory.pool):
         cached.cache_clear()
 

@@ -138,7 +138,7 @@ def test_a_capsule_that_nobody_takes_is_freed(version):
 
 
 def test_a_consumer_that_refuses_frees_the_memory(driver):
-    y = memory.empty((2, 3), F4, 0, 0)
+    y = memory.empty((2, 3), F4, 0, 7)
     with pytest.raises((BufferError, RuntimeError), match="(?i)unsupported device"):
         np.from_dlpack(y)
     assert not driver.named("cuMemFreeAsync")

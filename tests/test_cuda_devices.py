@@ -22,7 +22,7 @@ from normkernels.cuda import devices, foreign, memory
 def test_memory_is_freed_on_its_stream_when_nothing_looks_at_it(driver):
     y = memory.empty((4, 8), F4, 1, 7)
     assert (y.shape, y.strides, y.device, y.stream) == ((4, 8), (32, 4), 1, 7)
-    assert driver.named("cuMemAllocFromPoolAsync") == [("cuMemAllocFromPoolAsync", 128, "pool", 7)]
+    assert driver.named("cuMemAllocFromPoolAsync") == [("cuMemAllocFromPoolAsync", 512, "pool", 7)]
     address, view = y.address, y.reshape(32).view(np.int32)
     del y
     assert not driver.named("cuMemFreeAsync")
@@ -36,7 +36,7 @@ def test_the_pool_keeps_an_eighth_of_the_device(driver, monkeypatch):
     monkeypatch.setenv("NORMKERNELS_BUFFER_BYTES", "55")
     memory.workspace(10, 1, 0)
     nk.set_buffer_limit(66)
-    assert [int(value) for *_, value in driver.named("cuMemPoolSetAttribute")] == [100, 55, 66, 66]
+    assert [int(value) for *_, value in driver.named("cuMemPoolSetAttribute")] == [1 << 30, 55, 66, 66]
     nk.release_buffers()
     assert driver.named("cuMemPoolTrimTo") == [("cuMemPoolTrimTo", "pool", 0)] * 2
 
@@ -50,6 +50,53 @@ def test_memory_waits_for_those_it_was_shown_to(driver):
         ("cuEventRecord", "event"), ("cuStreamWaitEvent", 7), ("cuMemFreeAsync", ADDRESS + (1 << 20)),
     ]  # fmt: skip
     assert driver.named("cuEventRecord") == [("cuEventRecord", "event", 9)]
+
+
+def allocations(driver):
+    return len(driver.named("cuMemAllocFromPoolAsync")), len(driver.named("cuMemFreeAsync"))
+
+
+def test_a_small_array_takes_the_place_of_one_that_was_dropped(driver):
+    address = memory.empty((100,), F4, 0, 0).address
+    assert allocations(driver) == (1, 0)
+    y = memory.empty((4, 30), F4, 0, 0)  # 480 bytes, of which 512 are made as of 400
+    assert y.address == address
+    z = memory.empty((100,), F4, 0, 0)
+    assert z.address != address
+    assert allocations(driver) == (2, 0)
+    nk.release_buffers()
+    del y, z
+    assert allocations(driver) == (2, 0)
+    nk.release_buffers()
+    assert {at for _, at, _ in driver.named("cuMemFreeAsync")} == {address, address + (1 << 20)}
+
+
+@pytest.mark.parametrize("case", ["another stream", "another device", "large", "shown to another stream"])
+def test_what_is_not_kept_at_hand(driver, case):
+    def make():
+        on, stream = int(case == "another device"), 7 if case == "another stream" else 0
+        return memory.empty((1 << 20 if case == "large" else 4,), F4, on, stream)
+
+    memory.empty((4,), F4, 0, 0)
+    y = make()
+    if case == "shown to another stream":
+        y.__dlpack__(stream=9)
+    address = y.address
+    del y
+    driver.calls.clear()
+    assert (make().address == address) == (case == "another device")
+    assert allocations(driver)[0] == (case != "another device")
+
+
+def test_what_is_kept_at_hand_is_bounded(driver, monkeypatch):
+    monkeypatch.setattr(memory._Spare, "MOST", 3 << 20)
+    arrays = [memory.empty((1 << 18,), F4, 0, 0) for _ in range(4)]
+    while arrays:
+        arrays.pop()
+        assert len(driver.named("cuMemFreeAsync")) == (0 if arrays else 4)
+    nk.set_buffer_limit(0)
+    memory.empty((4,), F4, 0, 0)
+    assert len(driver.named("cuMemFreeAsync")) == 5, "reuse is turned off"
 
 
 def test_memory_of_a_graph_is_freed_in_the_graph(driver):
@@ -74,13 +121,15 @@ def test_memory_from_before_a_capture_is_freed_after_it(driver):
 
 
 def test_a_capture_elsewhere_keeps_the_legacy_stream_from_being_asked(driver):
-    driver.fails["cuStreamIsCapturing"] = bindings.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT
+    error = bindings.CUresult.CUDA_ERROR_STREAM_CAPTURE_IMPLICIT
+    driver.fails["cuStreamIsCapturing"] = error
     assert devices.capture(0) == -1
-    with pytest.raises(
-        RuntimeError, match="must not be on the legacy default stream while another stream is"
-    ):
+    message = "must not be on the legacy default stream while another stream is"
+    with pytest.raises(RuntimeError, match=message):
         memory.workspace(10, 0, 0)
     assert not driver.named("cuMemAllocFromPoolAsync")
+    with pytest.raises(RuntimeError, match=message):
+        devices.check((error,))  # what a launch gets
 
 
 def test_no_bytes_are_not_asked_for(driver):

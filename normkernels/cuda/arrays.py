@@ -1,7 +1,8 @@
 """Arrays in device memory, as the passes see them and as users get them."""
 
+import functools
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -13,6 +14,7 @@ from .devices import check, making_current
 Shape = tuple[int, ...]
 
 
+@functools.lru_cache(maxsize=4096)
 def dense_strides(shape: Shape, itemsize: int) -> Shape:
     """Those of C order, in bytes."""
     strides = []
@@ -20,6 +22,34 @@ def dense_strides(shape: Shape, itemsize: int) -> Shape:
         strides.append(itemsize)
         itemsize *= max(n, 1)
     return tuple(reversed(strides))
+
+
+class _Geometry(NamedTuple):
+    """What follows from shape, strides and the bytes of an element, but not from where an array lies."""
+
+    size: int
+    is_c_contiguous: bool
+    is_aligned: bool
+    """Whether every element lies at a multiple of its size where the first one does."""
+    before: int
+    """Bytes from the first one in memory to the first element."""
+    past: int
+    """Bytes from the first element to the end of the last one in memory."""
+
+
+@functools.lru_cache(maxsize=4096)
+def _geometry(shape: Shape, strides: Shape, itemsize: int) -> _Geometry:
+    size, expected, contiguous = math.prod(shape), itemsize, True
+    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if n != 1:
+            contiguous = contiguous and stride == expected
+            expected *= n
+    aligned = not any(s % itemsize for s in strides)
+    if size == 0:
+        return _Geometry(0, True, aligned, 0, 0)
+    steps = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
+    before, past = -sum(s for s in steps if s < 0), sum(s for s in steps if s > 0) + itemsize
+    return _Geometry(size, contiguous, aligned, before, past)
 
 
 ELSEWHERE = "the array is in device memory: use copy_to_host(), torch.from_dlpack() or cupy.from_dlpack()"
@@ -87,9 +117,13 @@ class DeviceArray(NDArrayOperatorsMixin, OnDevice):
         return len(self.shape)
 
     @property
+    def geometry(self) -> _Geometry:
+        return _geometry(self.shape, self.strides, self.dtype.itemsize)
+
+    @property
     def size(self) -> int:
         """Number of elements."""
-        return math.prod(self.shape)
+        return self.geometry.size
 
     @property
     def itemsize(self) -> int:
@@ -104,27 +138,17 @@ class DeviceArray(NDArrayOperatorsMixin, OnDevice):
     @property
     def is_c_contiguous(self) -> bool:
         """Whether the elements lie one after the other, the last axis fastest."""
-        expected = self.dtype.itemsize
-        for n, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if n != 1:
-                if stride != expected:
-                    return self.size == 0
-                expected *= n
-        return True
+        return self.geometry.is_c_contiguous
 
     @property
     def is_aligned(self) -> bool:
         """Whether every element lies at a multiple of its size, as loads demand."""
-        itemsize = self.dtype.itemsize
-        return not any(n % itemsize for n in (self.address, *self.strides))
+        return self.geometry.is_aligned and self.address % self.dtype.itemsize == 0
 
     def extent(self) -> tuple[int, int]:
         """The addresses of the first byte and of that past the last one."""
-        if self.size == 0:
-            return self.address, self.address
-        steps = [(n - 1) * s for n, s in zip(self.shape, self.strides, strict=True)]
-        first = self.address + sum(s for s in steps if s < 0)
-        return first, self.address + sum(s for s in steps if s > 0) + self.dtype.itemsize
+        found = self.geometry
+        return self.address - found.before, self.address + found.past
 
     def transpose(self, order: Any = None) -> "DeviceArray":
         """The axes in another order, or reversed; no copy."""

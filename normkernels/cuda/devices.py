@@ -123,6 +123,8 @@ def explain(error: Exception, wanted: int | None = None) -> Exception:
             ),
         )
         return _lost
+    if name == "CUDA_ERROR_STREAM_CAPTURE_IMPLICIT":
+        return RuntimeError(IN_THE_WAY)
     if name == "CUDA_ERROR_OUT_OF_MEMORY":
         asked = "the memory asked for" if wanted is None else f"{wanted} bytes"
         status, free, total = driver.cuMemGetInfo()
@@ -189,7 +191,8 @@ class making_current:
 
     def __enter__(self) -> None:
         self.previous: int | None = None
-        require()
+        if not _ready:
+            _initialise()
         if simulated():
             return
         wanted, current = context(self.device), int(check(driver.cuCtxGetCurrent()))

@@ -55,7 +55,7 @@ class Form:
 
     @cached_property
     def _hash(self) -> int:
-        return hash(astuple(self))
+        return hash(tuple(self.__dict__.values()))
 
     @property
     def kind(self) -> int:

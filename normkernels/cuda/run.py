@@ -22,23 +22,17 @@ def launch(kernel: Kernel, form: Form, blocks: int, like: DeviceArray, *args: An
     if SIMULATED:
         _simulate(kernel, form, blocks, args)
         return
-    key = (form, like.device, *(_kind(a) for a in args))
+    # What a variant depends on, and what the driver gets; lists, since generators take twice as long.
+    key = (form, like.device, *[a.dtype.num if type(a) is DeviceArray else type(a) for a in args])
     variant = kernel.variants.get(key)
     if variant is None:
         variant = kernel.variants[key] = _load(kernel, form, like.device, args)
     function, kinds = variant
-    values = (*(a.address if type(a) is DeviceArray else 0 if a is None else a for a in args), 0)
+    values = (*[a.address if type(a) is DeviceArray else 0 if a is None else a for a in args], 0)
     start = devices.driver.cuLaunchKernel if form.blocks == 1 else devices.driver.cuLaunchCooperativeKernel
     last = ((values, kinds), 0) if form.blocks == 1 else ((values, kinds),)
     with making_current(like.device):
         check(start(function, blocks, 1, 1, form.block, 1, 1, 0, like.stream, *last))
-
-
-def _kind(argument: Any) -> Any:
-    """What a variant depends on."""
-    if type(argument) is DeviceArray:
-        return argument.dtype.num
-    return type(argument)
 
 
 def signature(form: Form, args: Any) -> tuple[Any, ...]:

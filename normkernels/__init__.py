@@ -1,4 +1,12 @@
-"""Fused normalization kernels for host and CUDA arrays, forward and backward, and benchmarks of them."""
+"""Fused normalization kernels for host and CUDA arrays, forward and backward, and benchmarks of them.
+
+Arrays are those of NumPy, or what has ``__array__`` or ``__dlpack__``; or they are on a CUDA device, from
+PyTorch, CuPy, JAX or numba (extra ``cuda``). All arrays of a call lie together, and its results lie there
+too, on a device as `DeviceArray`, which those libraries take without a copy: ``torch.from_dlpack(y)``. An
+array given as ``out`` comes back as it is. docs/cuda.md has the rest.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 from ._buffers import release_buffers, set_buffer_limit
 from ._devices import DeviceUnavailable, FatalDeviceError
@@ -35,10 +43,14 @@ from .functional import (
 from .norms import NORMS, NormSpec
 from .results import Grads, Moments, Range, ResidualGrads, Saved, Whitening
 
+if TYPE_CHECKING:
+    from .cuda.arrays import DeviceArray
+
 __version__ = "0.1.0.dev0"
 
 __all__ = [
     "NORMS",
+    "DeviceArray",
     "DeviceUnavailable",
     "FatalDeviceError",
     "Grads",
@@ -79,3 +91,11 @@ __all__ = [
     "whiten",
     "zscore",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "DeviceArray":  # with it comes the CUDA backend
+        from .cuda.arrays import DeviceArray
+
+        return DeviceArray
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

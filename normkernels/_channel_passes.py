@@ -53,7 +53,7 @@ def batch_norm(
     if residual is not None:
         residual = _validate.beside(residual, "residual", x)
         inputs = x, residual
-    _validate.threads(threads)
+    _validate.threads(threads, x)
     if training and plan.count == 1 and x.size:
         raise ValueError(f"x must have more than one value per channel in training, got shape {x.shape}")
     others = (weight, bias, *running, *(inputs if keep else ()))
@@ -81,7 +81,7 @@ def batch_norm_backward(
     norm: str, dy: Any, saved: Saved, out: Any, threads: int | None
 ) -> Grads | ResidualGrads:
     dy = _validate.gradient(dy, saved, norm)
-    _validate.threads(threads)
+    _validate.threads(threads, dy)
     plan, residual, kernels = saved.plan, saved.residual, backend(dy)
     others = (saved.weight, saved.bias, None if saved.activation is None else residual)
     dx, flat = target(plan.layout, dy, out, (dy, saved.x), others)
@@ -144,7 +144,7 @@ def normalized(
 def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Moments:
     x = _validate.array(x)
     axes = _validate.axes(axis, x.ndim)
-    _validate.threads(threads)
+    _validate.threads(threads, x)
     kept = tuple(x.shape[a] for a in range(x.ndim) if a not in axes)
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
     if plan.count == 0:

@@ -31,7 +31,7 @@ def group_norm(
     weight = _validate.parameter(weight, "weight", (x.shape[axis],), x)
     bias = _validate.parameter(bias, "bias", (x.shape[axis],), x)
     eps, activation = _validate.eps(eps), _validate.activation(activation)
-    _validate.threads(threads)
+    _validate.threads(threads, x)
     y, flat = target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
     mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation)
     return delivered(y, out, x), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
@@ -61,7 +61,7 @@ def instance_norm(
     running = _validate.statistics(running_mean, running_var, c, own, x)
     factor, eps = _validate.real(momentum, "momentum"), _validate.eps(eps)
     activation = _validate.activation(activation)
-    _validate.threads(threads)
+    _validate.threads(threads, x)
     others = (weight, bias, *running, x if keep else None)
     plan: GroupPlan | ChannelPlan
     if own:
@@ -82,7 +82,7 @@ def instance_norm(
 def group_norm_backward(norm: str, dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
     """Of group, instance and weight norm."""
     dy = _validate.gradient(dy, saved, norm)
-    _validate.threads(threads)
+    _validate.threads(threads, dy)
     plan, x, kernels = saved.plan, saved.x, backend(dy)
     dx, flat = target(plan.layout, dy, out, (dy, x), (saved.weight, saved.bias))
     if not saved.training:
@@ -107,7 +107,7 @@ def weight_norm(
     shape = tuple(n if a == axis else 1 for a, n in enumerate(v.shape))
     g = _validate.array(g, "g")
     g = _validate.parameter(g, "g", shape if g.ndim == v.ndim else (plan.rows,), v)
-    _validate.threads(threads)
+    _validate.threads(threads, v)
     w, flat = target(plan.layout, v, out, () if keep else (v,), (g, v if keep else None))
     mean, rstd = _group_forward(plan, v, g, None, 0.0, flat, threads)
     return delivered(w, out, v), Saved(v, mean, rstd, g, None, True, plan, "weight_norm")

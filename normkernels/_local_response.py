@@ -51,7 +51,7 @@ def local_response_norm(
         channel_plan(x.shape, x.strides, x.dtype, 1),
         _size(size), real(alpha, "alpha"), real(beta, "beta"), real(k, "k"),
     )  # fmt: skip
-    _validate.threads(threads)
+    _validate.threads(threads, x)
     kernels = backend(x)
     y, flat = target(plan.layout, x, out, () if keep else (x,), (x,) if keep else ())
     if x.size:
@@ -65,7 +65,7 @@ def local_response_norm(
 
 def local_response_norm_backward(dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
     dy = _validate.gradient(dy, saved, NORM)
-    _validate.threads(threads)
+    _validate.threads(threads, dy)
     plan, x, kernels = saved.plan, saved.x, backend(dy)
     dx, flat = target(plan.layout, dy, out, (dy, x), ())
     if x.size:

@@ -36,7 +36,7 @@ def row_norm(
         eps = float(np.finfo(plan.layout.arithmetic).eps)
     eps = _validate.eps(eps)
     activation = _validate.activation(activation)
-    _validate.threads(threads)
+    _validate.threads(threads, x)
     kernels = backend(x)
     same: tuple[Array, ...] = (x,)
     read: tuple[Array | None, ...] = (weight, bias)
@@ -78,7 +78,7 @@ def row_norm_backward(
     norm: str, dy: Any, saved: Saved, dsum: Any, out: Any, threads: int | None
 ) -> Grads | ResidualGrads:
     dy = _validate.gradient(dy, saved, norm)
-    _validate.threads(threads)
+    _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)
     same: tuple[Array, ...] = (dy, x)
     flat_dsum = None

@@ -36,7 +36,7 @@ def _slices(x: Any, axis: Any, fitted: bool) -> tuple[Array, tuple[int, ...], tu
 
 def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) -> tuple[Array, Moments]:
     x, axes, kept = _slices(x, axis, statistics is None)
-    _validate.threads(threads)
+    _validate.threads(threads, x)
     given = [] if statistics is None else _given(statistics, Moments, {"mean": kept, "var": kept})
     if out is not None:
         _validate.output(out, "out", x, (x,), given)

@@ -8,7 +8,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from ._devices import OnDevice, is_device_array
+from ._devices import DeviceUnavailable, OnDevice, is_device_array
 from ._layout import ACTIVATIONS
 from .results import Array, Saved
 
@@ -33,10 +33,12 @@ def array(value: Any, name: str = "x") -> Array:
     if x.dtype.name == "bfloat16":
         DTYPES.add(x.dtype.num)
         return x
-    raise TypeError(
-        f"{name} must be float32, float64, float16 or bfloat16 in native byte order, "
-        f"got {x.dtype.str} ({x.dtype})"
-    )
+    raise _wrong(x.dtype, name)
+
+
+def _wrong(dtype: np.dtype[Any], name: str) -> TypeError:
+    rule = "float32, float64, float16 or bfloat16 in native byte order"
+    return TypeError(f"{name} must be {rule}, got {dtype.str} ({dtype})")
 
 
 def _foreign(x: Any, name: str) -> Array:
@@ -49,9 +51,16 @@ def _foreign(x: Any, name: str) -> Array:
     if isinstance(x, np.ndarray):
         return x.view(np.ndarray)
     if is_device_array(x):
-        from .cuda.foreign import from_foreign  # needs packages that not everybody has
+        from .cuda.foreign import dtype_of, from_foreign  # needs packages that not everybody has
 
-        return from_foreign(x, name)  # type: ignore[return-value]  # it has what the passes ask of an array
+        try:
+            return from_foreign(x, name)  # type: ignore[return-value]  # it has what the passes ask of an array
+        except DeviceUnavailable:
+            dtype = dtype_of(x)
+            if dtype is not None and dtype.kind != "V" and not (dtype.num in DTYPES and dtype.isnative):
+                # A driver would not help. Without a name of its own there is bfloat16.
+                raise _wrong(dtype, name) from None
+            raise
     try:
         if hasattr(x, "__array__"):
             return np.asarray(x)
@@ -64,10 +73,9 @@ def _foreign(x: Any, name: str) -> Array:
 
 def host_array(value: Any) -> Array:
     """As `array`, for what has no kernels on devices."""
-    x = array(value)
-    if not isinstance(x, np.ndarray):
-        raise TypeError(f"x must be an array in host memory, got one {_place(x)}")
-    return x
+    if type(value) is not np.ndarray and is_device_array(value):
+        raise TypeError(f"x must be an array in host memory, got {type(value).__name__} in device memory")
+    return array(value)
 
 
 def near(a: Array, name: str, x: Array) -> Array:
@@ -131,9 +139,14 @@ def activation(value: Any) -> str | None:
     return value
 
 
-def threads(value: Any) -> None:
-    if value is not None and not 1 <= integer(value, "threads") <= numba.config.NUMBA_NUM_THREADS:
-        raise ValueError(f"threads must be in 1..{numba.config.NUMBA_NUM_THREADS}, got {value}")
+def threads(value: Any, x: Array) -> None:
+    """Those of the CPU, of which there are so many; on a device no more is said of them than a number."""
+    if value is None:
+        return
+    most = numba.config.NUMBA_NUM_THREADS if isinstance(x, np.ndarray) else math.inf
+    if not 1 <= integer(value, "threads") <= most:
+        rule = "1 or more" if most == math.inf else f"in 1..{most}"
+        raise ValueError(f"threads must be {rule}, got {value}")
 
 
 def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:

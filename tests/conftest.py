@@ -29,6 +29,17 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     items.sort(key=lambda item: item.path.name == WITHOUT_DEVICE)
 
 
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Say why there are no tests of a device."""
+    if config.option.markexpr == "cuda":
+        from normkernels.cuda import devices
+
+        try:
+            devices.require()
+        except devices.DeviceUnavailable as error:
+            terminalreporter.write_line(f"-m cuda needs a device, or NUMBA_ENABLE_CUDASIM=1: {error}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def without_device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The tests of tests/cuda on what stands for a device, beside the others: they take minutes each."""

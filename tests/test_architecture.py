@@ -205,3 +205,14 @@ def test_public_names_have_docstrings(name):
     # A NamedTuple writes its own signature where there is no docstring.
     assert written
     assert not written.startswith(f"{name}(")
+
+
+HOST_ONLY = ("zscore", "minmax", "whiten")
+
+
+@pytest.mark.parametrize("name", [*normkernels.NORMS, "moments", *HOST_ONLY])
+def test_a_function_says_where_its_arrays_may_lie(name):
+    written = inspect.getdoc(PUBLIC[name])
+    if "As for `batch_norm`" not in written:
+        assert "In host memory" in written
+        assert ("on a CUDA device; there the results are `DeviceArray`" in written) == (name not in HOST_ONLY)

@@ -3,8 +3,11 @@
 import copy
 import ctypes
 import gc
+import operator
 import pickle
 import re
+import subprocess
+import sys
 import types
 import weakref
 
@@ -16,9 +19,10 @@ pytest.importorskip("cuda.bindings", reason="the extra cuda is not installed")
 
 from cuda.core.utils import StridedMemoryView
 
+import normkernels as nk
 from cuda_fakes import ADDRESS, F4, VIEWS, Exporter, Interface, device, fake_driver, host  # noqa: F401
 from normkernels._devices import is_device_array
-from normkernels.cuda import arrays, dlpack, foreign
+from normkernels.cuda import arrays, foreign, memory
 
 
 @pytest.mark.parametrize("x", VIEWS.values(), ids=VIEWS)
@@ -109,16 +113,47 @@ def test_export_of_read_only_memory():
         y.__dlpack__(stream=-1)
 
 
+class Capsule:
+    """One that is there already, as if somebody exported it."""
+
+    def __init__(self, made):
+        self.made = made
+
+    def __dlpack_device__(self):
+        return 2, 1
+
+    def __dlpack__(self, **_):
+        return self.made
+
+
 @pytest.mark.parametrize("version", [None, (1, 0)])
 def test_a_capsule_that_nobody_takes_is_freed(version):
     y = device(VIEWS["dense"])
-    alive, before = weakref.ref(y), len(dlpack._exported)
+    alive = weakref.ref(y)
     capsule = y.__dlpack__(stream=-1, max_version=version)
     del y
     assert alive() is not None
     del capsule
     assert alive() is None
-    assert len(dlpack._exported) == before
+
+
+def test_a_consumer_that_refuses_frees_the_memory(driver):
+    y = memory.empty((2, 3), F4, 0, 7)
+    with pytest.raises((BufferError, RuntimeError), match="(?i)unsupported device"):
+        np.from_dlpack(y)
+    assert not driver.named("cuMemFreeAsync")
+    del y
+    assert len(driver.named("cuMemFreeAsync")) == 1
+
+
+@pytest.mark.parametrize("version", [None, (1, 0)])
+@pytest.mark.parametrize("x", VIEWS.values(), ids=VIEWS)
+def test_what_a_capsule_says(x, version):
+    y = device(x)
+    view = StridedMemoryView.from_dlpack(Capsule(y.__dlpack__(stream=-1, max_version=version)), stream_ptr=-1)
+    assert (view.ptr, view.shape, view.dtype) == (y.address if x.size else 0, x.shape, x.dtype)
+    assert view.strides is None or view.strides == tuple(s // x.itemsize for s in x.strides)
+    assert (view.device_id, view.readonly) == (1, False)
 
 
 def test_export_to_cuda():
@@ -269,7 +304,38 @@ def test_copying_to_the_host_takes_what_lies_between(driver, monkeypatch):
     assert device(VIEWS["no elements"]).copy_to_host().shape == (3, 0, 2)
 
 
-@pytest.mark.parametrize("use", [np.asarray, np.sum, pickle.dumps, copy.deepcopy, lambda y: y + np.zeros(3)])
+@pytest.mark.parametrize(
+    "use",
+    [
+        *(np.asarray, np.sum, np.exp, pickle.dumps, copy.deepcopy),
+        *(bool, complex, float, int, list, operator.neg),
+        *(lambda y: y[0], lambda y: operator.setitem(y, 0, 1.0), lambda y: 3 in y),
+        *(lambda y: y + 1, lambda y: 1 + y, lambda y: y * y, lambda y: y == y, lambda y: y < 1),
+        *(lambda y: y + np.zeros(3), lambda y: np.zeros(3) + y),
+    ],
+)
 def test_what_wants_the_elements_on_the_host_is_told_how(use):
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match=r"^[^\n]*device memory[^\n]*: use copy_to_host\(\)[^\n]*$"):
         use(device(np.zeros(3, np.float32)))
+
+
+def test_an_array_is_itself():
+    y = device(np.zeros(3, np.float32))
+    assert y in {y: 1}
+    assert not hasattr(y, "__dict__")
+
+
+def test_the_class_is_public():
+    assert nk.DeviceArray is arrays.DeviceArray
+    with pytest.raises(AttributeError, match="'normkernels' has no attribute 'OnDevice'"):
+        _ = nk.OnDevice
+
+
+def test_the_class_is_there_without_cuda():
+    code = """
+import sys
+sys.modules["cuda"] = sys.modules["numba_cuda"] = None
+import normkernels as nk
+assert not isinstance(3, nk.DeviceArray)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,8 @@
 """Launch rules of the CUDA backend as data: every row length has one, and it can be launched."""
 
-from dataclasses import replace
+import re
+from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,8 +29,8 @@ from normkernels.cuda.config import (
     together,
     vectors_of,
 )
-from normkernels.cuda.devices import SIMULATED
-from normkernels.cuda.form import Form
+from normkernels.cuda.devices import SIMULATED, DeviceProperties
+from normkernels.cuda.form import WARP, Form
 from normkernels.cuda.walks import WALK, walk_form
 
 LONGEST = 300_000
@@ -40,6 +42,7 @@ RULES = {
 }
 # Where arrays begin, in elements: all at a multiple of 16 bytes, all elsewhere, each somewhere.
 PLACES = {"aligned": (0, 0, 0), "alike": (1, 1, 1), "unlike": (0, 1, 0)}
+SOURCES = {file.name: file.read_text(encoding="utf-8") for file in Path(config.__file__).parent.glob("*.py")}
 LARGE, SMALL = SIMULATED, replace(SIMULATED, multiprocessors=68)
 
 
@@ -74,7 +77,7 @@ def test_every_row_length_has_a_rule(rule, columns, itemsize, places, residual):
         assert form.block <= max(rule.block, form.threads) <= 1024
         assert form.block * form.resident <= SIMULATED.threads_per_multiprocessor
         assert form.teams == 1 or form.blocks == 1
-        assert form.block % config.WARP == 0, "warps are full"
+        assert form.block % WARP == 0, "warps are full"
         # threads() < blocks read what the blocks of a team have written
         assert form.blocks <= form.threads or form.blocks == 1
         held = form.vectors * form.lanes * max(itemsize, 4) // 4
@@ -214,7 +217,7 @@ def test_runs_that_a_team_holds(rule, itemsize, places, residual):
             needed, of_block = runs * per_run, form.vectors * form.threads
             assert of_block * (form.blocks - 1) < needed <= of_block * form.blocks
             assert form.vectors & (form.vectors - 1) == form.threads & (form.threads - 1) == 0
-            assert form.block % config.WARP == 0
+            assert form.block % WARP == 0
             assert form.block <= max(rule.block, form.threads) <= 1024
             assert form.teams == 1 or form.blocks == 1
             assert (form.lanes, form.edges) == (count, edges)
@@ -318,3 +321,13 @@ def test_parameters_are_read_no_wider_than_they_lie(cols, itemsize):
         for columns in (False, True):
             count, edges = lanes(itemsize, cols, (256,), (512 + place,), columns)
             assert edges or place % min(16, max(itemsize, 4) * count) == 0
+
+
+@pytest.mark.parametrize("name", ["ACCESS_BYTES", "WARP"])
+def test_what_devices_have_in_common_is_said_once(name):
+    assert [file for file, text in SOURCES.items() if re.search(rf"^{name} = ", text, re.M)] == ["form.py"]
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(DeviceProperties) if field.name != "name"])
+def test_a_property_of_devices_is_asked_for_where_something_goes_by_it(name):
+    assert any(re.search(rf"\.{name}\b", text) for file, text in SOURCES.items() if file != "devices.py")

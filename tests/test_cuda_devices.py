@@ -4,6 +4,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -227,6 +228,43 @@ def test_a_machine_without_a_driver(driver, monkeypatch):
             DeviceUnavailable, match="need an NVIDIA driver and GPU: install.*got no driver library"
         ):
             act()
+
+
+@pytest.mark.parametrize(
+    ("act", "message"),
+    [
+        (lambda: nk.rms_norm(Interface(typestr="<i4"), 64), "x must be float32, .*, got <i4 .int32."),
+        (lambda: nk.rms_norm(Interface(typestr=">f4"), 64), "x must be float32, .*, got >f4 .>f4."),
+        (lambda: nk.rms_norm(Interface(typestr="|b1"), 64), "x must be float32, .*, got .b1 .bool."),
+        (lambda: nk.zscore(Interface()), "x must be an array in host memory, got Interface in device memory"),
+        (lambda: nk.minmax(Interface()), "x must be an array in host memory, got Interface in device memory"),
+        (lambda: nk.whiten(Interface()), "x must be an array in host memory, got Interface in device memory"),
+    ],
+)
+def test_what_no_driver_would_help_is_said_without_one(driver, act, message):
+    driver.fails["cuInit"] = bindings.CUresult.CUDA_ERROR_NO_DEVICE
+    with pytest.raises(TypeError, match=f"^{message}$"):
+        act()
+    with pytest.raises(DeviceUnavailable, match="NVIDIA driver"):
+        nk.rms_norm(Interface(), 64)
+    with pytest.raises(DeviceUnavailable, match="NVIDIA driver"):
+        nk.rms_norm(Interface(typestr="<V2"), 64)  # bfloat16, as far as that can be told
+
+
+@pytest.mark.skipif(has_driver(), reason="this machine has a CUDA driver")
+def test_tests_of_a_device_say_why_none_was_run():
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "cuda", "-p", "no:cacheprovider", "tests/cuda"]
+    environment = {**os.environ, "NUMBA_ENABLE_CUDASIM": "0"}
+    done = subprocess.run(
+        command,
+        cwd=Path(__file__).parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED
+    assert f"-m cuda needs a device, or NUMBA_ENABLE_CUDASIM=1: {devices.DRIVER}; got" in done.stdout
 
 
 def run(code, **environment):

@@ -30,7 +30,6 @@ def asked_of_driver(driver, monkeypatch):
     limits = SimpleNamespace(
         multiprocessor_count=H200.multiprocessors,
         l2_cache_size=H200.l2_bytes,
-        max_shared_memory_per_block_optin=H200.shared_per_block,
         max_shared_memory_per_multiprocessor=H200.shared_per_multiprocessor,
         max_registers_per_multiprocessor=H200.registers_per_multiprocessor,
         max_threads_per_multiprocessor=H200.threads_per_multiprocessor,

@@ -3,6 +3,7 @@
 This shows what compilers make of the kernels; that they compute the right thing, and how fast, it does not.
 """
 
+import pickle
 import re
 from collections import Counter
 from dataclasses import replace
@@ -68,6 +69,16 @@ def test_every_kernel_has_variants():
         if "\n@kernel" in module.read_text(encoding="utf-8"):
             import_module(f"normkernels.cuda.{module.stem}")
     assert {family.kernel for family in families()} == set(KERNELS)
+
+
+def test_kernels_and_forms_are_the_same_in_another_process():
+    for family in families():
+        assert pickle.loads(pickle.dumps(family.kernel)) is family.kernel
+    form = Form(vectors=2, activation="relu")
+    assert hash(form) == form._hash
+    again = pickle.loads(pickle.dumps(form))
+    assert again == form
+    assert "_hash" not in vars(again), "that of a string is another in every process"
 
 
 def test_every_argument_has_a_kind():
@@ -223,6 +234,13 @@ def test_without_the_disassembler_it_is_one_line(normkernels, monkeypatch):
         shown.err
         == "normkernels: compiling for GPUs needs no-such-package: pip install 'no-such-package[x]'\n"
     )
+
+
+def test_the_compilers_of_cuda_12_have_other_names(monkeypatch):
+    """As `pip install 'normkernels[cuda12]'` brings them."""
+    installed = {"nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12", "nvidia-cuda-nvrtc-cu12", "numba-cuda"}
+    monkeypatch.setattr(cuda_resources, "_version", lambda name: "12.9" if name in installed else None)
+    assert cuda_resources.compilers() == ("numba-cuda", "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from bench_examples import DEVICE, case, row
 from normkernels._devices import DeviceUnavailable
 from normkernels.bench import process, results
 from normkernels.bench.cases import Case
-from normkernels.bench.device import libraries, plan, run
+from normkernels.bench.device import command, libraries, plan, run
 from normkernels.bench.process import Process, WorkerEnded
 from normkernels.bench.selection import Selection
 from normkernels.cuda import devices
@@ -42,7 +42,7 @@ class Talk:
     setups: list[Any]
 
     def __init__(self, name: str, module: str, *arguments: str, setup: Any) -> None:
-        self.name = name
+        (self.name,) = arguments
         self.setups.append(setup)
 
     def __enter__(self) -> "Talk":
@@ -120,7 +120,7 @@ def test_when_time_is_up_no_case_is_begun(talk: type[Talk], monkeypatch: pytest.
 def test_what_goes_wrong_is_a_note_and_the_rest_goes_on(talk: type[Talk]) -> None:
     def fails(name: str, c: Case) -> Any:
         if name == "torch":
-            raise WorkerEnded(f"the torch process ended with code 1 at {c.id}")
+            raise WorkerEnded(f"the worker process ended with code 1 at {c.id}")
         if name == "triton" and c.shape[0] == 2:
             return {"row": None}
         return {"problem": "wrong"} if c.shape[0] == 1 else answered(name, c)
@@ -237,13 +237,30 @@ def test_wrong_kernels_make_the_exit_code_1(normkernels: Any, there: None, talk:
     assert isinstance(stored.options["seed"], int)
 
 
+def test_nothing_measured_is_said_in_a_line(normkernels: Any, there: None, talk: type[Talk]) -> None:
+    talk.said = staticmethod(lambda name, c: {"problem": "wrong"})
+    shown = normkernels("bench", "--device", "cuda", "--shape", "8x16", "--baseline", "none")
+    assert (shown.code, shown.out, shown.err) == (1, "", "normkernels: wrong\n")
+
+
+def in_the_simulator(words: str, folder: Path, before: str = "pass") -> Any:
+    program = (
+        f"from normkernels.cli import main; from normkernels.bench.device import command; {before}; main()"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", program, *words.split()], capture_output=True, text=True, cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_ENABLE_CUDASIM": "1"},
+    )  # fmt: skip
+
+
+def test_the_simulator_is_no_device_to_measure(tmp_path: Path) -> None:
+    done = in_the_simulator("bench --device cuda", tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"normkernels: {command.SIMULATOR}\n")
+
+
 def test_the_whole_way_in_the_simulator(tmp_path: Path) -> None:
     words = "bench --device cuda --quick --shape 4x16 --op rms_norm --pass forward --baseline none --json r"
-    program = "import os; os.environ['NUMBA_ENABLE_CUDASIM'] = '1'; from normkernels.cli import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words.split()], capture_output=True, text=True, cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+    done = in_the_simulator(words, tmp_path, "command.needed = lambda: None")
     assert (done.returncode, done.stderr) == (0, "")
     (found,) = results.load(tmp_path / "r").rows
     assert found.error < 1e-6

@@ -59,6 +59,7 @@ CASES = [
     (nk.layer_norm, {"eps": 10**400}, ValueError, "eps must be finite", "1000"),
     (nk.layer_norm, {"eps": "1"}, TypeError, "eps must", "'1'|str"),
     (nk.layer_norm, {"threads": 0}, ValueError, "threads must", "0"),
+    (nk.layer_norm, {"threads": 10**6}, ValueError, r"threads must be in 1\.\.", "1000000"),
     (nk.layer_norm, {"threads": 1.5}, TypeError, "threads must", "1.5|float"),
     (nk.layer_norm, {"out": f32(4, 5)}, ValueError, r"out must have shape \(4, 6\)", r"\(4, 5\)"),
     (nk.layer_norm, {"out": np.ones((4, 6))}, TypeError, "out must .*float32", "float64"),

@@ -19,6 +19,7 @@ from . import compiling, cuda_resources, files, markdown, outputs, ratios, resul
 from . import noise as noises
 from .ab.command import ab
 from .check import Mismatch
+from .device import info as cuda
 from .device.command import prepared
 from .machine import machine
 from .options import Percent, file_option
@@ -321,5 +322,5 @@ def info() -> None:
     say(f"buffer pool      {_buffers._pool.limit / 2**20:.0f} MB ({_buffers.ENVIRONMENT} {asked})")
     say(f"os               {m.os}")
     say(f"python           {m.python}")
-    for name, number in m.versions.items():
-        say(f"{name:16} {number}")
+    for name, found in (*m.versions.items(), *cuda.lines()):
+        say(f"{name:16} {found}")

@@ -1,6 +1,7 @@
 """What compilers make of the CUDA kernels, as a table: compiled offline, no device needed."""
 
 import importlib.metadata
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,16 @@ if TYPE_CHECKING:
     from ..cuda.variants import Variant
 
 ARCHITECTURES = {"sm_80": (8, 0), "sm_90": (9, 0), "sm_100": (10, 0)}
-PACKAGES = ("numba-cuda", "cuda-core", "nvidia-nvvm", "nvidia-nvjitlink", "nvidia-cuda-nvdisasm")
+# Those for CUDA 12 have other names, and NVVM comes with nvcc.
+PACKAGES = (
+    "numba-cuda",
+    "cuda-core",
+    "nvidia-nvvm",
+    "nvidia-cuda-nvcc-cu12",
+    "nvidia-nvjitlink",
+    "nvidia-nvjitlink-cu12",
+    "nvidia-cuda-nvdisasm",
+)
 # What has to be there, and how it is installed with what it needs for CUDA 13.
 NEEDED = {
     "numba-cuda": "numba-cuda[cu13]",
@@ -56,6 +66,11 @@ def missing() -> str | None:
     return f"compiling for GPUs needs {', '.join(absent)}: pip install {names}"
 
 
+def compilers() -> tuple[str, ...]:
+    """What compiles here."""
+    return tuple(name for name in PACKAGES if _version(name))
+
+
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
@@ -63,32 +78,23 @@ def _version(package: str) -> str | None:
         return None
 
 
-# What processes that are forked find without being sent it.
-_work: list[tuple["Variant", str]] = []
-
-
-def _resources(k: int) -> "Resources":
-    from ..cuda.offline import resources
-
-    variant, architecture = _work[k]
-    return resources(variant.family.kernel, variant.signature(), ARCHITECTURES[architecture])
-
-
 def compile_all(variants: Sequence["Variant"], architectures: Sequence[str]) -> list[Compiled]:
     """Compile variants for architectures, a process for each core."""
-    from ..cuda.offline import DEVICES, occupancy
+    from ..cuda.offline import DEVICES, occupancy, resources
     from ..cuda.variants import problems
 
-    _work[:] = [(variant, name) for variant in variants for name in architectures]
+    work = [(variant, name) for variant in variants for name in architectures]
+    of_each = [(v.family.kernel, v.signature(), ARCHITECTURES[name]) for v, name in work]
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
-    with ProcessPoolExecutor(mp_context=get_context("fork")) as pool:
-        # Forks, which has to be before the progress bar has its thread.
-        results = pool.map(_resources, range(len(_work)), chunksize=len(architectures))
-        with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-            found = list(progress.track(results, total=len(_work)))
+    with (
+        ProcessPoolExecutor(min(os.cpu_count() or 1, len(work)), get_context("spawn")) as pool,
+        Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
+    ):
+        results = pool.map(resources, *zip(*of_each, strict=True), chunksize=len(architectures))
+        found = list(progress.track(results, total=len(work)))
     compiled = []
-    for (variant, name), one in zip(_work, found, strict=True):
+    for (variant, name), one in zip(work, found, strict=True):
         device = DEVICES[ARCHITECTURES[name]]
         room = occupancy(one, variant.form, device)
         compiled.append(Compiled(variant, name, one, room, problems(variant, one, device)))
@@ -214,8 +220,7 @@ def command(
     compiled = compile_all(chosen, architectures or tuple(ARCHITECTURES))
     asked = (("kernel", kernels), ("dtype", dtypes), ("arch", architectures))
     words = [f"--{option} {value}" for option, values in asked for value in values]
-    packages = tuple(name for name in PACKAGES if _version(name))
-    text = render(compiled, " ".join(["normkernels resources", *words]), machine(0, packages))
+    text = render(compiled, " ".join(["normkernels resources", *words]), machine(0, compilers()))
     if page:
         markdown.insert(page, text)
     say(text)

@@ -5,6 +5,7 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.mixins import NDArrayOperatorsMixin
 
 from .._devices import OnDevice
 from . import devices, dlpack
@@ -51,11 +52,14 @@ def _geometry(shape: Shape, strides: Shape, itemsize: int) -> _Geometry:
     return _Geometry(size, contiguous, aligned, before, past)
 
 
-class DeviceArray(OnDevice):
+ELSEWHERE = "the array is in device memory: use copy_to_host(), torch.from_dlpack() or cupy.from_dlpack()"
+
+
+class DeviceArray(NDArrayOperatorsMixin, OnDevice):
     """An array in the memory of a CUDA device.
 
     What other libraries take without a copy, by `__dlpack__` or `__cuda_array_interface__`:
-    ``torch.from_dlpack(y)``, ``cupy.asarray(y)``, a kernel of numba.
+    ``torch.from_dlpack(y)``, ``cupy.asarray(y)``, a kernel of numba. It computes nothing itself.
 
     Attributes
     ----------
@@ -212,10 +216,13 @@ class DeviceArray(OnDevice):
                 check(devices.driver.cuStreamSynchronize(self.stream))
         return np.ndarray(self.shape, self.dtype, memory, self.address - first, self.strides)
 
-    __array_ufunc__ = None
+    def _refuse(self, *_: Any, **__: Any) -> Any:
+        raise TypeError(ELSEWHERE)
 
-    def __array__(self, *_: Any, **__: Any) -> Any:
-        raise TypeError("the array is in device memory: use copy_to_host()")
+    # Operators call ufuncs, by the mixin.
+    __array__ = __array_ufunc__ = __getitem__ = __setitem__ = _refuse
+    __bool__ = __complex__ = __float__ = __int__ = _refuse
+    __hash__ = object.__hash__
 
     def __reduce__(self) -> Any:
         raise TypeError("an array in device memory cannot be pickled or copied by Python: use copy_to_host()")

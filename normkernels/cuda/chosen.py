@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import config, walks
-from .config import WARP, Rule
-from .form import Form
+from .config import Rule
+from .form import WARP, Form
 from .offline import DEVICES
 
 LONGEST = 300_000

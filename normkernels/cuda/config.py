@@ -9,12 +9,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from .devices import DeviceProperties
-from .form import FLUSH, MAGIC_BITS, Form
-
-ACCESS_BYTES = 16
-"""The widest access to memory."""
-
-WARP = 32
+from .form import ACCESS_BYTES, FLUSH, MAGIC_BITS, WARP, Form
 
 MOST_RESIDENT = 1 << 20
 

@@ -141,15 +141,13 @@ class DeviceProperties:
     compute_capability: tuple[int, int]
     multiprocessors: int
     l2_bytes: int
-    shared_per_block: int
-    """The most that a block can ask for, in bytes."""
     shared_per_multiprocessor: int
     registers_per_multiprocessor: int
     threads_per_multiprocessor: int
     blocks_per_multiprocessor: int
 
 
-SIMULATED = DeviceProperties("simulator", (9, 0), 132, 60 << 20, 232_448, 233_472, 65_536, 2048, 32)
+SIMULATED = DeviceProperties("simulator", (9, 0), 132, 60 << 20, 233_472, 65_536, 2048, 32)
 """An H200, so that the simulator launches what that would."""
 
 
@@ -167,7 +165,6 @@ def properties(device: int) -> DeviceProperties:
         compute_capability=(found.compute_capability.major, found.compute_capability.minor),
         multiprocessors=has.multiprocessor_count,
         l2_bytes=has.l2_cache_size,
-        shared_per_block=has.max_shared_memory_per_block_optin,
         shared_per_multiprocessor=has.max_shared_memory_per_multiprocessor,
         registers_per_multiprocessor=has.max_registers_per_multiprocessor,
         threads_per_multiprocessor=has.max_threads_per_multiprocessor,

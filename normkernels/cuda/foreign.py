@@ -41,6 +41,15 @@ def from_foreign(value: Any, name: str = "x") -> DeviceArray:
         raise TypeError(f"{rule}, got {type(value).__name__}: {error}") from None
 
 
+def dtype_of(value: Any) -> np.dtype[Any] | None:
+    """What its interface says, which takes no driver."""
+    try:
+        dtype: np.dtype[Any] = np.dtype(value.__cuda_array_interface__["typestr"])
+        return dtype
+    except (KeyError, *REFUSALS):
+        return None
+
+
 @functools.cache
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """Of a dtype of torch, whose names are NumPy's."""

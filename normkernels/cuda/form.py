@@ -1,9 +1,15 @@
 """What is fixed when a kernel is compiled."""
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
+from typing import Any
 
 from .._layout import ACTIVATIONS
+
+ACCESS_BYTES = 16
+"""The widest access to memory."""
+
+WARP = 32
 
 MAGIC_BITS = 40
 """From which bit on a product with `config.magic` is a quotient: exact below 2**20."""
@@ -46,6 +52,9 @@ class Form:
 
     def __hash__(self) -> int:
         return self._hash  # a form is looked up in every launch
+
+    def __reduce__(self) -> Any:
+        return Form, astuple(self)  # in another process the hash is another
 
     @cached_property
     def _hash(self) -> int:

@@ -33,12 +33,15 @@ class Kernel:
     """A kernel, compiled once for every set of argument types."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        self.__doc__ = function.__doc__
+        self.__doc__, self.__module__ = function.__doc__, function.__module__
         self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
         self.function = function
         self.simulation: Any = cuda.jit(function) if SIMULATED else None
         self.variants: dict[Any, Any] = {}
         """What `run` has loaded."""
+
+    def __reduce__(self) -> str:
+        return self.function.__name__  # in another process, too, the one of this name in its module
 
 
 def translated(kernel: Kernel, signature: tuple[Any, ...], compute_capability: tuple[int, int]) -> Any:

@@ -7,7 +7,7 @@ from .._layout import RowPlan
 from . import config, launch_long_rows, rows
 from .arrays import DeviceArray
 from .devices import properties
-from .form import Form
+from .form import ACCESS_BYTES, Form
 from .launch_columns import column_sums
 from .layouts import dense_or_none, meeting, pair, vector
 from .run import launch
@@ -25,8 +25,7 @@ def _form(
 ) -> Form:
     """The form for the rows of these tensors."""
     places, beside = (
-        tuple([a.address % config.ACCESS_BYTES for a in arrays if a is not None])
-        for arrays in (tensors, parameters)
+        tuple([a.address % ACCESS_BYTES for a in arrays if a is not None]) for arrays in (tensors, parameters)
     )
     return _placed(
         rule, plan.cols, like.itemsize, places, beside, plan.centred, columns, activation, residual

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from .._devices import DeviceUnavailable
 from . import devices
 from .devices import DeviceProperties
-from .form import Form
+from .form import WARP, Form
 from .jit import Kernel, linked, translated
 
 DISASSEMBLER = "nvidia-cuda-nvdisasm"
@@ -27,13 +27,12 @@ DISASSEMBLER = "nvidia-cuda-nvdisasm"
 DEVICES = {
     d.compute_capability: d
     for d in (
-        DeviceProperties("A100", (8, 0), 108, 40 << 20, 166_912, 167_936, 65_536, 2048, 32),
-        DeviceProperties("H200", (9, 0), 132, 50 << 20, 232_448, 233_472, 65_536, 2048, 32),
-        DeviceProperties("B200", (10, 0), 148, 126 << 20, 232_448, 233_472, 65_536, 2048, 32),
+        DeviceProperties("A100", (8, 0), 108, 40 << 20, 167_936, 65_536, 2048, 32),
+        DeviceProperties("H200", (9, 0), 132, 50 << 20, 233_472, 65_536, 2048, 32),
+        DeviceProperties("B200", (10, 0), 148, 126 << 20, 233_472, 65_536, 2048, 32),
     )
 }
 
-WARP = 32
 # Registers are handed out to warps, shared memory to blocks, in units of these; each block takes
 # RESERVED_SHARED for the system.
 REGISTER_UNIT, SHARED_UNIT, RESERVED_SHARED = 256, 128, 1024

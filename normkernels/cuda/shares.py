@@ -9,7 +9,7 @@ from llvmlite import ir
 from numba.cuda import types
 from numba.cuda.extending import intrinsic
 
-from .form import MAGIC_BITS, Form
+from .form import ACCESS_BYTES, MAGIC_BITS, Form
 from .vectors import (
     HALF,
     I16,
@@ -25,8 +25,6 @@ from .vectors import (
     pairwise,
     widened,
 )
-
-ACCESS_BYTES = 16
 
 _NOWHERE = 1 << 60
 """An element that no row has."""

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from .config import ACCESS_BYTES
 from .devices import DeviceProperties
 from .families import Family, families
-from .form import Form
+from .form import ACCESS_BYTES, Form
 from .offline import Resources, occupancy
 
 # As kernels see the memory of each dtype (run.storage).

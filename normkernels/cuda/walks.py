@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .config import ACCESS_BYTES, WARP
-from .form import Form
+from .form import ACCESS_BYTES, WARP, Form
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,7 @@ def batch_norm(
         Channels-last is given by ``channel_axis=-1``, or as a transposed view. An array whose
         elements fill memory in some order of the axes is taken as it is; other strides are copied,
         once in each pass.
+        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     running_mean, running_var : array, shape (C,), of any of the dtypes, or None
         In training updated in place, `running_var` with the unbiased variance:
         ``running = (1 - momentum) * running + momentum * new``. Both are needed in evaluation.

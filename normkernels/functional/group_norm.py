@@ -27,6 +27,7 @@ def group_norm(
     x : array, shape (N, C), (N, C, L), (N, C, H, W) or any other, float32, float64, float16 or bfloat16
         Samples on the first axis. Taken as it lies in C order with the channels on axis 1; copied once
         in each pass otherwise, for channels-last too.
+        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     num_groups : int
         Divides C. 1 is layer norm over (C, ...), C is instance norm.
     weight, bias : array, shape (C,), dtype of x (or float32 beside a half type), optional

@@ -30,6 +30,7 @@ def instance_norm(
     x : array, shape (N, C, L), (N, C, H, W) or any other; float32, float64, float16 or bfloat16
         Samples on the first axis. Taken as it lies in C order with the channels on axis 1; copied once
         in each pass otherwise, for channels-last too.
+        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     running_mean, running_var : array, shape (C,), of any of the dtypes, or None
         With `use_input_stats` updated in place by the averages over the samples, `running_var` by
         that of the unbiased variances: ``running = (1 - momentum) * running + momentum * new``.

@@ -25,6 +25,7 @@ def local_response_norm(
     x : array, shape (N, C, ...), float32, float64, float16 or bfloat16
         Channels on axis 1. Half types are computed in float32. Taken as it lies where it fills memory
         in any order of its axes, so channels-last too; other strides are copied, once in each pass.
+        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     size : int
         Channels of a window, its own one included. An even window has one more before than after it.
     alpha : float

@@ -17,6 +17,7 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = None, *, threads: i
     ----------
     x : array, float32, float64, float16 or bfloat16
         Copied once if the axes that stay are not neighbours in memory.
+        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     axis : int, sequence of int or None
         The axes to reduce; None is all of them.
     threads : int, optional

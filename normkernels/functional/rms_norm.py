@@ -29,6 +29,7 @@ def rms_norm(
     x : array, shape (..., *normalized_shape), float32, float64, float16 or bfloat16
         Taken as it lies where the rows are contiguous and fill memory, in any order of the leading
         axes; other strides are copied, once in each pass.
+        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     normalized_shape : int or sequence of int
         The last dimensions of x.
     weight : array, shape normalized_shape, dtype of x (or float32 beside a half type), optional

@@ -46,7 +46,7 @@ def zscore(
     Parameters
     ----------
     x : array, float32, float64, float16 or bfloat16
-        Copied once if the axes that stay are not neighbours in memory.
+        In host memory. Copied once if the axes that stay are not neighbours there.
     axis : int, sequence of int or None
         The axes of a slice; None is all of them. With 0, every column is a slice.
     statistics : Moments, optional
@@ -115,6 +115,7 @@ def minmax(
     Parameters
     ----------
     x : array, float32, float64, float16 or bfloat16
+        In host memory.
     axis : int, sequence of int or None
         The axes of a slice; None is all of them. With 0, every column is a slice.
     statistics : Range, optional
@@ -182,6 +183,7 @@ def whiten(
     Parameters
     ----------
     x : array, shape (samples, features), float32, float64, float16 or bfloat16
+        In host memory.
     method : {"zca", "pca"}
     eps : float
         Added to the variances, in the square of the unit of x. With 0, directions in which x does not

@@ -21,6 +21,7 @@ def weight_norm(
     ----------
     v : array of any shape, float32, float64, float16 or bfloat16
         Taken as it lies in C order with ``dim=0`` or None; copied once in each pass otherwise.
+        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     g : array, shape (v.shape[dim],), or that of v with ones for all other axes
         The lengths; one element with ``dim=None``. Of the dtype of v, or float32 beside a half type.
     dim : int or None

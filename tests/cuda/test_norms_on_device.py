@@ -114,6 +114,15 @@ def test_out_may_be_the_input(spec, rng):
         assert_same_bits(to_host(grads), expected.grads)
 
 
+def test_threads_are_those_of_the_cpu(spec, rng):
+    x, dy, arguments = problem(spec, (4, 3), np.float32, rng)
+    few, many = (run(passes(spec), x, dy, arguments, threads=n) for n in (None, 10**6))
+    assert_same_bits((few.y, few.grads), (many.y, many.grads))
+    for n, error, rule in [(0, ValueError, "1 or more"), ("2", TypeError, "an integer")]:
+        with pytest.raises(error, match=f"^threads must be {rule}, got {n!r}$"):
+            passes(spec).forward(x, **copy.deepcopy(arguments), threads=n)
+
+
 def test_an_empty_batch_gives_empty_arrays(spec, rng):
     x, dy, arguments = problem(spec, (4, 3, 10), np.float32, rng)
     result = run(passes(spec), x[:0], dy[:0], arguments) if spec.name != "weight_norm" else None

@@ -10,17 +10,29 @@ from ..results import Results
 from ..selection import BadOption, Selection
 from ..work import Work
 
+SIMULATOR = (
+    "--device cuda needs a device, got numba's simulator (NUMBA_ENABLE_CUDASIM): "
+    "the tests run there, by `pytest -m cuda`"
+)
+
+
+def needed() -> None:
+    """Raises BadOption where there is no device to measure."""
+    from ...cuda import devices
+
+    if devices.simulated():
+        raise BadOption(SIMULATOR)
+    try:
+        devices.require()
+    except DeviceUnavailable as error:
+        raise BadOption(str(error)) from None
+
 
 def prepared(
     chosen: Selection, baseline: str | None, seconds: float | None, seed: int | None, options: dict[str, Any]
 ) -> Work:
     """Check the options; what to do then. Raises BadOption."""
-    from ...cuda import devices
-
-    try:
-        devices.require()
-    except DeviceUnavailable as error:
-        raise BadOption(str(error)) from None
+    needed()
     from . import plan as planning
     from .libraries import OWN
     from .run import NothingMeasured, run
@@ -42,16 +54,17 @@ def prepared(
         seed=secrets.randbelow(1 << 31) if seed is None else seed,
         copy_bytes=planning.copy_bytes(device),
     )
+    own = f"{OWN}: "  # an error says it already
     asked = {**options, "device": "cuda", "seconds": seconds, "seed": plan.seed}
 
     def do(starting: Any) -> Results:
         try:
             return run(plan, asked, skipped, starting)
         except NothingMeasured as error:
-            raise click.ClickException(str(error)) from None
+            raise click.ClickException(str(error).removeprefix(own)) from None
 
     def failed(outcome: Results) -> str:
-        problems = [note for note in outcome.notes if note.startswith(f"{OWN}: ")]
-        return f"{problems[0].removeprefix(f'{OWN}: ')} ({len(problems)} such)" if problems else ""
+        problems = [note for note in outcome.notes if note.startswith(own)]
+        return f"{problems[0].removeprefix(own)} ({len(problems)} such)" if problems else ""
 
     return Work(len(fit) * (1 + len(libraries)), do, failed)

@@ -113,11 +113,11 @@ def about(device: int = 0) -> Device:
         multiprocessors=found.multiprocessors,
         l2_bytes=found.l2_bytes,
         memory_bytes=nbytes,
-        driver=_driver(),
+        driver=driver_version(),
     )
 
 
-def _driver(version: Path = Path("/proc/driver/nvidia/version")) -> str:
+def driver_version(version: Path = Path("/proc/driver/nvidia/version")) -> str:
     """The version of the driver, where it says, and that of the CUDA it is for."""
     if devices.simulated():
         return "none"

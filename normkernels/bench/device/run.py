@@ -110,7 +110,7 @@ def _serve(
         "effort": asdict(plan.effort),
         "seed": plan.seed,
     }
-    with Process(name, "normkernels.bench.device.worker", name, setup=setup) as process:
+    with Process("worker", "normkernels.bench.device.worker", name, setup=setup) as process:
         while todo and (left := end - monotonic()) > 0:
             case = todo.pop(0)
             starting(f"{name} {case.id}")

@@ -64,6 +64,7 @@ def row_norm(
             activation,
             flat_residual,
             flat_sum,
+            keep=keep,
         )
     else:
         mean = rstd = kernels.zeros(plan.rows, x)

@@ -37,8 +37,9 @@ def row_forward(
     residual: Array | None = None,
     total: Array | None = None,
     var: Array | None = None,
+    keep: bool = True,
 ) -> tuple[Array, Array]:
-    """Write y, x + residual to total, and var, where they are wanted; mean and rstd."""
+    """Write y, x + residual to total, and var, where they are wanted; mean and rstd, kept or not."""
     n = plan.cols
     mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
     if var is None:

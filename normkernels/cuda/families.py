@@ -67,6 +67,7 @@ def _of_rows() -> list[Family]:
                 "gelu": Mode(operands, activation="gelu"),
                 "rms": Mode((*operands, "bias", "mean"), centred=False),
                 "float32 parameters": Mode(operands, parameters="float32"),
+                "nothing kept": Mode((*operands, "mean", "rstd")),
             },
             first=("x", "residual"),
             by_element=both,

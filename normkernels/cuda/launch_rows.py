@@ -60,8 +60,9 @@ def row_forward(
     activation: str | None = None,
     residual: DeviceArray | None = None,
     total: DeviceArray | None = None,
-) -> tuple[DeviceArray, DeviceArray]:
-    """Write y, and x + residual to total, where they are wanted; mean and rstd."""
+    keep: bool = True,
+) -> tuple[DeviceArray | None, DeviceArray | None]:
+    """Write y, and x + residual to total, where they are wanted; mean and rstd, where they are to be kept."""
     weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
     form = _form(
         config.FORWARD, plan, x, (x, residual, total, y), (weight, bias), activation,
@@ -70,7 +71,8 @@ def row_forward(
     device = properties(x.device)
     if not config.together(form, device):
         return launch_long_rows.row_forward(plan, x, weight, bias, eps, y, activation, residual, total)
-    mean, rstd = pair(plan.rows, x)
+    # Room for them takes 3 of the 18 µs of a small call (measured with a driver that does nothing).
+    mean, rstd = pair(plan.rows, x) if keep else (None, None)
     blocks = config.row_grid(plan.rows, form, device)
     launch(
         rows.forward, form, blocks, x,

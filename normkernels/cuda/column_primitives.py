@@ -57,11 +57,11 @@ else:
     )  # fmt: skip
 
 __all__ = [
-    "added_product", "as_elements", "bounds", "channel_values", "column_moments", "element",
-    "gradient_constants", "load_channels", "load_rows", "merged_over_slots", "only_inside",
-    "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns", "repeated", "rest_of",
-    "square_root", "store_rows", "summed_over_slots", "times", "unit_of", "wide", "without_sums",
-    "zero_columns",
+    "added_product", "as_elements", "bounds", "channel_values", "column_moments", "constants_of_sums",
+    "element", "gradient_constants", "inside_rows", "load_channels", "load_rows", "merged_over_slots",
+    "only_inside", "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns",
+    "repeated", "rest_of", "room", "share_moments", "square_root", "store_rows", "summed_over_slots",
+    "times", "unit_of", "wide", "without_sums", "zero_columns",
 ]  # fmt: skip
 
 # The count of nothing, which can be divided by.
@@ -113,11 +113,10 @@ def plus(value, residual, p, step, n, form):
 
 
 @primitive
-def _pivot(x, p, step, n, rows, form):
-    """About the mean of the first rows; exactly the first one where they are all equal."""
-    h = load_rows(x, p, step, n, form)
+def _pivot(h, p, step, n, rows, form):
+    """About the mean of the rows of a share; exactly the first one where they are all equal."""
     first = first_of_rows(h, form)
-    d = only_inside(h - repeated(first, form), p, step, n, form)
+    d = inside_rows(h - repeated(first, form), p, step, n, form)
     return first + over_rows(d, form) * (1.0 / min(rows, form.vectors))
 
 
@@ -129,18 +128,53 @@ def _scaled(d, factor, form):
 
 
 @primitive
+def _sums_of(d, form):
+    """The sums of d, d * d and abs(d) over the rows of a share."""
+    return over_rows(d, form), over_rows(d * d, form), over_rows(absolute(d), form)
+
+
+@primitive
 def _sums(x, p, step, n, pivot, factor, form):
-    """The sums of d, d * d and abs(d), d = (x - pivot) * factor, of vectors a step apart up to n."""
+    """The same of d = (x - pivot) * factor, over all shares one below the other up to n."""
     s, q, spread = zero_columns(x, form), zero_columns(x, form), zero_columns(x, form)
     pivots = repeated(pivot, form)
     while p < n:
         d = _scaled(load_rows(x, p, step, n, form) - pivots, factor, form)
-        d = only_inside(d, p, step, n, form)
-        s = s + over_rows(d, form)
-        q = q + over_rows(d * d, form)
-        spread = spread + over_rows(absolute(d), form)
+        s_p, q_p, spread_p = _sums_of(only_inside(d, p, step, n, form), form)
+        s, q, spread = s + s_p, q + q_p, spread + spread_p
         p += step * form.vectors
     return s, q, spread
+
+
+@primitive
+def _units(q):
+    """By what to multiply deviations whose squares left the range, and what brings them back."""
+    return by_range(q, RESCALE, 1.0 / RESCALE), wide(by_range(q, 1.0 / RESCALE, RESCALE))
+
+
+@primitive
+def _about(pivot, s, q, unit, rows):
+    """count, mean and m2 of what has the sums s and q about a pivot, in a unit."""
+    d = wide(s) / np.float64(rows)
+    return np.float64(rows), wide(pivot) + d * unit, (wide(q) - wide(s) * d) * unit * unit
+
+
+@primitive
+def share_moments(h, p, step, n, form):
+    """count, mean and m2, in float64, of the columns of a share."""
+    zero = wide(zero_columns(h, form))
+    if n <= p:
+        return 0.0, zero, zero
+    rows = (n - p + step - 1) // step
+    pivot = _pivot(h, p, step, n, rows, form)
+    d = h - repeated(pivot, form)
+    s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
+    unit = zero + 1.0
+    if unusual(q, spread):
+        factor, unit = _units(q)
+        d = _scaled(h - repeated(pivot, form), factor, form)
+        s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
+    return _about(pivot, s, q, unit, rows)
 
 
 @primitive
@@ -155,14 +189,13 @@ def column_moments(x, start, width, first, last, slots, form):
         return 0.0, zero, zero
     p, n, step = start + first * width, past(start, last, width, form), slots * width
     rows = (last - first + slots - 1) // slots
-    pivot = _pivot(x, p, step, n, rows, form)
+    pivot = _pivot(load_rows(x, p, step, n, form), p, step, n, rows, form)
     s, q, spread = _sums(x, p, step, n, pivot, None, form)
     unit = zero + 1.0
     if unusual(q, spread):
-        factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), wide(by_range(q, 1.0 / RESCALE, RESCALE))
+        factor, unit = _units(q)
         s, q, spread = _sums(x, p, step, n, pivot, factor, form)
-    d = wide(s) / np.float64(rows)
-    return np.float64(rows), wide(pivot) + d * unit, (wide(q) - wide(s) * d) * unit * unit
+    return _about(pivot, s, q, unit, rows)
 
 
 @primitive
@@ -177,7 +210,7 @@ def _half(n):
 @primitive
 def merged_over_slots(count, mean, m2, across, slots, form):
     """count, mean and m2 of all slots of a block, in the first of them."""
-    shared, t = room(form), thread()
+    shared, t = room(form), thread() % form.block
     slot, k, counts = t // across, _half(slots), form.lanes * form.block
     count = max(count, NONE)
     while k > 0:
@@ -198,7 +231,7 @@ def merged_over_slots(count, mean, m2, across, slots, form):
 @primitive
 def summed_over_slots(a, b, across, slots, form):
     """The sums of a and of b over all slots of a block, in the first of them."""
-    shared, t = room(form), thread()
+    shared, t = room(form), thread() % form.block
     slot, k = t // across, _half(slots)
     while k > 0:
         if k <= slot < min(2 * k, slots):
@@ -269,16 +302,22 @@ def output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form):
 
 
 @primitive
+def constants_of_sums(x, c, channels, divisor, mean, rstd, dot, s, form):
+    """k, c2: dx = (dz - c2 + (x - hi) * k) * scale, from the sums of dz * x_hat and of dz"""
+    m = load_channels(mean, c, channels, form)
+    k = within_range(dot / divisor * load_channels(rstd, c, channels, form) * -1.0, largest(x))
+    return as_elements(x, k), as_elements(x, s / divisor - (wide(as_elements(x, m)) - m) * k)
+
+
+@primitive
 def gradient_constants(x, c, channels, divisor, mean, rstd, sums, form):
-    """k, c2: dx = (dz - c2 + (x - hi) * k) * scale"""
+    """The same from sums in memory; 0 where there are none"""
     zero = zero_columns(x, form)
     if sums is None:
         return zero, zero
-    m = wide(load_channels(mean, c, channels, form))
-    c1 = load_channels(sums, c, channels, form) / divisor
-    k = within_range(c1 * load_channels(rstd, c, channels, form) * -1.0, largest(x))
-    c2 = load_channels(offset(sums, channels), c, channels, form) / divisor
-    return as_elements(x, k), as_elements(x, c2 - (wide(as_elements(x, m)) - m) * k)
+    dot = load_channels(sums, c, channels, form)
+    s = load_channels(offset(sums, channels), c, channels, form)
+    return constants_of_sums(x, c, channels, divisor, mean, rstd, dot, s, form)
 
 
 @primitive

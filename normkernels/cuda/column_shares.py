@@ -316,7 +316,7 @@ def room(typingctx: Any, form: Any) -> Any:
         array = ir.ArrayType(F64, (2 * f.lanes + 1) * (f.block // 2))
         name = builder.module.get_unique_name("_room")
         memory = ir.GlobalVariable(builder.module, array, name, addrspace=3)
-        memory.linkage, memory.align = "internal", 8
+        memory.linkage, memory.align = "internal", 16
         memory.initializer = ir.Constant(array, ir.Undefined)
         generic = builder.addrspacecast(memory, array.as_pointer())
         return builder.bitcast(generic, F64.as_pointer())

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba.cuda.simulator.kernel import _get_kernel_context
 
-from .emulated import Pointer, arithmetic, narrowed, one_at_a_time, widened
+from .emulated import Pointer, arithmetic, narrowed, one_at_a_time, thread, widened
 from .primitives import LARGE, SMALL
 
 
@@ -121,8 +121,11 @@ def put_columns(a: Pointer, i: int, value: Any) -> None:
 
 
 def room(form: Any) -> Any:
+    """Each block of a team, of which the simulator makes one, has its own."""
+    size = (2 * form.lanes + 1) * (form.block // 2)
     with one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
-        return _get_kernel_context().shared.array((2 * form.lanes + 1) * (form.block // 2), np.float64)
+        rooms = _get_kernel_context().shared.array(size * form.blocks, np.float64)
+    return Pointer(rooms, thread() // form.block * size)
 
 
 def _slots(plane: int, thread: int, form: Any) -> Any:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from . import config, walks
-from .config import BACKWARD, FORWARD, GROUPS, GROUPS_BACKWARD, WARP, Rule
+from .config import ACCESS_BYTES, BACKWARD, FORWARD, GROUPS, GROUPS_BACKWARD, WARP, Rule
 from .form import Form
 from .jit import Kernel
 from .offline import DEVICES
@@ -113,6 +113,21 @@ def column_forms(itemsize: int, mode: Mode, *tensors: str) -> tuple[Form, ...]:
     return _those_that_need_most(forms())
 
 
+def strip_forms(itemsize: int, mode: Mode, backward: bool) -> tuple[Form, ...]:
+    """The forms of teams that hold strips of columns, of one block and of several."""
+    rule = config.strip_rule(backward, mode.residual, mode.activation)
+    channels, form = 64 * ACCESS_BYTES, mode.form(False)
+
+    def forms() -> Iterator[Form]:
+        for rows in _lengths():
+            for device in DEVICES.values():
+                found = config.strip_form(rows, channels, itemsize, (), rule, device, form)
+                if found is not None:
+                    yield found[0]
+
+    return _those_that_need_most(forms())
+
+
 def walk_forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
     """The forms of local response normalization."""
     return _those_that_need_most(
@@ -158,6 +173,7 @@ def families() -> list[Family]:
         *_of_resident_runs(),
         *_of_pieces(),
         *_of_columns(),
+        *_of_strips(),
         *_of_windows(),
         *_copies(ELEMENTWISE),
     ]
@@ -366,6 +382,36 @@ def _of_columns() -> list[Family]:
                 "residual, gelu": Mode(renorm, activation="gelu"),
                 "renorm": Mode(("residual",)),
                 "evaluation": Mode(("residual", "sums", *renorm), unread=("x",)),
+            },
+        ),
+    ]
+
+
+def _of_strips() -> list[Family]:
+    from . import strips
+
+    renorm, operands = ("r", "d"), ("residual", "dresidual")
+    return [
+        Family(
+            strips.forward,
+            lambda itemsize, mode: strip_forms(itemsize, mode, False),
+            {
+                "": Mode(("residual", *renorm)),
+                "residual": Mode(renorm, residual=True),
+                "residual, gelu": Mode(renorm, activation="gelu", residual=True),
+                "renorm": Mode(("residual",), renorm=True),
+                "float32 parameters": Mode(("residual", *renorm), parameters="float32"),
+            },
+        ),
+        Family(
+            strips.backward,
+            lambda itemsize, mode: strip_forms(itemsize, mode, True),
+            {
+                "": Mode((*operands, *renorm)),
+                "residual": Mode(renorm, residual=True),
+                "residual, relu": Mode(renorm, activation="relu", residual=True),
+                "residual, gelu": Mode(renorm, activation="gelu", residual=True),
+                "renorm": Mode(operands),
             },
         ),
     ]

@@ -23,6 +23,7 @@ if SIMULATED:
         room,
         square_root,
         store_rows,
+        strip_room,
         take,
         unusual,
         whole_rows,
@@ -48,6 +49,7 @@ else:
         room,
         square_root,
         store_rows,
+        strip_room,
         take,
         unusual,
         whole_rows,
@@ -57,11 +59,11 @@ else:
     )  # fmt: skip
 
 __all__ = [
-    "added_product", "as_elements", "bounds", "channel_values", "column_moments", "constants_of_sums",
-    "element", "gradient_constants", "inside_rows", "load_channels", "load_rows", "merged_over_slots",
+    "added_product", "as_elements", "bounds", "channel_values", "column_moments",
+    "element", "give", "gradient_constants", "inside_rows", "load_channels", "load_rows", "merged_over_slots",
     "only_inside", "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns",
-    "repeated", "rest_of", "room", "share_moments", "square_root", "store_rows", "summed_over_slots",
-    "times", "unit_of", "wide", "without_sums", "zero_columns",
+    "repeated", "rest_of", "share_moments", "square_root", "store_rows", "strip_room",
+    "summed_over_slots", "take", "times", "unit_of", "wide", "without_sums", "zero_columns",
 ]  # fmt: skip
 
 # The count of nothing, which can be divided by.
@@ -147,16 +149,13 @@ def _sums(x, p, step, n, pivot, factor, form):
 
 
 @primitive
-def _units(q):
-    """By what to multiply deviations whose squares left the range, and what brings them back."""
-    return by_range(q, RESCALE, 1.0 / RESCALE), wide(by_range(q, 1.0 / RESCALE, RESCALE))
-
-
-@primitive
 def _about(pivot, s, q, unit, rows):
-    """count, mean and m2 of what has the sums s and q about a pivot, in a unit."""
-    d = wide(s) / np.float64(rows)
-    return np.float64(rows), wide(pivot) + d * unit, (wide(q) - wide(s) * d) * unit * unit
+    """count, mean and m2 of what has the sums s and q of deviations from a pivot in a unit."""
+    d = wide(s) * (1.0 / rows)
+    m2 = wide(q) - wide(s) * d
+    if unit is None:
+        return np.float64(rows), wide(pivot) + d, m2
+    return np.float64(rows), wide(pivot) + d * wide(unit), m2 * wide(unit) * wide(unit)
 
 
 @primitive
@@ -169,11 +168,11 @@ def share_moments(h, p, step, n, form):
     pivot = _pivot(h, p, step, n, rows, form)
     d = h - repeated(pivot, form)
     s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
-    unit = zero + 1.0
-    if unusual(q, spread):
-        factor, unit = _units(q)
-        d = _scaled(h - repeated(pivot, form), factor, form)
-        s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
+    if not unusual(q, spread):
+        return _about(pivot, s, q, None, rows)
+    factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), by_range(q, 1.0 / RESCALE, RESCALE)
+    d = _scaled(h - repeated(pivot, form), factor, form)
+    s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
     return _about(pivot, s, q, unit, rows)
 
 
@@ -191,10 +190,10 @@ def column_moments(x, start, width, first, last, slots, form):
     rows = (last - first + slots - 1) // slots
     pivot = _pivot(load_rows(x, p, step, n, form), p, step, n, rows, form)
     s, q, spread = _sums(x, p, step, n, pivot, None, form)
-    unit = zero + 1.0
-    if unusual(q, spread):
-        factor, unit = _units(q)
-        s, q, spread = _sums(x, p, step, n, pivot, factor, form)
+    if not unusual(q, spread):
+        return _about(pivot, s, q, None, rows)
+    factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), by_range(q, 1.0 / RESCALE, RESCALE)
+    s, q, spread = _sums(x, p, step, n, pivot, factor, form)
     return _about(pivot, s, q, unit, rows)
 
 
@@ -210,18 +209,19 @@ def _half(n):
 @primitive
 def merged_over_slots(count, mean, m2, across, slots, form):
     """count, mean and m2 of all slots of a block, in the first of them."""
-    shared, t = room(form), thread() % form.block
-    slot, k, counts = t // across, _half(slots), form.lanes * form.block
+    shared, t, apart = room(form), thread(), form.block // 2
+    slot, k, second, counts = t // across, _half(slots), form.lanes * apart, 2 * form.lanes * apart
     count = max(count, NONE)
     while k > 0:
         if k <= slot < min(2 * k, slots):
             shared[counts + t - k * across] = count
-            give(shared, 0, t - k * across, form, mean)
-            give(shared, 1, t - k * across, form, m2)
+            give(shared, t - k * across, apart, form, mean)
+            give(shared, second + t - k * across, apart, form, m2)
         barrier()
         if slot < k and slot + k < slots:
             count_b = shared[counts + t]
-            mean, m2 = merge(count, mean, m2, count_b, take(shared, 0, t, form), take(shared, 1, t, form))
+            mean_b, m2_b = take(shared, t, apart, form), take(shared, second + t, apart, form)
+            mean, m2 = merge(count, mean, m2, count_b, mean_b, m2_b)
             count += count_b
         barrier()
         k //= 2
@@ -231,16 +231,16 @@ def merged_over_slots(count, mean, m2, across, slots, form):
 @primitive
 def summed_over_slots(a, b, across, slots, form):
     """The sums of a and of b over all slots of a block, in the first of them."""
-    shared, t = room(form), thread() % form.block
-    slot, k = t // across, _half(slots)
+    shared, t, apart = room(form), thread(), form.block // 2
+    slot, k, second = t // across, _half(slots), form.lanes * apart
     while k > 0:
         if k <= slot < min(2 * k, slots):
-            give(shared, 0, t - k * across, form, a)
-            give(shared, 1, t - k * across, form, b)
+            give(shared, t - k * across, apart, form, a)
+            give(shared, second + t - k * across, apart, form, b)
         barrier()
         if slot < k and slot + k < slots:
-            a = a + take(shared, 0, t, form)
-            b = b + take(shared, 1, t, form)
+            a = a + take(shared, t, apart, form)
+            b = b + take(shared, second + t, apart, form)
         barrier()
         k //= 2
     return a, b
@@ -302,22 +302,16 @@ def output_constants(x, c, channels, mean, rstd, weight, bias, r, d, form):
 
 
 @primitive
-def constants_of_sums(x, c, channels, divisor, mean, rstd, dot, s, form):
-    """k, c2: dx = (dz - c2 + (x - hi) * k) * scale, from the sums of dz * x_hat and of dz"""
-    m = load_channels(mean, c, channels, form)
-    k = within_range(dot / divisor * load_channels(rstd, c, channels, form) * -1.0, largest(x))
-    return as_elements(x, k), as_elements(x, s / divisor - (wide(as_elements(x, m)) - m) * k)
-
-
-@primitive
 def gradient_constants(x, c, channels, divisor, mean, rstd, sums, form):
-    """The same from sums in memory; 0 where there are none"""
+    """k, c2: dx = (dz - c2 + (x - hi) * k) * scale"""
     zero = zero_columns(x, form)
     if sums is None:
         return zero, zero
-    dot = load_channels(sums, c, channels, form)
-    s = load_channels(offset(sums, channels), c, channels, form)
-    return constants_of_sums(x, c, channels, divisor, mean, rstd, dot, s, form)
+    m = wide(load_channels(mean, c, channels, form))
+    c1 = load_channels(sums, c, channels, form) / divisor
+    k = within_range(c1 * load_channels(rstd, c, channels, form) * -1.0, largest(x))
+    c2 = load_channels(offset(sums, channels), c, channels, form) / divisor
+    return as_elements(x, k), as_elements(x, c2 - (wide(as_elements(x, m)) - m) * k)
 
 
 @primitive

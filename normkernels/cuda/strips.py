@@ -14,28 +14,24 @@ import numpy as np
 
 from .column_primitives import (
     as_elements,
-    constants_of_sums,
-    load_channels,
-    load_rows,
-    merged_over_slots,
+    give,
     inside_rows,
+    load_rows,
     over_rows,
     plus,
-    put_columns,
     repeated,
-    rest_of,
-    room,
     share_moments,
     store_rows,
-    summed_over_slots,
-    unit_of,
+    strip_room,
+    take,
     wide,
-    zero_columns,
 )
-from .column_primitives import output_constants as constants_of_columns
+from .form import WIDEST
 from .jit import kernel, primitive
 from .primitives import (
     activated,
+    as_element,
+    as_scale,
     barrier,
     block_of_team,
     first_row,
@@ -55,98 +51,141 @@ from .primitives import (
 
 @primitive
 def _place(strip, rows, channels, across, slots, form):
-    """The share of this thread: its first column, its first element, the way to the next, how many there are.
+    """The share of this thread: its first element, the way to the next row, how many elements there are.
 
     There are none where a strip is wider than what is left of the columns.
     """
     t = thread() % form.block
     column = (strip * across + t % across) * form.lanes
     p = (block_of_team(form) * slots + t // across) * channels + column
-    n = rows * channels if column < channels else 0
-    return min(column, channels - form.lanes), p, form.blocks * slots * channels, n
+    return p, form.blocks * slots * channels, rows * channels if column < channels else 0
 
 
 @primitive
-def _rows_of(b, rows, slots, form):
-    """How many rows block b of a team has."""
-    all_slots = form.blocks * slots
-    rest = rows % all_slots - b * slots
-    return np.float64(rows // all_slots * slots + min(max(rest, 0), slots))
+def _channel(strip, across, form):
+    """The channel that this thread works at between load and store; other threads may have the same one.
 
-
-@primitive
-def _half(exchange, across, step, form):
-    """The half of exchange that a team meets through in this step."""
-    return offset(exchange, (first_row(form) * 2 + step % 2) * form.blocks * 2 * across * form.lanes)
-
-
-@primitive
-def _given(place, across, b, k, form):
-    """Number k, 0 or 1, of block b for the columns of this thread."""
-    columns = across * form.lanes
-    return load_channels(offset(place, (b * 2 + k) * columns), thread() % across * form.lanes, columns, form)
-
-
-@primitive
-def _give(place, across, b, a0, a1, form):
-    """The numbers 0 and 1 of block b, which its first slot has."""
-    t, columns = thread() % form.block, across * form.lanes
-    if t < across:
-        put_columns(place, b * 2 * columns + t * form.lanes, a0)
-        put_columns(place, (b * 2 + 1) * columns + t * form.lanes, a1)
-
-
-@primitive
-def _merged_over_blocks(mean, m2, rows, across, slots, form, exchange, flags, step):
-    """mean and m2 of the rows of all blocks of a team, in the first slot of every one.
-
-    Sums in float64 about the mean of block 0: of k blocks, that is so near to the mean of all that the
-    difference of squares is at most k times larger than m2.
+    Neighbouring threads first take the first lanes of all vectors, then the second ones.
     """
-    if exchange is None:
-        return mean, m2
-    place = _half(exchange, across, step, form)
-    _give(place, across, block_of_team(form), mean, m2, form)
+    u = thread() % form.block % (across * form.lanes)
+    return (strip * across + u % across) * form.lanes + u // across
+
+
+@primitive
+def _given(a, b, shared, across, form):
+    """Where in shared memory those of one channel are that all slots give of a; those of b lie apart."""
+    t, apart = thread() % form.block, form.block + across
+    give(shared, t, apart, form, a)
+    give(shared, form.lanes * apart + t, apart, form, b)
+    barrier()
+    u = t % (across * form.lanes)
+    return offset(shared, u // across * apart + u % across), form.lanes * apart
+
+
+@primitive
+def _published(a, b, across, form, exchange, flags, step):
+    """The same of what the blocks of a team have of a channel."""
+    t, columns = thread() % form.block, across * form.lanes
+    half = offset(exchange, (first_row(form) * 2 + step % 2) * form.blocks * 2 * columns)
+    if t < columns:
+        mine = offset(half, block_of_team(form) * 2 * columns + t)
+        mine[0], mine[columns] = a, b
     meet(form, flags, step)
-    pivot = _given(place, across, 0, 0, form)
-    s = q = zero_columns(mean, form)
-    for b in range(thread() % form.block // across, form.blocks, slots):
-        n, d = _rows_of(b, rows, slots, form), _given(place, across, b, 0, form) - pivot
-        s, q = s + d * n, q + d * d * n + _given(place, across, b, 1, form)
-    s, q = summed_over_slots(s, q, across, slots, form)
-    d = s / np.float64(rows)
+    return offset(half, t % columns), columns
+
+
+@primitive
+def _over_parts(a, b, shared, columns, form):
+    """The sums of a and b over the threads that work at one channel."""
+    t, parts = thread() % form.block, offset(shared, 2 * form.lanes * (form.block + WIDEST))
+    parts[t], parts[form.block + t] = a, b
+    barrier()
+    a = b = 0.0
+    for i in range(t % columns, form.block, columns):
+        a, b = a + parts[i], b + parts[form.block + i]
+    return a, b
+
+
+@primitive
+def _count(full, rest, width):
+    """How many rows `width` slots have: `full` each, the first `rest` of them one more."""
+    return np.float64(full * width + min(max(rest, 0), width))
+
+
+@primitive
+def _merged(place, apart, stride, sets, full, rest, width, shared, columns, form):
+    """mean and m2 of so many sets of `width` slots, from those of each.
+
+    Sums in float64 about the mean of the first set, which has most rows: that is so near to the mean of all
+    that what is subtracted is at most as many times m2 as there are sets.
+    """
+    t, pivot, s, q = thread() % form.block, place[0], 0.0, 0.0
+    for i in range(t // columns, sets, form.block // columns):
+        n, d = _count(full, rest - i * width, width), place[i * stride] - pivot
+        s, q = s + d * n, q + (d * d * n + place[i * stride + apart])
+    s, q = _over_parts(s, q, shared, columns, form)
+    d = s / max(_count(full, rest, sets * width), 1.0)
     return pivot + d, q - s * d
 
 
 @primitive
-def _summed_over_blocks(a, b, across, slots, form, exchange, flags, step):
-    """The sums of a and b of all blocks of a team, in the first slot of every one."""
+def _summed(place, apart, stride, sets, shared, columns, form):
+    """The sums of two numbers over so many sets."""
+    a = b = 0.0
+    for i in range(thread() % form.block // columns, sets, form.block // columns):
+        a, b = a + place[i * stride], b + place[i * stride + apart]
+    return _over_parts(a, b, shared, columns, form)
+
+
+@primitive
+def _merged_over_blocks(mean, m2, full, rest, across, slots, shared, form, exchange, flags, step):
+    if exchange is None:
+        return mean, m2
+    columns = across * form.lanes
+    place, apart = _published(mean, m2, across, form, exchange, flags, step)
+    return _merged(place, apart, 2 * columns, form.blocks, full, rest, slots, shared, columns, form)
+
+
+@primitive
+def _team_moments(mean, m2, rows, across, slots, shared, form, exchange, flags, step):
+    """mean and m2 of a channel from those of all shares that a team has."""
+    columns, all_slots = across * form.lanes, form.blocks * slots
+    full, rest = rows // all_slots, rows % all_slots
+    place, apart = _given(mean, m2, shared, across, form)
+    mean_c, m2_c = _merged(
+        place, apart, across, slots, full, rest - block_of_team(form) * slots, 1, shared, columns, form
+    )
+    return _merged_over_blocks(mean_c, m2_c, full, rest, across, slots, shared, form, exchange, flags, step)
+
+
+@primitive
+def _summed_over_blocks(a, b, across, shared, form, exchange, flags, step):
     if exchange is None:
         return a, b
-    place = _half(exchange, across, step, form)
-    _give(place, across, block_of_team(form), a, b, form)
-    meet(form, flags, step)
-    a = b = zero_columns(a, form)
-    for k in range(thread() % form.block // across, form.blocks, slots):
-        a, b = a + _given(place, across, k, 0, form), b + _given(place, across, k, 1, form)
-    return summed_over_slots(a, b, across, slots, form)
-
-
-@primitive
-def _for_all_slots(a, b, across, form):
-    """What the first slot of a block has, by column, in shared memory."""
-    shared = room(form)
-    _give(shared, across, 0, a, b, form)
-    barrier()
-    return shared
-
-
-@primitive
-def _of_columns(x, shared, across, k, form):
-    """Number k of each column, for all rows of a share of x."""
     columns = across * form.lanes
-    value = load_channels(offset(shared, k * columns), thread() % across * form.lanes, columns, form)
-    return repeated(as_elements(x, value), form)
+    place, apart = _published(a, b, across, form, exchange, flags, step)
+    return _summed(place, apart, 2 * columns, form.blocks, shared, columns, form)
+
+
+@primitive
+def _column_sums(a, b, across, slots, shared, form, exchange, flags, step):
+    """The sums of a and of b of a channel over all shares that a team has."""
+    place, apart = _given(wide(a), wide(b), shared, across, form)
+    a_c, b_c = _summed(place, apart, across, slots, shared, across * form.lanes, form)
+    return _summed_over_blocks(a_c, b_c, across, shared, form, exchange, flags, step)
+
+
+@primitive
+def _handed(shared, form):
+    """Where constants of channels are handed out."""
+    return offset(shared, 2 * form.lanes * (form.block + WIDEST) + 2 * form.block)
+
+
+@primitive
+def _taken(x, handed, k, across, form):
+    """Constant k of channels, for all rows of a share of x."""
+    columns, t = across * form.lanes, thread() % form.block
+    return repeated(as_elements(x, take(handed, k * columns + t % across, across, form)), form)
 
 
 @kernel
@@ -159,39 +198,31 @@ def forward(
     r and d are 1 and 0 but for batch renormalization, where they come of what the running statistics were
     before these move in place.
     """
-    t, columns, step = thread() % form.block, across * form.lanes, 1
+    shared, t, columns, step = strip_room(form), thread() % form.block, across * form.lanes, 1
+    handed = _handed(shared, form)
     for strip in range(first_row(form), strips, rows_at_once(form)):
-        _, p, below, n = _place(strip, rows, channels, across, slots, form)
+        c = _channel(strip, across, form)
+        p, below, n = _place(strip, rows, channels, across, slots, form)
         h = load_rows(x, p, below, n, form)
-        count, mean_s, m2_s = share_moments(h, p, below, n, form)
-        count, mean_s, m2_s = merged_over_slots(count, mean_s, m2_s, across, slots, form)
-        mean_s, m2_s = _merged_over_blocks(mean_s, m2_s, rows, across, slots, form, exchange, flags, step)
-        found = _for_all_slots(mean_s, m2_s, across, form)
-        c = strip * columns + t  # from here on a column to a thread
-        own, first = t < columns and c < channels, block_of_team(form) == 0
-        mean_c = m2 = rstd_c = d_c = 0.0
-        r_c = 1.0
+        _, mean_p, m2_p = share_moments(h, p, below, n, form)
+        mean_c, m2 = _team_moments(mean_p, m2_p, rows, across, slots, shared, form, exchange, flags, step)
+        rstd_c, r_c, d_c = reciprocal_sd(m2 / rows, eps), 1.0, 0.0
+        own = t < columns and c < channels
         if own:
-            mean_c, m2 = found[t], found[columns + t]
-            rstd_c = reciprocal_sd(m2 / rows, eps)
             if form.renorm:
                 r_c, d_c = renorm_constants(c, mean_c, rstd_c, eps, r_max, d_max, running_mean, running_var)
             w = number(weight, c, 1.0)
-            shift = w * d_c + number(bias, c, 0.0)
-            found[t], found[columns + t], found[2 * columns + t] = output_constants(
-                x, mean_c, rstd_c * r_c, w, shift
-            )
+            hi, scale, shift = output_constants(x, mean_c, rstd_c * r_c, w, w * d_c + number(bias, c, 0.0))
+            handed[t], handed[columns + t], handed[2 * columns + t] = hi, scale, shift
         if form.renorm:
             step += 1
             meet(form, flags, step)  # nobody moves the running statistics before all have seen them
         barrier()
-        hi, scale = _of_columns(x, found, across, 0, form), _of_columns(x, found, across, 1, form)
-        z = (h - hi) * scale + _of_columns(x, found, across, 2, form)
-        barrier()  # the next strip comes through the same shared memory
-        z = plus(z, residual, p, below, n, form)
+        z = (h - _taken(x, handed, 0, across, form)) * _taken(x, handed, 1, across, form)
+        z = plus(z + _taken(x, handed, 2, across, form), residual, p, below, n, form)
         store_rows(y, p, below, n, form, activated(z, form))
         step += 1
-        if own and first:
+        if own and block_of_team(form) == 0:
             put(mean, c, mean_c)
             put(rstd, c, rstd_c)
             put(r, c, r_c)
@@ -208,26 +239,38 @@ def backward(
 
     dz is the gradient that arrives at the activation's argument.
     """
-    t, columns, step = thread() % form.block, across * form.lanes, 1
+    shared, t, columns, step = strip_room(form), thread() % form.block, across * form.lanes, 1
+    handed = _handed(shared, form)
     for strip in range(first_row(form), strips, rows_at_once(form)):
-        column, p, below, n = _place(strip, rows, channels, across, slots, form)
-        hi, scale, shift = constants_of_columns(x, column, channels, mean, rstd, weight, bias, r, d, form)
-        scale, unit = repeated(scale, form), repeated(unit_of(x, column, channels, rstd, form), form)
-        dev = load_rows(x, p, below, n, form) - repeated(hi, form)
-        z = plus(dev * scale + repeated(shift, form), residual, p, below, n, form)
-        dz = inside_rows(slope(z, load_rows(dy, p, below, n, form), form), p, below, n, form)
-        store_rows(dresidual, p, below, n, form, dz)
-        dot, s = inside_rows(dz * (dev * unit), p, below, n, form), wide(over_rows(dz, form))
-        dot = wide(over_rows(dot, form)) + rest_of(x, column, channels, mean, rstd, form) * s
-        dot, s = summed_over_slots(dot, s, across, slots, form)
-        dot, s = _summed_over_blocks(dot, s, across, slots, form, exchange, flags, step)
-        sums = _for_all_slots(dot, s, across, form)
-        c = strip * columns + t
-        if t < columns and c < channels and block_of_team(form) == 0:
-            put(dweight, c, sums[t] * number(r, c, 1.0) + sums[columns + t] * number(d, c, 0.0))
-            put(dbias, c, sums[columns + t])
-        dot, s = _given(sums, across, 0, 0, form), _given(sums, across, 0, 1, form)
+        c = _channel(strip, across, form)
+        p, below, n = _place(strip, rows, channels, across, slots, form)
+        h, dy_p = load_rows(x, p, below, n, form), load_rows(dy, p, below, n, form)
+        own, c = t < columns and c < channels, min(c, channels - 1)
+        mean_c, rstd_c = mean[c], rstd[c]
+        unit, w, r_c, d_c = as_scale(x, rstd_c), number(weight, c, 1.0), number(r, c, 1.0), number(d, c, 0.0)
+        hi, scale, shift = output_constants(x, mean_c, rstd_c, w * r_c, w * d_c + number(bias, c, 0.0))
+        if own:
+            handed[t], handed[columns + t] = hi, unit
+            handed[2 * columns + t], handed[3 * columns + t] = scale, shift
         barrier()
-        k, c2 = constants_of_sums(x, column, channels, np.float64(rows), mean, rstd, dot, s, form)
-        store_rows(dx, p, below, n, form, (dz - repeated(c2, form) + dev * repeated(k, form)) * scale)
+        dev, scale_p = h - _taken(x, handed, 0, across, form), _taken(x, handed, 2, across, form)
+        z = plus(dev * scale_p + _taken(x, handed, 3, across, form), residual, p, below, n, form)
+        dz = inside_rows(slope(z, dy_p, form), p, below, n, form)
+        store_rows(dresidual, p, below, n, form, dz)
+        dot_p = inside_rows(dz * (dev * _taken(x, handed, 1, across, form)), p, below, n, form)
+        dot, s = _column_sums(
+            over_rows(dot_p, form), over_rows(dz, form), across, slots, shared, form, exchange, flags, step
+        )
+        rest = np.float64(hi) - mean_c
+        dot += rest * np.float64(unit) * s
+        if own:
+            k = as_scale(x, dot / rows * rstd_c)
+            handed[4 * columns + t] = k
+            handed[5 * columns + t] = as_element(x, s / rows + rest * np.float64(k))
+        barrier()
+        dz -= _taken(x, handed, 5, across, form) + dev * _taken(x, handed, 4, across, form)
+        store_rows(dx, p, below, n, form, dz * _taken(x, handed, 2, across, form))
         step += 1
+        if own and block_of_team(form) == 0:
+            put(dweight, c, dot * r_c + s * d_c)
+            put(dbias, c, s)

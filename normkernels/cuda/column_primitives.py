@@ -171,7 +171,8 @@ def share_moments(h, p, step, n, form):
     if not unusual(q, spread):
         return _about(pivot, s, q, None, rows)
     factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), by_range(q, 1.0 / RESCALE, RESCALE)
-    d = _scaled(h - repeated(pivot, form), factor, form)
+    # Not written as above, or the compiler would keep d in registers from there to here.
+    d = _scaled(repeated(pivot, form) - h, factor * -1.0, form)
     s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
     return _about(pivot, s, q, unit, rows)
 

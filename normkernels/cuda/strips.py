@@ -268,8 +268,8 @@ def backward(
             handed[4 * columns + t] = k
             handed[5 * columns + t] = as_element(x, s / rows + rest * np.float64(k))
         barrier()
-        dz -= _taken(x, handed, 5, across, form) + dev * _taken(x, handed, 4, across, form)
-        store_rows(dx, p, below, n, form, dz * _taken(x, handed, 2, across, form))
+        dx_p = dz - _taken(x, handed, 5, across, form) - dev * _taken(x, handed, 4, across, form)
+        store_rows(dx, p, below, n, form, dx_p * _taken(x, handed, 2, across, form))
         step += 1
         if own and block_of_team(form) == 0:
             put(dweight, c, dot * r_c + s * d_c)

@@ -45,7 +45,7 @@ LAYERS = [
     "normkernels.cuda.launch_runs  normkernels.cuda.launch_columns  normkernels.cuda.launch_local_response",
     "normkernels.cuda.launch_strips",
     "normkernels.cuda.layouts",
-    "normkernels.cuda.walks",
+    "normkernels.cuda.walks  normkernels.cuda.strip_rules",
     "normkernels.cuda.run  normkernels.cuda.config",
     "normkernels.cuda.rows  normkernels.cuda.groups  normkernels.cuda.channels  normkernels.cuda.runs",
     "normkernels.cuda.columns  normkernels.cuda.strips",

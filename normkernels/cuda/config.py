@@ -251,9 +251,6 @@ FLUSH = 128
 # Numbers in float64 that memory is read in.
 SECTOR = 4
 
-# Strips of columns that teams hold may be so many times as wide as what is beside the last column.
-IDLE = 4
-
 
 @dataclass(frozen=True)
 class ColumnRule:
@@ -340,75 +337,6 @@ def split_columns(
     pieces = wave * -(-rows // (wave * slots * FLUSH))
     length = -(-rows // (pieces * step)) * step
     return Columns(start, total, width, strips, across, slots, length, -(-rows // length))
-
-
-# Teams that hold strips of columns; the width of a strip is 64 to 256 bytes. In a forward, one with a tensor
-# more than the norm itself needs, a backward, and those with an activation.
-STRIPS = ColumnRule(elements=32, strips=(16, 8, 4))
-STRIPS_MORE = replace(STRIPS, elements=16)
-STRIPS_BACKWARD = replace(STRIPS, elements=16)
-STRIPS_ACTIVATED = replace(STRIPS, elements=16, threads=128, resident=3)
-
-
-def strip_rule(backward: bool, residual: bool, activation: str | None) -> ColumnRule:
-    """For a kernel that holds strips of columns."""
-    if activation is not None:
-        return STRIPS_ACTIVATED
-    if backward:
-        return STRIPS_BACKWARD
-    return STRIPS_MORE if residual else STRIPS
-
-
-class Strips(NamedTuple):
-    """How (rows, channels) are shared out, as the kernels in `strips` take it."""
-
-    strips: int
-    across: int
-    slots: int
-
-
-def strip_form(
-    rows: int,
-    channels: int,
-    itemsize: int,
-    addresses: Sequence[int],
-    rule: ColumnRule,
-    device: DeviceProperties,
-    form: Form = Form(),  # noqa: B008
-) -> tuple[Form, Strips] | None:
-    """The form of teams that hold strips of columns, with what else `form` says; None where none can.
-
-    Rows have to begin at the begin of a vector. A team has at most half of the blocks that are there at
-    once: while it meets another one reads and writes. Strips are as wide as leaves work for every
-    multiprocessor, and few threads without any.
-    """
-    lanes, found = ACCESS_BYTES // itemsize, None
-    if channels % lanes or any(a % ACCESS_BYTES for a in addresses):
-        return None
-    most = max(1, rule.elements * 4 // max(itemsize, 4) // lanes)
-    for across in rule.strips:
-        strips, slots = -(-channels // (lanes * across)), rule.threads // across
-        blocks = -(-rows // (slots * most))
-        idle = strips * across * lanes - channels
-        if blocks > device.multiprocessors * rule.resident // 2 or IDLE * idle > channels:
-            continue
-        vectors = 1
-        while vectors * slots * blocks < rows:
-            vectors *= 2
-        found = (
-            replace(
-                form,
-                vectors=vectors,
-                lanes=lanes,
-                threads=rule.threads,
-                blocks=blocks,
-                resident=rule.resident,
-            ),
-            Strips(strips, across, slots),
-        )
-        if strips * blocks >= device.multiprocessors:
-            break
-    return found
 
 
 def finish_across(channels: int, entries: int, threads: int, multiprocessors: int) -> int:

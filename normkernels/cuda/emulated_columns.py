@@ -120,6 +120,10 @@ def put_columns(a: Pointer, i: int, value: Any) -> None:
     a.memory[at : at + len(value)] = value
 
 
+def _lanes_at(at: int, apart: int, form: Any) -> Any:
+    return at + apart * np.arange(form.lanes)
+
+
 def _room(size: int, form: Any) -> Any:
     """Each block of a team, of which the simulator makes one, has its own."""
     with one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
@@ -136,8 +140,8 @@ def strip_room(form: Any) -> Any:
 
 
 def give(room: Pointer, at: int, apart: int, form: Any, value: Any) -> None:
-    room[at + apart * np.arange(form.lanes)] = value
+    room[_lanes_at(at, apart, form)] = value
 
 
 def take(room: Pointer, at: int, apart: int, form: Any) -> Any:
-    return room[at + apart * np.arange(form.lanes)]
+    return room[_lanes_at(at, apart, form)]

@@ -11,7 +11,7 @@ MAGIC_BITS = 40
 STEPS = 4
 """How many exchanges between the blocks of a team a kernel may have for one row."""
 
-WIDEST = 16
+WIDEST = 8
 """Vectors of the widest strip of columns that a team holds."""
 
 SLOTS = 2 * STEPS

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 
 from .._layout import ChannelPlan
-from . import config, strips
+from . import config, strip_rules, strips
 from .arrays import DeviceArray
-from .config import Strips
 from .devices import properties
 from .form import Form
 from .layouts import FLOAT64, meeting, pair, vector
 from .run import launch
+from .strip_rules import Strips
 
 
 def _held(
@@ -23,10 +23,10 @@ def _held(
     """The form of teams that hold a strip, blocks, and the cut; None where no team can."""
     given = [a for a in (*tensors, residual) if a is not None]
     x, found = given[0], properties(given[0].device)
-    rule = config.strip_rule(backward, residual is not None, activation)
+    rules = strip_rules.strip_rules(backward, activation)
     form = Form(renorm=renorm, activation=activation)
     addresses = [a.address for a in given]
-    chosen = config.strip_form(plan.outer, plan.channels, x.itemsize, addresses, rule, found, form)
+    chosen = strip_rules.strip_form(plan.outer, plan.channels, x.itemsize, addresses, rules, found, form)
     if chosen is None:
         return None
     form, cut = chosen

@@ -121,7 +121,6 @@ def of_strips() -> list[Family]:
             lambda itemsize, mode: strip_forms(itemsize, mode, True),
             {
                 "": Mode((*operands, *renorm)),
-                "residual": Mode(renorm, residual=True),
                 "residual, relu": Mode(renorm, activation="relu", residual=True),
                 "residual, gelu": Mode(renorm, activation="gelu", residual=True),
                 "renorm": Mode(operands),

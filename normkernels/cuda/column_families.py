@@ -25,7 +25,7 @@ def column_forms(itemsize: int, mode: Mode, *tensors: str) -> tuple[Form, ...]:
 
 def strip_forms(itemsize: int, mode: Mode, backward: bool) -> tuple[Form, ...]:
     """The forms of teams that hold strips of columns, of one block and of several."""
-    rules = strip_rules.strip_rules(backward, mode.activation)
+    rules = strip_rules.strip_rules(backward, mode.residual or mode.activation is not None)
     channels, form = 64 * config.ACCESS_BYTES, mode.form(False)
 
     def forms() -> Iterator[Form]:
@@ -121,6 +121,7 @@ def of_strips() -> list[Family]:
             lambda itemsize, mode: strip_forms(itemsize, mode, True),
             {
                 "": Mode((*operands, *renorm)),
+                "residual": Mode(("residual", *renorm), residual=True),
                 "residual, relu": Mode(renorm, activation="relu", residual=True),
                 "residual, gelu": Mode(renorm, activation="gelu", residual=True),
                 "renorm": Mode(operands),

@@ -17,13 +17,12 @@ def _held(
     activation: str | None,
     renorm: bool,
     backward: bool,
-    residual: DeviceArray | None,
     *tensors: DeviceArray | None,
 ) -> tuple[Form, int, Strips] | None:
     """The form of teams that hold a strip, blocks, and the cut; None where no team can."""
-    given = [a for a in (*tensors, residual) if a is not None]
+    given = [a for a in tensors if a is not None]
     x, found = given[0], properties(given[0].device)
-    rules = strip_rules.strip_rules(backward, activation)
+    rules = strip_rules.strip_rules(backward, activation is not None or len(given) > 3)
     form = Form(renorm=renorm, activation=activation)
     addresses = [a.address for a in given]
     chosen = strip_rules.strip_form(plan.outer, plan.channels, x.itemsize, addresses, rules, found, form)
@@ -54,7 +53,7 @@ def channel_forward(
     """As `launch_columns.channel_forward`; None, and nothing done, where no team can hold a strip."""
     eps, factor, r_max, d_max = map(float, settings)
     renorm = (r_max, d_max) != (1.0, 0.0)
-    held = _held(plan, activation, renorm, False, residual, x, y)
+    held = _held(plan, activation, renorm, False, x, y, residual)
     if held is None:
         return None
     form, blocks, cut = held
@@ -83,7 +82,9 @@ def channel_backward(
     renorm: tuple[DeviceArray | None, DeviceArray | None] | None = None,
 ) -> tuple[DeviceArray, DeviceArray] | None:
     """As `launch_columns.channel_backward` in training; None, and nothing done, where no team can."""
-    held = _held(plan, activation, False, True, residual, dy, x, dx, dresidual)
+    if activation is None:
+        residual = None  # on which nothing depends
+    held = _held(plan, activation, False, True, dy, x, dx, residual, dresidual)
     if held is None:
         return None
     form, blocks, cut = held

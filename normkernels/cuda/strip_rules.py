@@ -22,16 +22,19 @@ class StripRule:
 # What blocks read of each other grows with the square of their number: larger blocks where there are many.
 FEW_BLOCKS = StripRule(elements=16, resident=2, blocks=8)
 STRIPS = FEW_BLOCKS, StripRule(elements=64, resident=1, blocks=MOST_RESIDENT)
-STRIPS_FUSED_BACKWARD = FEW_BLOCKS, StripRule(elements=32, resident=1, blocks=MOST_RESIDENT)
+STRIPS_FUSED_BACKWARD = (
+    StripRule(elements=8, resident=2, blocks=8),
+    StripRule(elements=32, resident=1, blocks=MOST_RESIDENT),
+)
 # Vectors that a strip may be wide: a line of memory; two sectors for longer columns.
 WIDTHS = (WIDEST, 4)
 # Strips of columns that teams hold may be so many times as wide as what is beside the last column.
 IDLE = 4
 
 
-def strip_rules(backward: bool, activation: str | None) -> tuple[StripRule, ...]:
-    """For a kernel that holds strips of columns, the first one that fits."""
-    return STRIPS_FUSED_BACKWARD if backward and activation is not None else STRIPS
+def strip_rules(backward: bool, fused: bool) -> tuple[StripRule, ...]:
+    """For a kernel that holds strips of columns: the first one that fits is taken."""
+    return STRIPS_FUSED_BACKWARD if backward and fused else STRIPS
 
 
 class Strips(NamedTuple):

@@ -270,6 +270,7 @@ def backward(
         barrier()
         dx_p = dz - _taken(x, handed, 5, across, form) - dev * _taken(x, handed, 4, across, form)
         store_rows(dx, p, below, n, form, dx_p * _taken(x, handed, 2, across, form))
+        barrier()  # the constants of the next strip come to the same place
         step += 1
         if own and block_of_team(form) == 0:
             put(dweight, c, dot * r_c + s * d_c)

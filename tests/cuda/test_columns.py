@@ -101,7 +101,7 @@ def ways(e):
 def device(e, rules=STREAMED, leads=(0, 0, 0, 0), statistics=np.float64, in_place=False):
     """y, dx, dweight, dbias, dresidual, and the running statistics, as float64."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(strip_rules, "strip_rules", lambda backward, activation: rules)
+        patch.setattr(strip_rules, "strip_rules", lambda backward, fused: rules)
         return _device(e, leads, statistics, in_place)
 
 
@@ -299,7 +299,7 @@ def test_squares_outside_of_float32_where_strips_are_held(scale, rules, monkeypa
     e = example((100, 8))
     x = (e.x * np.array([scale, 1, scale, 0, scale, 0, 1, 1])).astype(np.float32)
     x[:, 5] = 3e38
-    monkeypatch.setattr(strip_rules, "strip_rules", lambda backward, activation: rules)
+    monkeypatch.setattr(strip_rules, "strip_rules", lambda backward, fused: rules)
     plan = channel_plan(x.shape, x.strides, x.dtype, 1)
     y = flat(np.full_like(x, np.nan))
     mean, rstd, *_ = launch_columns.channel_forward(

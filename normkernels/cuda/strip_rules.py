@@ -28,8 +28,8 @@ STRIPS_FUSED_BACKWARD = (
 )
 # Vectors that a strip may be wide: a line of memory; two sectors for longer columns.
 WIDTHS = (WIDEST, 4)
-# Strips of columns that teams hold may be so many times as wide as what is beside the last column.
-IDLE = 4
+# Rows are so many times as long as what strips may have beside the last column.
+IDLE = 3
 
 
 def strip_rules(backward: bool, fused: bool) -> tuple[StripRule, ...]:

@@ -30,7 +30,8 @@ from normkernels.cuda.config import (
     vectors_of,
 )
 from normkernels.cuda.devices import SIMULATED, DeviceProperties
-from normkernels.cuda.form import WARP, Form
+from normkernels.cuda.form import WARP, WIDEST, Form
+from normkernels.cuda.strip_rules import STRIPS, STRIPS_FUSED_BACKWARD, strip_form
 from normkernels.cuda.walks import WALK, walk_form
 
 LONGEST = 300_000
@@ -301,6 +302,51 @@ def test_rules_of_columns_leave_registers_for_what_is_met():
     assert column_rule(1, None) is column_rule(2, None) is MOMENTS
     assert column_rule(3, None) is PAIRS
     assert column_rule(2, "relu") is ACTIVATED
+
+
+STRIP_RULES = {"strips": STRIPS, "fused backward": STRIPS_FUSED_BACKWARD}
+
+
+@pytest.mark.parametrize("device", [LARGE, SMALL], ids=["132", "68"])
+@pytest.mark.parametrize("rules", STRIP_RULES.values(), ids=STRIP_RULES)
+@pytest.mark.parametrize("itemsize", ITEMSIZES)
+def test_strips_are_held_or_streamed(itemsize, rules, device):
+    """A team holds all rows, with another one beside it on the device; all columns are taken."""
+    for channels in (16, 24, 56, 64, 320, 1000, 2048, 100_000):
+        held = []
+        for rows in lengths()[1:]:
+            found = strip_form(rows, channels, itemsize, (0, 256), rules, device)
+            held.append(found is not None)
+            if found is None:
+                continue
+            form, (strips, across, slots) = found
+            assert form.vectors * slots * form.blocks >= rows, "a team holds its rows"
+            assert form.vectors * slots * (form.blocks - 1) < rows, "in no more blocks than needed"
+            assert form.blocks == 1 or 2 * form.blocks <= device.multiprocessors * form.resident
+            assert strips * across * form.lanes >= channels > (strips - 1) * across * form.lanes
+            assert slots * across == form.block <= 1024
+            assert form.block % (across * form.lanes) == 0, "threads share out channels evenly"
+            assert across <= WIDEST
+            assert 64 <= across * 16 <= 256, "bytes"
+            assert form.lanes * itemsize == 16
+            assert not form.edges
+            vectors = form.vectors * form.lanes * max(itemsize, 4) // 4
+            assert vectors <= max(rule.elements for rule in rules if rule.resident == form.resident)
+            blocks = row_grid(strips, 1, form, device)
+            assert 0 < blocks <= device.multiprocessors * form.resident
+            assert blocks % form.blocks == 0
+        assert held == sorted(held, reverse=True), "longer columns are not held where shorter ones are not"
+        vectors = channels * itemsize / 16
+        wide = -(-vectors // 4) * 4
+        assert held[0] == (vectors == int(vectors) and wide - vectors <= vectors / 3), channels
+    assert sum(held) > 2000
+
+
+def test_strips_begin_with_a_vector():
+    assert strip_form(100, 64, 4, (0, 256), STRIPS, LARGE) is not None
+    assert strip_form(100, 66, 4, (0, 256), STRIPS, LARGE) is None
+    assert strip_form(100, 64, 4, (0, 260), STRIPS, LARGE) is None
+    assert strip_form(100, 8, 4, (0, 256), STRIPS, LARGE) is None, "half of a strip would be idle"
 
 
 @pytest.mark.parametrize("itemsize", ITEMSIZES)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from . import config, walks
+from . import config, strip_rules, walks
 from .config import Rule
-from .form import WARP, Form
+from .form import ACCESS_BYTES, WARP, Form
 from .offline import DEVICES
 
 LONGEST = 300_000
@@ -115,6 +115,21 @@ def walk_forms(itemsize: int, mode: Mode) -> tuple[Form, ...]:
         for inner in range(1, 64)
         for places in _places(itemsize)
     )
+
+
+def strip_forms(itemsize: int, mode: Mode, backward: bool) -> tuple[Form, ...]:
+    """The forms of teams that hold strips of columns, of one block and of several."""
+    rules = strip_rules.strip_rules(backward, mode.residual or mode.activation is not None)
+    channels, form = 64 * ACCESS_BYTES, mode.form(False)
+
+    def forms() -> Iterator[Form]:
+        for rows in _lengths():
+            for device in DEVICES.values():
+                found = strip_rules.strip_form(rows, channels, itemsize, (), rules, device, form)
+                if found is not None:
+                    yield found[0]
+
+    return _those_that_need_most(forms())
 
 
 def without_edges(forms: tuple[Form, ...]) -> tuple[Form, ...]:

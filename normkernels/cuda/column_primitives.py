@@ -23,6 +23,7 @@ if SIMULATED:
         room,
         square_root,
         store_rows,
+        strip_room,
         take,
         unusual,
         whole_rows,
@@ -48,6 +49,7 @@ else:
         room,
         square_root,
         store_rows,
+        strip_room,
         take,
         unusual,
         whole_rows,
@@ -57,11 +59,11 @@ else:
     )  # fmt: skip
 
 __all__ = [
-    "added_product", "as_elements", "bounds", "channel_values", "column_moments", "element",
-    "gradient_constants", "load_channels", "load_rows", "merged_over_slots", "only_inside",
-    "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns", "repeated", "rest_of",
-    "square_root", "store_rows", "summed_over_slots", "times", "unit_of", "wide", "without_sums",
-    "zero_columns",
+    "added_product", "as_elements", "bounds", "channel_values", "column_moments",
+    "element", "give", "gradient_constants", "inside_rows", "load_channels", "load_rows", "merged_over_slots",
+    "only_inside", "output_constants", "over_rows", "past", "place", "plus", "power", "put_columns",
+    "repeated", "rest_of", "share_moments", "square_root", "store_rows", "strip_room",
+    "summed_over_slots", "take", "times", "unit_of", "wide", "without_sums", "zero_columns",
 ]  # fmt: skip
 
 # The count of nothing, which can be divided by.
@@ -113,11 +115,10 @@ def plus(value, residual, p, step, n, form):
 
 
 @primitive
-def _pivot(x, p, step, n, rows, form):
-    """About the mean of the first rows; exactly the first one where they are all equal."""
-    h = load_rows(x, p, step, n, form)
+def _pivot(h, p, step, n, rows, form):
+    """About the mean of the rows of a share; exactly the first one where they are all equal."""
     first = first_of_rows(h, form)
-    d = only_inside(h - repeated(first, form), p, step, n, form)
+    d = inside_rows(h - repeated(first, form), p, step, n, form)
     return first + over_rows(d, form) * (1.0 / min(rows, form.vectors))
 
 
@@ -129,18 +130,51 @@ def _scaled(d, factor, form):
 
 
 @primitive
+def _sums_of(d, form):
+    """The sums of d, d * d and abs(d) over the rows of a share."""
+    return over_rows(d, form), over_rows(d * d, form), over_rows(absolute(d), form)
+
+
+@primitive
 def _sums(x, p, step, n, pivot, factor, form):
-    """The sums of d, d * d and abs(d), d = (x - pivot) * factor, of vectors a step apart up to n."""
+    """The same of d = (x - pivot) * factor, over all shares one below the other up to n."""
     s, q, spread = zero_columns(x, form), zero_columns(x, form), zero_columns(x, form)
     pivots = repeated(pivot, form)
     while p < n:
         d = _scaled(load_rows(x, p, step, n, form) - pivots, factor, form)
-        d = only_inside(d, p, step, n, form)
-        s = s + over_rows(d, form)
-        q = q + over_rows(d * d, form)
-        spread = spread + over_rows(absolute(d), form)
+        s_p, q_p, spread_p = _sums_of(only_inside(d, p, step, n, form), form)
+        s, q, spread = s + s_p, q + q_p, spread + spread_p
         p += step * form.vectors
     return s, q, spread
+
+
+@primitive
+def _about(pivot, s, q, unit, rows):
+    """count, mean and m2 of what has the sums s and q of deviations from a pivot in a unit."""
+    d = wide(s) * (1.0 / rows)
+    m2 = wide(q) - wide(s) * d
+    if unit is None:
+        return np.float64(rows), wide(pivot) + d, m2
+    return np.float64(rows), wide(pivot) + d * wide(unit), m2 * wide(unit) * wide(unit)
+
+
+@primitive
+def share_moments(h, p, step, n, form):
+    """count, mean and m2, in float64, of the columns of a share."""
+    zero = wide(zero_columns(h, form))
+    if n <= p:
+        return 0.0, zero, zero
+    rows = (n - p + step - 1) // step
+    pivot = _pivot(h, p, step, n, rows, form)
+    d = h - repeated(pivot, form)
+    s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
+    if not unusual(q, spread):
+        return _about(pivot, s, q, None, rows)
+    factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), by_range(q, 1.0 / RESCALE, RESCALE)
+    # Not written as above, or the compiler would keep d in registers from there to here.
+    d = _scaled(repeated(pivot, form) - h, factor * -1.0, form)
+    s, q, spread = _sums_of(inside_rows(d, p, step, n, form), form)
+    return _about(pivot, s, q, unit, rows)
 
 
 @primitive
@@ -155,14 +189,13 @@ def column_moments(x, start, width, first, last, slots, form):
         return 0.0, zero, zero
     p, n, step = start + first * width, past(start, last, width, form), slots * width
     rows = (last - first + slots - 1) // slots
-    pivot = _pivot(x, p, step, n, rows, form)
+    pivot = _pivot(load_rows(x, p, step, n, form), p, step, n, rows, form)
     s, q, spread = _sums(x, p, step, n, pivot, None, form)
-    unit = zero + 1.0
-    if unusual(q, spread):
-        factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), wide(by_range(q, 1.0 / RESCALE, RESCALE))
-        s, q, spread = _sums(x, p, step, n, pivot, factor, form)
-    d = wide(s) / np.float64(rows)
-    return np.float64(rows), wide(pivot) + d * unit, (wide(q) - wide(s) * d) * unit * unit
+    if not unusual(q, spread):
+        return _about(pivot, s, q, None, rows)
+    factor, unit = by_range(q, RESCALE, 1.0 / RESCALE), by_range(q, 1.0 / RESCALE, RESCALE)
+    s, q, spread = _sums(x, p, step, n, pivot, factor, form)
+    return _about(pivot, s, q, unit, rows)
 
 
 @primitive
@@ -177,18 +210,19 @@ def _half(n):
 @primitive
 def merged_over_slots(count, mean, m2, across, slots, form):
     """count, mean and m2 of all slots of a block, in the first of them."""
-    shared, t = room(form), thread()
-    slot, k, counts = t // across, _half(slots), form.lanes * form.block
+    shared, t, apart = room(form), thread(), form.block // 2
+    slot, k, second, counts = t // across, _half(slots), form.lanes * apart, 2 * form.lanes * apart
     count = max(count, NONE)
     while k > 0:
         if k <= slot < min(2 * k, slots):
             shared[counts + t - k * across] = count
-            give(shared, 0, t - k * across, form, mean)
-            give(shared, 1, t - k * across, form, m2)
+            give(shared, t - k * across, apart, form, mean)
+            give(shared, second + t - k * across, apart, form, m2)
         barrier()
         if slot < k and slot + k < slots:
             count_b = shared[counts + t]
-            mean, m2 = merge(count, mean, m2, count_b, take(shared, 0, t, form), take(shared, 1, t, form))
+            mean_b, m2_b = take(shared, t, apart, form), take(shared, second + t, apart, form)
+            mean, m2 = merge(count, mean, m2, count_b, mean_b, m2_b)
             count += count_b
         barrier()
         k //= 2
@@ -198,16 +232,16 @@ def merged_over_slots(count, mean, m2, across, slots, form):
 @primitive
 def summed_over_slots(a, b, across, slots, form):
     """The sums of a and of b over all slots of a block, in the first of them."""
-    shared, t = room(form), thread()
-    slot, k = t // across, _half(slots)
+    shared, t, apart = room(form), thread(), form.block // 2
+    slot, k, second = t // across, _half(slots), form.lanes * apart
     while k > 0:
         if k <= slot < min(2 * k, slots):
-            give(shared, 0, t - k * across, form, a)
-            give(shared, 1, t - k * across, form, b)
+            give(shared, t - k * across, apart, form, a)
+            give(shared, second + t - k * across, apart, form, b)
         barrier()
         if slot < k and slot + k < slots:
-            a = a + take(shared, 0, t, form)
-            b = b + take(shared, 1, t, form)
+            a = a + take(shared, t, apart, form)
+            b = b + take(shared, second + t, apart, form)
         barrier()
         k //= 2
     return a, b

@@ -15,6 +15,7 @@ from numba.cuda.extending import intrinsic
 from .form import Form
 from .primitives import LARGE, SMALL
 from .shares import _one_by_one, _read, _whole, _within, _write
+from .teams import _shared_memory
 from .vectors import (
     I1,
     I64,
@@ -313,44 +314,47 @@ def room(typingctx: Any, form: Any) -> Any:
     f = form.form
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        array = ir.ArrayType(F64, (2 * f.lanes + 1) * (f.block // 2))
-        name = builder.module.get_unique_name("_room")
-        memory = ir.GlobalVariable(builder.module, array, name, addrspace=3)
-        memory.linkage, memory.align = "internal", 8
-        memory.initializer = ir.Constant(array, ir.Undefined)
-        generic = builder.addrspacecast(memory, array.as_pointer())
-        return builder.bitcast(generic, F64.as_pointer())
+        return _shared_memory(builder, types.float64, (2 * f.lanes + 1) * (f.block // 2))
 
     return types.CPointer(types.float64)(form), codegen
 
 
-def _slots(builder: Any, plane: ir.Value, thread: ir.Value, form: Form) -> list[ir.Value]:
-    """The lanes of a thread lie so that those of neighbouring threads are in different banks."""
-    first = builder.add(builder.mul(plane, I64(form.lanes * (form.block // 2))), thread)
-    return [builder.add(first, I64(k * (form.block // 2))) for k in range(form.lanes)]
+@intrinsic
+def strip_room(typingctx: Any, form: Any) -> Any:
+    """Shared memory for what `strips` gives away: of float64 so many as the form says."""
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return _shared_memory(builder, types.float64, form.form.strip_room)
+
+    return types.CPointer(types.float64)(form), codegen
+
+
+def _lanes_at(builder: Any, at: ir.Value, apart: ir.Value, form: Form) -> list[ir.Value]:
+    return [builder.add(at, builder.mul(apart, I64(k))) for k in range(form.lanes)]
 
 
 @intrinsic
-def give(typingctx: Any, room: Any, plane: Any, thread: Any, form: Any, value: Any) -> Any:
-    """Put a thread's vector of float64 into shared memory."""
+def give(typingctx: Any, room: Any, at: Any, apart: Any, form: Any, value: Any) -> Any:
+    """Put a thread's vector of float64 into shared memory: its lanes so far apart, beside other threads'."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        room, plane, thread, _, value = args
-        for at, v in zip(_slots(builder, plane, thread, form.form), lanes_of(builder, value), strict=True):
-            builder.store(v, builder.gep(room, [at]))
+        room, at, apart, _, value = args
+        places = _lanes_at(builder, at, apart, form.form)
+        for place, v in zip(places, lanes_of(builder, value), strict=True):
+            builder.store(v, builder.gep(room, [place]))
         return context.get_dummy_value()
 
     return types.void(room, types.int64, types.int64, form, value), codegen
 
 
 @intrinsic
-def take(typingctx: Any, room: Any, plane: Any, thread: Any, form: Any) -> Any:
-    """The vector that a thread gave."""
+def take(typingctx: Any, room: Any, at: Any, apart: Any, form: Any) -> Any:
+    """The vector that was given."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        room, plane, thread, _ = args
-        slots = _slots(builder, plane, thread, form.form)
-        return gathered(builder, [builder.load(builder.gep(room, [at])) for at in slots])
+        room, at, apart, _ = args
+        places = _lanes_at(builder, at, apart, form.form)
+        return gathered(builder, [builder.load(builder.gep(room, [place])) for place in places])
 
     return Vector(types.float64, form.form.lanes)(room, types.int64, types.int64, form), codegen
 

@@ -76,6 +76,10 @@ def barrier() -> None:
     _get_kernel_context().syncthreads()
 
 
+def meet(form: Any, flags: Any, step: int) -> None:
+    barrier()
+
+
 def member(form: Any) -> int:
     return thread() % form.members
 

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from numba.cuda.simulator.kernel import _get_kernel_context
 
-from .emulated import Pointer, arithmetic, narrowed, one_at_a_time, widened
+from .emulated import Pointer, arithmetic, narrowed, one_at_a_time, thread, widened
 from .primitives import LARGE, SMALL
 
 
@@ -120,18 +120,28 @@ def put_columns(a: Pointer, i: int, value: Any) -> None:
     a.memory[at : at + len(value)] = value
 
 
-def room(form: Any) -> Any:
+def _lanes_at(at: int, apart: int, form: Any) -> Any:
+    return at + apart * np.arange(form.lanes)
+
+
+def _room(size: int, form: Any) -> Any:
+    """Each block of a team, of which the simulator makes one, has its own."""
     with one_at_a_time:  # numba's simulator would give two threads that ask at once two arrays
-        return _get_kernel_context().shared.array((2 * form.lanes + 1) * (form.block // 2), np.float64)
+        rooms = _get_kernel_context().shared.array(size * form.blocks, np.float64)
+    return Pointer(rooms, thread() // form.block * size)
 
 
-def _slots(plane: int, thread: int, form: Any) -> Any:
-    return (plane * form.lanes + np.arange(form.lanes)) * (form.block // 2) + thread
+def room(form: Any) -> Any:
+    return _room((2 * form.lanes + 1) * (form.block // 2), form)
 
 
-def give(room: Any, plane: int, thread: int, form: Any, value: Any) -> None:
-    room[_slots(plane, thread, form)] = value
+def strip_room(form: Any) -> Any:
+    return _room(form.strip_room, form)
 
 
-def take(room: Any, plane: int, thread: int, form: Any) -> Any:
-    return room[_slots(plane, thread, form)]
+def give(room: Pointer, at: int, apart: int, form: Any, value: Any) -> None:
+    room[_lanes_at(at, apart, form)] = value
+
+
+def take(room: Pointer, at: int, apart: int, form: Any) -> Any:
+    return room[_lanes_at(at, apart, form)]

@@ -6,17 +6,14 @@ A new kernel is one entry of `families`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from . import config
 from .chosen import (
     Mode,
-    column_forms,
     long_forms,
     merging_forms,
     piece_forms,
     row_forms,
     run_forms,
     walk_forms,
-    without_edges,
 )
 from .config import BACKWARD, FORWARD, GROUPS, GROUPS_BACKWARD
 from .form import Form
@@ -40,6 +37,7 @@ class Family:
 
 def families() -> list[Family]:
     """Every kernel."""
+    from .column_families import of_columns, of_strips
     from .layouts import ELEMENTWISE
 
     return [
@@ -47,7 +45,8 @@ def families() -> list[Family]:
         *_of_long_rows(),
         *_of_resident_runs(),
         *_of_pieces(),
-        *_of_columns(),
+        *of_columns(),
+        *of_strips(),
         *_of_windows(),
         *_copies(ELEMENTWISE),
     ]
@@ -255,72 +254,6 @@ def _of_pieces() -> list[Family]:
         ),
         Family(runs.composed, lambda itemsize, mode: (Form(teams=4),), {"": Mode()}),
         Family(runs.running, merging_forms, {"": Mode()}),
-    ]
-
-
-def _of_columns() -> list[Family]:
-    from . import columns
-
-    renorm, finish = ("r", "d"), Form(threads=config.FINISH.threads, resident=config.FINISH.resident)
-    return [
-        Family(
-            columns.moments,
-            # Vectors that are not whole are left to finish_moments.
-            lambda itemsize, mode: without_edges(column_forms(itemsize, mode, "x")),
-            {"": Mode()},
-        ),
-        Family(
-            columns.finish_moments,
-            lambda itemsize, mode: (finish,),
-            {
-                "": Mode(("var", *renorm)),
-                "renorm": Mode(("var",)),
-                "moments": Mode(("rstd", "running_mean", "running_var", *renorm)),
-            },
-            by_vector=False,  # x is read where it is in no whole vector
-        ),
-        Family(
-            columns.normalize,
-            lambda itemsize, mode: column_forms(itemsize, mode, "x", "y", "residual"),
-            {
-                "": Mode(("residual", *renorm)),
-                "residual": Mode(renorm),
-                "residual, gelu": Mode(renorm, activation="gelu"),
-                "renorm": Mode(("residual",)),
-                "float32 parameters": Mode(("residual", *renorm), parameters="float32"),
-            },
-        ),
-        Family(
-            columns.dots,
-            lambda itemsize, mode: column_forms(itemsize, mode, "x", "dy", "residual", "dresidual"),
-            {
-                "": Mode(("residual", "dresidual", *renorm)),
-                "residual, relu": Mode(renorm, activation="relu"),
-                "residual, gelu": Mode(renorm, activation="gelu"),
-                "renorm": Mode(("residual", "dresidual")),
-            },
-        ),
-        Family(
-            columns.finish_sums,
-            lambda itemsize, mode: (finish,),
-            {
-                "": Mode(renorm),
-                "renorm": Mode(),
-                "rows": Mode(("sums", *renorm)),
-                "one sum": Mode(("plane", "sums", "b", *renorm)),
-            },
-        ),
-        Family(
-            columns.gradient,
-            lambda itemsize, mode: column_forms(itemsize, mode, "x", "dy", "residual", "dx"),
-            {
-                "": Mode(("residual", *renorm)),
-                "residual, relu": Mode(renorm, activation="relu"),
-                "residual, gelu": Mode(renorm, activation="gelu"),
-                "renorm": Mode(("residual",)),
-                "evaluation": Mode(("residual", "sums", *renorm), unread=("x",)),
-            },
-        ),
     ]
 
 

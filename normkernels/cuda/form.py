@@ -17,6 +17,9 @@ MAGIC_BITS = 40
 STEPS = 4
 """How many exchanges between the blocks of a team a kernel may have for one row."""
 
+WIDEST = 8
+"""Vectors of the widest strip of columns that a team holds."""
+
 SLOTS = 2 * STEPS
 """Room for those of two rows: a slot is used again only after all blocks have met in between."""
 
@@ -84,3 +87,8 @@ class Form:
     def capacity(self) -> int:
         """Elements that a team holds."""
         return self.vectors * self.stride
+
+    @property
+    def strip_room(self) -> int:
+        """Numbers of a block that holds strips: two vectors and two of a thread, six of a column."""
+        return 2 * self.lanes * (self.block + WIDEST) + 2 * self.block + 6 * WIDEST * self.lanes

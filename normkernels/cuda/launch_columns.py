@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from .._layout import ChannelPlan
-from . import columns, config
+from . import columns, config, launch_strips
 from .arrays import DeviceArray
 from .config import Columns
 from .devices import properties
@@ -75,6 +75,9 @@ def channel_forward(
     settings: eps, the weight of this batch in the running statistics, r_max, d_max of batch
     renormalization (1 and 0 for none).
     """
+    held = launch_strips.channel_forward(plan, x, weight, bias, settings, running, y, activation, residual)
+    if held is not None:
+        return held
     eps, factor, r_max, d_max = map(float, settings)
     mean, rstd, r, d = vector(plan.channels, x), vector(plan.channels, x), None, None
     if (r_max, d_max) != (1.0, 0.0):
@@ -142,6 +145,12 @@ def channel_backward(
     In evaluation the statistics are constants. With batch renormalization's r and d, which are constants too,
     y = (x_hat * r + d) * weight + bias.
     """
+    if training:
+        held = launch_strips.channel_backward(
+            plan, dy, x, mean, rstd, weight, bias, dx, activation, residual, dresidual, renorm
+        )
+        if held is not None:
+            return held
     c, (r, d) = plan.channels, renorm or (None, None)
     parameters = c, mean, rstd, weight, bias, r, d
     form, cut = _cut(plan, activation, x, dy, residual, dresidual)

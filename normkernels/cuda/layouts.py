@@ -111,11 +111,16 @@ def pair(size: int, like: DeviceArray) -> tuple[DeviceArray, DeviceArray]:
     return both.part(0, size), both.part(size, size)
 
 
-def meeting(form: Form, blocks: int, like: DeviceArray) -> tuple[DeviceArray | None, DeviceArray | None]:
-    """exchange and flags, through which the blocks of a team meet; None for teams of one block."""
+def meeting(
+    form: Form, blocks: int, like: DeviceArray, numbers: int = 2 * SLOTS
+) -> tuple[DeviceArray | None, DeviceArray | None]:
+    """exchange and flags, through which the blocks of a team meet; None for teams of one block.
+
+    numbers: how many a block has room for.
+    """
     if form.blocks == 1:
         return None, None
-    return vector(2 * SLOTS * blocks, like), zeros(blocks, like, np.dtype(np.int64))
+    return vector(numbers * blocks, like), zeros(blocks, like, np.dtype(np.int64))
 
 
 def _merged(shape: Sequence[int], *strides: Sequence[int]) -> list[tuple[int, ...]]:

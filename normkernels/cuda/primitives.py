@@ -25,6 +25,7 @@ if SIMULATED:
         lead,
         load,
         load_parameters,
+        meet,
         member,
         number,
         of_runs,
@@ -65,6 +66,7 @@ else:
         block_of_team,
         first_row,
         grid,
+        meet,
         member,
         rows_at_once,
         run_sums,
@@ -79,8 +81,8 @@ else:
 __all__ = [
     "accumulate", "activated", "added", "affine", "as_element", "as_elements", "as_scale", "as_type_of",
     "barrier", "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside", "lane",
-    "largest", "load", "load_parameters", "member", "merge", "moments", "move_running", "number", "of_runs",
-    "offset", "output_constants", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
+    "largest", "load", "load_parameters", "meet", "member", "merge", "moments", "move_running", "number",
+    "of_runs", "offset", "output_constants", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
     "relative_moments", "renorm_constants", "rows_at_once", "run_sums", "slope", "slot", "squares", "store",
     "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip

@@ -195,6 +195,23 @@ def _block_sums(a, b, form):
 
 
 @primitive
+def meet(form, flags, step):
+    """Where all threads of a team wait for each other; they then see what the others wrote before.
+
+    flags: (teams, blocks), 0 at first; step: counts from 1.
+    """
+    cuda.syncthreads()
+    if flags is not None:
+        first = block() // form.blocks * form.blocks
+        if thread() == 0:
+            publish(offset(flags, first + block_of_team(form)), step)
+        for k in range(thread(), form.blocks, form.block):
+            while seen(offset(flags, first + k)) < step:
+                pass
+        cuda.syncthreads()
+
+
+@primitive
 def _exchanged(a, b, form, exchange, flags, step):
     """Sums over the blocks of a team, of what all threads of a block have alike.
 

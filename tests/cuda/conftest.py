@@ -21,7 +21,7 @@ if os.environ.get("NORMKERNELS_TEST_DEVICE") == "host":
     HOST = host_device.install()
 
 try:
-    from normkernels.cuda import config, devices
+    from normkernels.cuda import config, devices, strip_rules
 
     devices.require()
 except DeviceUnavailable:
@@ -35,6 +35,9 @@ def _small_blocks(monkeypatch):
         for name, rule in vars(config).items():
             if isinstance(rule, config.Rule):
                 monkeypatch.setattr(config, name, replace(rule, block=32))
+        for name in ("STRIPS", "STRIPS_FUSED_BACKWARD"):
+            small = tuple(replace(rule, threads=64) for rule in getattr(strip_rules, name))
+            monkeypatch.setattr(strip_rules, name, small)
         monkeypatch.setattr(config, "MERGING_BLOCK", 32)
         monkeypatch.setattr(config, "MERGING", 32)
 

@@ -9,8 +9,9 @@ import pytest
 from on_device import flat
 
 from normkernels._plan import channel_plan
-from normkernels.cuda import config, launch_columns
+from normkernels.cuda import config, launch_columns, launch_strips, strip_rules, strips
 from normkernels.cuda.devices import properties
+from normkernels.cuda.strip_rules import StripRule
 from normkernels.reference import fused
 from normkernels.reference.batch_norm import batch_norm_backward, batch_norm_forward
 from normkernels.reference.batch_renorm import batch_renorm_backward, batch_renorm_forward
@@ -19,7 +20,12 @@ EPS, FACTOR = 1e-5, 0.1
 NEVER = (1.0, 0.0)  # r_max and d_max of what is no batch renormalization
 PLAIN = fused.Steps(batch_norm_forward, batch_norm_backward, False)
 RENORM = fused.Steps(batch_renorm_forward, batch_renorm_backward, False)
-SHAPES = [(50, 8), (300, 3), (7, 3), (2, 1), (2, 140), (33, 16), (90, 5)]
+# How strips of columns are taken: streamed, held by teams of one block, by teams of several.
+STREAMED = ()
+ONE = (StripRule(elements=64, resident=1, blocks=1, threads=32),)
+SEVERAL = (StripRule(elements=8, resident=1, blocks=7, threads=32),)
+OF_STRIPS = replace(properties(0), multiprocessors=14)
+SHAPES = [(50, 8), (300, 3), (7, 3), (2, 1), (2, 60), (33, 16), (90, 5), (40, 20)]
 PRECISION = {np.float64: 1e-12, np.float32: 3e-6, np.float16: 2e-3, ml_dtypes.bfloat16: 1.5e-2}
 
 
@@ -45,6 +51,8 @@ def few_threads(monkeypatch):
     for name in ("MOMENTS", "PAIRS", "ACTIVATED", "FINISH"):
         rule = getattr(config, name)
         monkeypatch.setattr(config, name, replace(rule, threads=16, elements=min(rule.elements, 8)))
+    monkeypatch.setattr(strip_rules, "WIDTHS", (2,))
+    monkeypatch.setattr(launch_strips, "properties", lambda device: OF_STRIPS)
 
 
 def example(shape, dtype=np.float32, mean=0.0, parameters=None, residual=False, seed=0, **options):
@@ -64,8 +72,29 @@ def running_statistics(e, dtype=np.float64):
     return rng.normal(size=c).astype(dtype), (rng.random(size=c) + 0.5).astype(dtype)
 
 
-def device(e, leads=(0, 0, 0, 0), statistics=np.float64, in_place=False):
+def held(e, rules):
+    """The form and the cut of teams that hold strips of x; None where it is streamed."""
+    return strip_rules.strip_form(*e.x.shape, e.x.itemsize, (), rules, OF_STRIPS)
+
+
+def ways(e):
+    """The rules that take x in different ways."""
+    one, several = held(e, ONE), held(e, SEVERAL)
+    found = [STREAMED]
+    if e.training:
+        found += [ONE] * (one is not None)
+        found += [SEVERAL] * (several is not None and several[0].blocks > 1)
+    return found
+
+
+def device(e, rules=STREAMED, leads=(0, 0, 0, 0), statistics=np.float64, in_place=False):
     """y, dx, dweight, dbias, dresidual, and the running statistics, as float64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(strip_rules, "strip_rules", lambda backward, fused: rules)
+        return _device(e, leads, statistics, in_place)
+
+
+def _device(e, leads, statistics, in_place):
     plan = channel_plan(e.x.shape, e.x.strides, e.x.dtype, 1)
     assert plan.inner == 1 or plan.channels == 1
     plan = replace(plan, outer=e.x.shape[0], inner=1)
@@ -114,14 +143,56 @@ def agree(e, tolerance=None, **options):
     tolerance = tolerance or PRECISION[e.x.dtype.type]
     scale = 1.0 + np.sqrt(len(e.x))
     expected = oracle(e, options.get("statistics", np.float64))
-    for name, found, wanted in zip(
-        ("y", "dx", "dweight", "dbias", "dresidual", "running_mean", "running_var"),
-        device(e, **options), expected, strict=True,
-    ):  # fmt: skip
-        if wanted is not None:
-            atol = tolerance * (scale if name in ("dweight", "dbias") else 1.0)
-            found = found.reshape(wanted.shape)
-            np.testing.assert_allclose(found, wanted, rtol=tolerance, atol=atol, err_msg=name)
+    names = "y", "dx", "dweight", "dbias", "dresidual", "running_mean", "running_var"
+    for rules in ways(e):
+        for name, found, wanted in zip(names, device(e, rules, **options), expected, strict=True):
+            if wanted is not None:
+                atol = tolerance * (scale if name in ("dweight", "dbias") else 1.0)
+                found = found.reshape(wanted.shape)
+                np.testing.assert_allclose(
+                    found, wanted, rtol=tolerance, atol=atol, err_msg=f"{name}, {rules}"
+                )
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "number"),
+    [
+        ((50, 8), np.float32, 3),
+        ((45, 8), np.float32, 3),
+        ((40, 16), np.float16, 3),
+        ((40, 16), np.float64, 3),
+        ((200, 24), np.float32, 3),
+        ((220, 8), np.float32, 3),
+        ((40, 20), np.float32, 3),
+        ((2, 60), np.float32, 2),
+        ((33, 3), np.float32, 1),
+    ],
+)
+def test_the_ways_that_are_tried(shape, dtype, number):
+    assert len(ways(example(shape, dtype))) == number
+
+
+def test_what_is_held_is_read_by_one_kernel(monkeypatch):
+    """And what does not begin with a vector goes the other way."""
+    kernels = []
+
+    def launched(module):
+        launch = module.launch
+
+        def noted(kernel, *args):
+            kernels.append(kernel)
+            launch(kernel, *args)
+
+        return noted
+
+    for module in (launch_columns, launch_strips):
+        monkeypatch.setattr(module, "launch", launched(module))
+    device(example((50, 8)), SEVERAL)
+    assert kernels == [strips.forward, strips.backward]
+    kernels.clear()
+    device(example((50, 8)), SEVERAL, leads=(1, 1, 1, 1))
+    assert len(kernels) == 6
+    assert not {strips.forward, strips.backward} & set(kernels)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -177,17 +248,27 @@ def test_batch_renormalization(parameters):
         )
 
 
-@pytest.mark.parametrize("shape", [(300, 4), (201, 5)])
+@pytest.mark.parametrize("shape", [(220, 8), (201, 5)])
 def test_a_mean_far_from_zero(shape):
     agree(example(shape, mean=1e4), tolerance=1e-5)
 
 
+@pytest.mark.parametrize("limits", [NEVER, (1.5, 0.5)])
+def test_a_team_that_takes_several_strips(limits):
+    """Blocks meet for each of them, through the two halves of one buffer."""
+    e = example((200, 24), mean=1e4, parameters=np.float32, limits=limits)
+    form, cut = held(e, SEVERAL)
+    assert cut.strips > OF_STRIPS.multiprocessors // form.blocks
+    agree(e, 1e-5)
+
+
 def test_far_first_rows():
     """The pivot of a thread is then far from the mean of what it sums."""
-    e = example((400, 4), mean=1e4)
+    e = example((220, 8), mean=1e4)
     e.x[:40] = 0
-    y, *_ = device(e)
-    np.testing.assert_allclose(y, oracle(e)[0].reshape(-1), rtol=1e-5, atol=1e-5)
+    for rules in ways(e):
+        y, *_ = device(e, rules)
+        np.testing.assert_allclose(y, oracle(e)[0].reshape(-1), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1e30, 1e-30])
@@ -200,25 +281,49 @@ def test_squares_outside_of_float32(scale):
     np.testing.assert_allclose(mean, x.astype(np.float64).mean(0), atol=1e-7 * scale, rtol=1e-6)
 
 
-def test_constant_columns_give_the_bias():
-    e = example((500, 8), parameters=np.float32)
-    e.x[:, ::2] = np.float32([1e4, 0.1, -3e38, 0])
-    y, dx, *_ = device(e)
-    np.testing.assert_array_equal(
-        y.reshape(500, 8)[:, ::2], np.tile(e.bias[::2].astype(np.float64), (500, 1))
+@pytest.mark.parametrize("rules", [ONE, SEVERAL])
+@pytest.mark.parametrize("scale", [1e30, 1e-30])
+def test_squares_outside_of_float32_where_strips_are_held(scale, rules, monkeypatch):
+    """Beside columns of usual squares, one far from 0 that is constant, and one of zeros."""
+    e = example((100, 8))
+    x = (e.x * np.array([scale, 1, scale, 0, scale, 0, 1, 1])).astype(np.float32)
+    x[:, 5] = 3e38
+    monkeypatch.setattr(strip_rules, "strip_rules", lambda backward, fused: rules)
+    plan = channel_plan(x.shape, x.strides, x.dtype, 1)
+    y = flat(np.full_like(x, np.nan))
+    mean, rstd, *_ = launch_columns.channel_forward(
+        plan, flat(x), None, None, (0.0, FACTOR, *NEVER), (), y, None
     )
-    assert np.isfinite(dx).all()
+    exact = x.astype(np.float64)
+    sd = exact.std(0)
+    np.testing.assert_allclose(mean.copy_to_host(), exact.mean(0), atol=1e-7 * scale, rtol=1e-6)
+    np.testing.assert_allclose(rstd.copy_to_host() * sd, sd > 0, rtol=1e-6)
+    x_hat = (exact - exact.mean(0)) / np.where(sd > 0, sd, 1)
+    np.testing.assert_allclose(y.copy_to_host().reshape(x.shape), x_hat, atol=3e-6)
 
 
-def test_nan_stays_in_its_column():
+def test_constant_columns_give_the_bias():
+    e = example((200, 8), parameters=np.float32)
+    e.x[:, ::2] = np.float32([1e4, 0.1, -3e38, 0])
+    for rules in ways(e):
+        y, dx, *_ = device(e, rules)
+        np.testing.assert_array_equal(
+            y.reshape(200, 8)[:, ::2], np.tile(e.bias[::2].astype(np.float64), (200, 1))
+        )
+        assert np.isfinite(dx).all()
+
+
+@pytest.mark.parametrize("rules", [STREAMED, ONE, SEVERAL])
+def test_nan_stays_in_its_column(rules):
     e = example((100, 8), parameters=np.float32)
-    clean = device(e)
+    clean = device(e, rules)
     e.x[17, 3] = np.nan
-    for found, expected in zip(device(e), clean, strict=True):
+    dirty = device(e, rules)
+    for found, expected in zip(dirty, clean, strict=True):
         if expected is not None:
             found, expected = found.reshape(-1, 8), expected.reshape(-1, 8)
             np.testing.assert_array_equal(np.delete(found, 3, 1), np.delete(expected, 3, 1))
-    assert np.isnan(device(e)[0].reshape(100, 8)[:, 3]).all()
+    assert np.isnan(dirty[0].reshape(100, 8)[:, 3]).all()
 
 
 def test_many_equal_terms_do_not_drift():
@@ -231,8 +336,9 @@ def test_many_equal_terms_do_not_drift():
 @pytest.mark.parametrize("shape", [(200, 8), (203, 3)])
 def test_the_same_bits_again(shape):
     e = example(shape, parameters=np.float32, activation="silu")
-    for first, second in zip(device(e), device(e), strict=True):
-        assert first is None or first.tobytes() == second.tobytes()
+    for rules in ways(e):
+        for first, second in zip(device(e, rules), device(e, rules), strict=True):
+            assert first is None or first.tobytes() == second.tobytes()
 
 
 def test_float64_moments():

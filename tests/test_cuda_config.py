@@ -332,7 +332,7 @@ def test_strips_are_held_or_streamed(itemsize, rules, device):
             assert not form.edges
             vectors = form.vectors * form.lanes * max(itemsize, 4) // 4
             assert vectors <= max(rule.elements for rule in rules if rule.resident == form.resident)
-            blocks = row_grid(strips, 1, form, device)
+            blocks = row_grid(strips, form, device)
             assert 0 < blocks <= device.multiprocessors * form.resident
             assert blocks % form.blocks == 0
         assert held == sorted(held, reverse=True), "longer columns are not held where shorter ones are not"

@@ -12,9 +12,7 @@ import numpy as np
 from numba.cuda.simulator.kernel import _get_kernel_context
 
 from .._formulas import merge
-from .form import MAGIC_BITS
-
-ACCESS_BYTES = 16
+from .form import ACCESS_BYTES, MAGIC_BITS
 
 one_at_a_time = threading.Lock()
 _WIDE = {"uint16": np.float32, "int16": np.float32}

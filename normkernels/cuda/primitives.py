@@ -82,9 +82,9 @@ __all__ = [
     "accumulate", "activated", "added", "affine", "as_element", "as_elements", "as_scale", "as_type_of",
     "barrier", "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside", "lane",
     "largest", "load", "load_parameters", "meet", "member", "merge", "moments", "move_running", "number",
-    "of_runs", "offset", "output_constants", "pivot_of", "plus", "position", "positions", "put", "reciprocal_sd",
-    "relative_moments", "renorm_constants", "rows_at_once", "run_sums", "slope", "slot", "squares", "store",
-    "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
+    "of_runs", "offset", "output_constants", "pivot_of", "plus", "position", "positions", "put",
+    "reciprocal_sd", "relative_moments", "renorm_constants", "rows_at_once", "run_sums", "slope", "slot",
+    "squares", "store", "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.

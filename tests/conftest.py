@@ -1,6 +1,10 @@
 """Fixtures of all tests; what they call is in helpers.py."""
 
 import os
+
+if os.environ.get("NORMKERNELS_TEST_DEVICE") == "host":  # before numba is imported: host_device.py says why
+    os.environ["LLVMLITE_ENABLE_IR_LAYER_TYPED_POINTERS"] = "0"
+
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -20,7 +24,7 @@ WITHOUT_DEVICE = "test_cuda_without_device.py"
 # What stands for a device: numba's simulator, which runs Python; the host, which runs what is compiled.
 STAND_INS = {
     "simulator": {"NUMBA_ENABLE_CUDASIM": "1"},
-    "host": {"NORMKERNELS_TEST_DEVICE": "host", "LLVMLITE_ENABLE_IR_LAYER_TYPED_POINTERS": "0"},
+    "host": {"NORMKERNELS_TEST_DEVICE": "host"},
 }
 
 

@@ -6,6 +6,7 @@ Chosen from what the compiler says of registers (docs/cuda.md); not yet from mea
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import NamedTuple
 
 from .devices import DeviceProperties
@@ -120,6 +121,28 @@ def run_form(
     most = max(1, (rule.elements >> halved) // lanes)
     most = max(1, most * 4 // max(itemsize, 4))
     return _team(runs * vectors_of(inner, lanes, form.edges), most, lanes, rule, form)
+
+
+@lru_cache(maxsize=1024)
+def held_runs(
+    runs: int,
+    inner: int,
+    itemsize: int,
+    places: tuple[int, ...],
+    rule: Rule,
+    device: DeviceProperties,
+    activation: str | None,
+    centred: bool = True,
+    renorm: bool = False,
+) -> Form | None:
+    """The form of teams that hold so many runs; None where the device has no room for one.
+
+    places: where each tensor begins within 16 bytes. Three of them are what a norm itself needs.
+    """
+    lanes, edges = run_lanes(itemsize, inner, places)
+    form = Form(edges=edges, centred=centred, renorm=renorm, activation=activation)
+    form = run_form(runs, inner, itemsize, lanes, rule, form, len(places) > 3)
+    return form if together(form, device) else None
 
 
 def vectors_of(n: int, lanes: int, edges: bool) -> int:

@@ -11,7 +11,7 @@ from .._layout import ChannelPlan
 from . import channels, config, copies, launch_columns, launch_runs
 from .arrays import DeviceArray
 from .devices import properties
-from .form import Form
+from .form import ACCESS_BYTES, Form
 from .layouts import ELEMENTWISE, dense, dense_or_none, grid, meeting, moved, pair, vector
 from .run import launch
 
@@ -33,11 +33,10 @@ def _resident(
     """The form of teams that hold a channel; None where there are none."""
     if plan.inner == 1:
         return None
-    addresses = [a.address for a in tensors if a is not None]
-    lanes, edges = config.run_lanes(like.itemsize, plan.inner, addresses)
-    form = Form(edges=edges, renorm=renorm, activation=activation)
-    form = config.run_form(plan.outer, plan.inner, like.itemsize, lanes, rule, form, len(addresses) > 3)
-    return form if config.together(form, properties(like.device)) else None
+    places = tuple([a.address % ACCESS_BYTES for a in tensors if a is not None])
+    return config.held_runs(
+        plan.outer, plan.inner, like.itemsize, places, rule, properties(like.device), activation, True, renorm
+    )
 
 
 def _runs(plan: ChannelPlan, form: Form) -> tuple[int, int, int, int, int]:

@@ -10,7 +10,7 @@ from .arrays import DeviceArray
 from .config import Columns
 from .devices import properties
 from .form import Form
-from .layouts import FLOAT64, vector
+from .layouts import vector
 from .run import launch
 
 
@@ -139,8 +139,8 @@ def channel_backward(
     residual: DeviceArray | None = None,
     dresidual: DeviceArray | None = None,
     renorm: tuple[DeviceArray | None, DeviceArray | None] | None = None,
-) -> tuple[DeviceArray, DeviceArray]:
-    """Write dx and dresidual; dweight and dbias in the dtypes of weight and bias, float64 for None.
+) -> tuple[DeviceArray | None, DeviceArray | None]:
+    """Write dx and dresidual; dweight and dbias in the dtypes of weight and bias, None where these are.
 
     In evaluation the statistics are constants. With batch renormalization's r and d, which are constants too,
     y = (x_hat * r + d) * weight + bias.
@@ -153,15 +153,16 @@ def channel_backward(
             return held
     c, (r, d) = plan.channels, renorm or (None, None)
     parameters = c, mean, rstd, weight, bias, r, d
-    form, cut = _cut(plan, activation, x, dy, residual, dresidual)
-    partials = vector(2 * cut.plane, dy)
-    launch(
-        columns.dots, form, cut.blocks, dy,
-        dy, x, residual, *cut.arguments, *parameters, dresidual, cut.plane, partials,
-    )  # fmt: skip
+    dweight, dbias = (None if p is None else vector(c, dy, p.dtype) for p in (weight, bias))
     sums = vector(2 * c, dy) if training else None
-    dweight, dbias = (vector(c, dy, FLOAT64 if p is None else p.dtype) for p in (weight, bias))
-    _finish_sums(partials, cut.pieces, cut.width, cut.start, c, r, d, sums, dweight, dbias)
+    if any(wanted is not None for wanted in (sums, dweight, dbias, dresidual)):
+        form, cut = _cut(plan, activation, x, dy, residual, dresidual)
+        partials = vector(2 * cut.plane, dy)
+        launch(
+            columns.dots, form, cut.blocks, dy,
+            dy, x, residual, *cut.arguments, *parameters, dresidual, cut.plane, partials,
+        )  # fmt: skip
+        _finish_sums(partials, cut.pieces, cut.width, cut.start, c, r, d, sums, dweight, dbias)
     if dresidual is not None and dresidual.itemsize > 2:  # dz, not rounded
         dy, residual, activation = dresidual, None, None
     form, cut = _cut(plan, activation, x, dy, residual, dx)

@@ -6,7 +6,7 @@ from .._layout import GroupPlan
 from . import config, groups, launch_runs
 from .arrays import DeviceArray
 from .devices import properties
-from .form import Form
+from .form import ACCESS_BYTES, Form
 from .launch_columns import column_sums
 from .layouts import dense, dense_or_none, meeting, moved, pair, vector
 from .run import launch
@@ -83,10 +83,11 @@ def _resident(
     activation: str | None,
 ) -> Form | None:
     """The form of teams that hold a row; None where the device has no room for one."""
-    lanes, edges = config.run_lanes(like.itemsize, plan.inner, [a.address for a in tensors])
-    form = Form(edges=edges, centred=plan.centred, activation=activation)
-    form = config.run_form(plan.channels, plan.inner, like.itemsize, lanes, rule, form)
-    return form if config.together(form, properties(like.device)) else None
+    places = tuple([a.address % ACCESS_BYTES for a in tensors])
+    return config.held_runs(
+        plan.channels, plan.inner, like.itemsize, places, rule, properties(like.device), activation,
+        plan.centred,
+    )  # fmt: skip
 
 
 def _runs(plan: GroupPlan, form: Form) -> tuple[int, int, int, int, int]:

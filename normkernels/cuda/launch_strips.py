@@ -7,7 +7,7 @@ from . import config, strip_rules, strips
 from .arrays import DeviceArray
 from .devices import properties
 from .form import Form
-from .layouts import FLOAT64, meeting, pair, vector
+from .layouts import meeting, pair, vector
 from .run import launch
 from .strip_rules import Strips
 
@@ -80,7 +80,7 @@ def channel_backward(
     residual: DeviceArray | None = None,
     dresidual: DeviceArray | None = None,
     renorm: tuple[DeviceArray | None, DeviceArray | None] | None = None,
-) -> tuple[DeviceArray, DeviceArray] | None:
+) -> tuple[DeviceArray | None, DeviceArray | None] | None:
     """As `launch_columns.channel_backward` in training; None, and nothing done, where no team can."""
     if activation is None:
         residual = None  # on which nothing depends
@@ -88,7 +88,7 @@ def channel_backward(
     if held is None:
         return None
     form, blocks, cut = held
-    dweight, dbias = (vector(plan.channels, dy, FLOAT64 if p is None else p.dtype) for p in (weight, bias))
+    dweight, dbias = (None if p is None else vector(plan.channels, dy, p.dtype) for p in (weight, bias))
     launch(
         strips.backward, form, blocks, dy,
         dy, x, residual, plan.outer, plan.channels, *cut, weight, bias, *(renorm or (None, None)), mean, rstd,

@@ -85,14 +85,14 @@ def fake_driver(monkeypatch):
     monkeypatch.setattr(_buffers, "elsewhere", [])
     monkeypatch.setattr(_buffers, "_set", None)
     monkeypatch.setattr(_buffers._pool, "limit", _buffers._pool.limit)
-    for cached in (devices.context, memory.pool):
-        cached.cache_clear()
+    devices.context.cache_clear()
+    memory._pools.clear()
     yield made
     gc.collect()
     memory._later.clear()
     memory._spare.clear()
-    for cached in (devices.context, memory.pool):
-        cached.cache_clear()
+    memory._pools.clear()
+    devices.context.cache_clear()
 
 
 class Host(arrays.DeviceArray):

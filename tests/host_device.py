@@ -25,7 +25,7 @@ from cuda.bindings import driver as bindings
 # What a thread waits for: a value of its warp, its warp, threads of its block, a flag of another block.
 SHUFFLE, WARP, BLOCK, FLAG = range(4)
 BUTTERFLY = 3
-LOOKS = 100
+LOOKS = 4000
 """How often all threads may look at flags in vain before nobody will set them."""
 
 # What kernels ask of a device, by names of ours; `wait(kind, a, b, ...)` goes back to the greenlets.
@@ -114,6 +114,10 @@ SEPARATOR = "\n;;;\n"
 BYTES = {"float": 4, "double": 8, "i64": 8, "i32": 4}
 
 
+TURN = 0.03
+"""How likely a block gives way to another one where it waits."""
+
+
 class Thread(greenlet.greenlet):
     """A thread of a device: what it waits for, and the value that it gets."""
 
@@ -129,16 +133,15 @@ def wait(*asks):
     thread.parent.switch()
 
 
-def released(threads):
-    """Those for which all that they wait for have come; who looks at a flag looks again."""
-    together, alive = defaultdict(list), defaultdict(list)
+def released(threads, block):
+    """Those of blocks of so many threads that need not wait any longer; who looks at a flag looks again."""
+    together = defaultdict(list)
     for thread in threads:
         kind, a, b, *_ = thread.asks
-        alive[thread.block].append(thread)
-        warp = thread.number // 32 if kind in (SHUFFLE, WARP) else None
-        together[thread.block, warp, kind, a, b].append(thread)
-    for (block, _, kind, a, b), found in together.items():
-        wanted = {SHUFFLE: a.bit_count(), WARP: a.bit_count(), BLOCK: b or len(alive[block]), FLAG: 0}[kind]
+        place = (thread.number // 32, thread.asks[4]) if kind in (SHUFFLE, WARP) else None
+        together[thread.block, place, kind, a, b].append(thread)
+    for (_, _, kind, a, b), found in together.items():
+        wanted = {SHUFFLE: a.bit_count(), WARP: a.bit_count(), BLOCK: b or block, FLAG: 0}[kind]
         if len(found) < wanted:
             continue
         if kind == SHUFFLE:
@@ -185,7 +188,8 @@ class Kernel:
 
     def _run(self, threads, order):
         kept = {t.block: [b"\xff" * size for _, size in self.shared] for t in threads}
-        now, ready, looks = None, threads, 0
+        now, runs, ready, looks = None, None, threads, 0
+        block = len(threads) // len(kept)
         while threads:
             order.shuffle(ready)
             for thread in sorted(ready, key=lambda t: t.block):
@@ -196,7 +200,12 @@ class Kernel:
                 thread.switch()
             looks = looks + 1 if all(not t.dead and t.asks[0] == FLAG for t in ready) else 0
             threads = [t for t in threads if not t.dead]
-            ready = list(released(threads))
+            ready = list(released(threads, block))
+            # One block goes on for a while, then another one does.
+            blocks = sorted({t.block for t in ready})
+            if runs not in blocks or order.random() < TURN:
+                runs = order.choice(blocks) if blocks else None
+            ready = [t for t in ready if t.block == runs]
             if threads and (not ready or looks == LOOKS):
                 raise RuntimeError(
                     f"threads wait in vain: {[(t.block, t.number, t.asks) for t in threads[:9]]}"
@@ -243,7 +252,10 @@ class Driver:
         return bindings.CUresult.CUDA_SUCCESS, address
 
     def cuMemFreeAsync(self, address, stream):
-        memory, nbytes = self.memory.pop(address)
+        memory, nbytes = self.memory.pop(address, (None, 0))
+        if memory is None:
+            self.faults.append("memory freed twice, or nobody's")
+            return (bindings.CUresult.CUDA_SUCCESS,)
         start = address - memory.ctypes.data
         if (memory[:start] != 0xFF).any() or (memory[start + nbytes :] != 0xFF).any():
             self.faults.append(f"written beside an array of {nbytes} bytes")  # nobody could catch an error

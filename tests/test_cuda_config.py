@@ -61,6 +61,12 @@ def lengths() -> list[int]:
     return sorted({*range(1, 2100), *map(int, powers + spread), LONGEST})
 
 
+@pytest.mark.parametrize(("rule", "columns"), RULES.values(), ids=RULES)
+def test_a_team_has_room_for_every_row_to_the_longest(rule, columns):
+    for cols in range(1, LONGEST + 1):
+        assert chosen(cols, 4, (0, 0), rule, columns, False).capacity >= cols
+
+
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("itemsize", ITEMSIZES)

@@ -59,6 +59,16 @@ def launches(driver):
     return driver.named("cuLaunchKernel", "cuLaunchCooperativeKernel")
 
 
+def test_a_device_that_is_too_old_is_refused(asked, monkeypatch):
+    old = SimpleNamespace(
+        name="T4", compute_capability=SimpleNamespace(major=7, minor=5), properties=SimpleNamespace()
+    )
+    monkeypatch.setattr(cuda.core, "Device", lambda number: old)
+    with pytest.raises(nk.DeviceUnavailable, match=r"capability 8\.0 or more, got 7\.5 \(T4\)$"):
+        nk.layer_norm(on_device(4, 8), 8)
+    assert not launches(asked)
+
+
 def test_a_launch_is_one_call_of_the_driver_on_the_stream_of_x(asked):
     x, weight, bias = on_device(32, 1024), on_device(1024), on_device(1024)
     asked.calls.clear()

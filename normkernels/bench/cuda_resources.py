@@ -199,7 +199,7 @@ def command(
 ) -> None:
     """Compile the CUDA kernels without a GPU, and show what they take: registers, spills, accesses.
 
-    Every variant that launch rules choose, thinned to those that need most; about a second each.
+    Every variant that launch rules choose, thinned to those that need most; a second or two each.
     """
     check_names((), dtypes)
     for name in architectures:

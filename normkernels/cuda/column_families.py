@@ -38,12 +38,14 @@ def of_columns() -> list[Family]:
         ),
         Family(
             columns.dots,
-            lambda itemsize, mode: column_forms(itemsize, mode, "x", "dy", "residual", "dresidual"),
+            lambda itemsize, mode: column_forms(itemsize, mode, "x", "dy", "residual", "dresidual", "dx"),
             {
-                "": Mode(("residual", "dresidual", *renorm)),
-                "residual, relu": Mode(renorm, activation="relu"),
-                "residual, gelu": Mode(renorm, activation="gelu"),
-                "renorm": Mode(("residual", "dresidual")),
+                "": Mode(("residual", "dresidual", "dx", *renorm)),
+                "residual, relu": Mode(("dx", *renorm), activation="relu"),
+                "residual, gelu": Mode(("dx", *renorm), activation="gelu"),
+                "renorm": Mode(("residual", "dresidual", "dx")),
+                "evaluation": Mode(("residual", "dresidual", *renorm)),
+                "evaluation, residual, gelu": Mode(renorm, activation="gelu"),
             },
         ),
         Family(

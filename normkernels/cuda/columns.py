@@ -159,11 +159,12 @@ def normalize(
 @kernel
 def dots(
     dy, x, residual, start, total, width, strips, across, slots, length, channels, mean, rstd, weight, bias,
-    r, d, dresidual, plane, partials, form,
+    r, d, dresidual, dx, plane, partials, form,
 ):  # fmt: skip
     """The sums of dz * x_hat and of dz over the columns of every piece; dresidual = dz.
 
-    dz is the gradient that arrives at the activation's argument.
+    dz is the gradient that arrives at the activation's argument. dx = dz * rstd * weight * r is that of
+    statistics which are constants, else None.
     """
     column, slot, piece = place(strips, across, form, True)
     first, last = bounds(column, slot, piece, start, total, width, slots, length)
@@ -179,6 +180,7 @@ def dots(
         z = plus(dev * scale + shift, residual, p, step, n, form)
         dz = slope(z, load_rows(dy, p, step, n, form), form)
         store_rows(dresidual, p, step, n, form, dz)
+        store_rows(dx, p, step, n, form, dz * scale)
         s = s + over_rows(only_inside(dz, p, step, n, form), form)
         dot = dot + over_rows(only_inside(dz * (dev * unit), p, step, n, form), form)
         p += step * form.vectors

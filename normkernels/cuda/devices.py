@@ -34,6 +34,8 @@ FORKED = (
     "CUDA arrays must not be used in a process forked after CUDA was initialised: "
     "start it with multiprocessing.get_context('spawn')"
 )
+OLDEST = 8
+"""Before it there is no rounding to bfloat16, and half the registers that launch rules count on."""
 # What a kernel can do to its context; all that is called afterwards fails.
 FATAL = {
     f"CUDA_ERROR_{name}"
@@ -159,10 +161,15 @@ def properties(device: int) -> DeviceProperties:
     from cuda.core import Device
 
     found = Device(device)
-    has = found.properties
+    has, major, minor = found.properties, found.compute_capability.major, found.compute_capability.minor
+    if major < OLDEST:
+        raise DeviceUnavailable(
+            f"CUDA arrays need a device of compute capability {OLDEST}.0 or more, "
+            f"got {major}.{minor} ({found.name})"
+        )
     return DeviceProperties(
         name=found.name,
-        compute_capability=(found.compute_capability.major, found.compute_capability.minor),
+        compute_capability=(major, minor),
         multiprocessors=has.multiprocessor_count,
         l2_bytes=has.l2_cache_size,
         shared_per_multiprocessor=has.max_shared_memory_per_multiprocessor,

@@ -157,6 +157,7 @@ def _of_resident_runs() -> list[Family]:
                 "": Mode(("bias",)),
                 "gelu": Mode(activation="gelu"),
                 "weight norm": Mode(("bias",), centred=False),
+                "no parameters": Mode(("weight", "bias", "partials")),
             },
         ),
         Family(
@@ -224,10 +225,12 @@ def _of_pieces() -> list[Family]:
             runs.dots,
             piece_forms,
             {
-                "": Mode(("depth", *operands)),
-                "deep": Mode(operands),
-                "deep, residual, relu": Mode(activation="relu"),
-                "residual, gelu": Mode(("depth",), activation="gelu"),
+                "": Mode(("depth", "dx", *operands)),
+                "deep": Mode(("dx", *operands)),
+                "deep, residual, relu": Mode(("dx",), activation="relu"),
+                "residual, gelu": Mode(("depth", "dx"), activation="gelu"),
+                "deep, evaluation": Mode(operands),
+                "deep, evaluation, residual, gelu": Mode(activation="gelu"),
             },
         ),
         Family(

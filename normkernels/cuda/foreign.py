@@ -1,6 +1,7 @@
 """Device arrays of other libraries, without a copy and with the stream of their producer."""
 
 import functools
+import math
 import sys
 from typing import Any
 
@@ -11,7 +12,7 @@ from . import devices, simulated
 from .arrays import DeviceArray, dense_strides
 from .devices import check
 
-REFUSALS = (AttributeError, BufferError, NotImplementedError, RuntimeError, TypeError, ValueError)
+REFUSALS = (AttributeError, BufferError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
 
 
 def from_foreign(value: Any, name: str = "x") -> DeviceArray:
@@ -93,6 +94,8 @@ def _from_interface(value: Any, interface: dict[str, Any], dtype: np.dtype[Any])
     # 1 is the legacy default stream, None the promise that nothing is to be waited for.
     stream = interface.get("stream") or 0
     stream = 0 if stream == 1 else int(stream)
+    if not address and math.prod(shape):
+        raise TypeError("it has elements and no address")
     device = _device(value, address or 0)
     return DeviceArray(shape, strides, dtype, address or 0, device, stream, value, bool(readonly))
 

@@ -8,7 +8,7 @@ exchange and flags, not None where a team has several blocks, are what these mee
 """
 
 from .form import STEPS
-from .jit import kernel
+from .jit import kernel, primitive
 from .primitives import (
     activated,
     affine,
@@ -69,6 +69,14 @@ def forward(
             put(var, i, m2 / divisor)
 
 
+@primitive
+def _add_runs(a, b, p, partials, at, apart, own, form):
+    """As `run_sums`, from `at` on; nothing to None."""
+    if partials is None:
+        return
+    run_sums(a, b, p, offset(partials, at), apart, own, form)
+
+
 @kernel
 def backward(
     dy, x, rows, groups, channels, inner, per_run, magic, divisor, weight, bias, mean, rstd, dx, partials,
@@ -77,7 +85,7 @@ def backward(
     """dx = (wdz - x_hat * c1 - c2) * rstd, with dz for dy before the activation.
 
     partials: (2, samples, blocks of a team, groups, channels) in float64, the sums of dz * x_hat and of dz
-    over what a block has of a run.
+    over what a block has of a run; None where nobody wants them.
     """
     t, step = member(form), 1
     parts = rows // groups * form.blocks
@@ -96,9 +104,8 @@ def backward(
         wdz = affine(dz, w, None)
         c1, c2 = team_sums(total(wdz * x_hat), total(wdz), form, exchange, flags, step)
         step += STEPS
-        part = i // groups * form.blocks + block_of_team(form)
-        sums = offset(partials, part * groups * channels + c)
-        run_sums(dz * x_hat, dz, p, sums, parts * groups * channels, n > 0, form)
+        at = (i // groups * form.blocks + block_of_team(form)) * groups * channels + c
+        _add_runs(dz * x_hat, dz, p, partials, at, parts * groups * channels, n > 0, form)
         c1, c2 = as_element(x, c1 / divisor), as_element(x, c2 / divisor)
         if form.centred:
             d = wdz - x_hat * c1 - c2

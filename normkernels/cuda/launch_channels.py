@@ -1,7 +1,7 @@
 """Plans of channels to the kernels that suit them.
 
 A team has a channel in its registers where the device has room for it; else channels are read twice, in
-pieces of runs. Channels side by side, as of (N, C), are read twice, too.
+pieces of runs. What becomes of channels side by side, as of (N, C), `launch_columns` says.
 """
 
 from collections.abc import Sequence

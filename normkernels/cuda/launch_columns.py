@@ -156,13 +156,16 @@ def channel_backward(
     dweight, dbias = (None if p is None else vector(c, dy, p.dtype) for p in (weight, bias))
     sums = vector(2 * c, dy) if training else None
     if any(wanted is not None for wanted in (sums, dweight, dbias, dresidual)):
-        form, cut = _cut(plan, activation, x, dy, residual, dresidual)
+        swept = None if training else dx  # where all is there for it at once
+        form, cut = _cut(plan, activation, x, dy, residual, dresidual, swept)
         partials = vector(2 * cut.plane, dy)
         launch(
             columns.dots, form, cut.blocks, dy,
-            dy, x, residual, *cut.arguments, *parameters, dresidual, cut.plane, partials,
+            dy, x, residual, *cut.arguments, *parameters, dresidual, swept, cut.plane, partials,
         )  # fmt: skip
         _finish_sums(partials, cut.pieces, cut.width, cut.start, c, r, d, sums, dweight, dbias)
+        if swept is not None:
+            return dweight, dbias
     if dresidual is not None and dresidual.itemsize > 2:  # dz, not rounded
         dy, residual, activation = dresidual, None, None
     form, cut = _cut(plan, activation, x, dy, residual, dx)

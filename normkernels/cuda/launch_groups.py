@@ -64,14 +64,16 @@ def group_backward(
         return launch_runs.group_backward(plan, dy, x, mean, rstd, weight, bias, dx, threads, activation)
     blocks = config.row_grid(plan.rows, form, properties(dy.device))
     parts = plan.samples * form.blocks
-    partials = vector(2 * parts * plan.parameters, dy)
+    wanted = weight is not None or bias is not None
+    partials = vector(2 * parts * plan.parameters, dy) if wanted else None
     launch(
         groups.backward, form, blocks, dy,
         dy, x, plan.rows, *_runs(plan, form), float(plan.divisor), weight,
         None if activation is None else bias, mean, rstd, dx, partials, *meeting(form, blocks, dy),
     )  # fmt: skip
     dweight, dbias = (None if p is None else vector(plan.parameters, dy, p.dtype) for p in (weight, bias))
-    column_sums(partials, parts, plan.parameters, dweight, dbias)
+    if partials is not None:
+        column_sums(partials, parts, plan.parameters, dweight, dbias)
     return dweight, dbias
 
 

@@ -302,12 +302,13 @@ def _backward(
     fused = activation is not None
     c1 = c2 = None
     if divisor is not None or dweight is not None or dbias is not None or dresidual is not None:
-        pieces = view.pieces(dy, x, residual, dresidual, activation=activation)
+        swept = dx if divisor is None else None  # where all is there for it at once
+        pieces = view.pieces(dy, x, residual, dresidual, swept, activation=activation)
         partials = vector(2 * pieces.number(view.outer, view.channels), dy)
         launch_pieces(
             runs.dots, view, pieces, dy,
             dy, x, residual, *view.shape, *pieces.cut, *statistics, bias if fused else None, dresidual,
-            partials,
+            swept, partials,
         )  # fmt: skip
         if divisor is not None:
             c1, c2 = vector(view.statistics, dy), vector(view.statistics, dy)
@@ -318,6 +319,8 @@ def _backward(
             merged_dots(channels, pieces, partials, None, None, None, None, *sums)
         else:
             merged_dots(view, pieces, partials, weight, divisor, c1, c2, *sums)
+        if swept is not None:
+            return
     if dresidual is not None and dresidual.itemsize >= 4:  # dz as it was, unrounded
         dy, activation, residual, fused = dresidual, None, None, False
     if c1 is None and not fused:

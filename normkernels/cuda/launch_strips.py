@@ -22,7 +22,7 @@ def _held(
     """The form of teams that hold a strip, blocks, and the cut; None where no team can."""
     given = [a for a in tensors if a is not None]
     x, found = given[0], properties(given[0].device)
-    rules = strip_rules.strip_rules(backward, activation is not None or len(given) > 3)
+    rules = strip_rules.strip_rules(backward, activation is not None)
     form = Form(renorm=renorm, activation=activation)
     addresses = [a.address for a in given]
     chosen = strip_rules.strip_form(plan.outer, plan.channels, x.itemsize, addresses, rules, found, form)

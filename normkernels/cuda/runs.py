@@ -208,15 +208,19 @@ def normalize(
 @kernel
 def dots(
     dy, x, residual, outer, channels, inner, width, tiles, depth, apart, per_group, mean, rstd, weight, bias,
-    dresidual, partials, form,
+    dresidual, dx, partials, form,
 ):  # fmt: skip
-    """partials: the sums of dz * x_hat and of dz of every piece; dresidual = dz, dy before the activation."""
+    """partials: the sums of dz * x_hat and of dz of every piece; dresidual = dz, dy before the activation.
+
+    dx = dz * weight * rstd is that of statistics which are constants, else None.
+    """
     t, team, pieces = member(form), team_of_grid(form), _count(outer, channels, tiles, depth)
     j = min(team, pieces - 1)
     sample, end, c, first, n = _piece(j, outer, channels, inner, width, tiles, depth)
     s = sample * apart + c // per_group
     hi, lo, scale = centring(x, number(mean, s, 0.0), number(rstd, s, 0.0))
     w, b = as_element(x, number(weight, c, 1.0)), as_element(x, number(bias, c, 0.0))
+    r, own = as_scale(x, number(rstd, s, 0.0)), n if team < pieces else 0
     dot = sum_ = as_element(x, 0.0)
     for o in range(sample, end):
         k = (o * channels + c) * inner + first
@@ -224,7 +228,8 @@ def dots(
         x_hat = inside((load(offset(x, k), p, n, form) - hi) * scale + lo, p, n, form)
         z = plus(x_hat * w + b, load(offset(residual, k), p, n, form))
         dz = inside(slope(z, load(offset(dy, k), p, n, form), form), p, n, form)
-        store(offset(dresidual, k), p, n if team < pieces else 0, form, dz)
+        store(offset(dresidual, k), p, own, form, dz)
+        store(offset(dx, k), p, own, form, dz * w * r)
         dot += total(dz * x_hat)
         sum_ += total(dz)
     dot, sum_ = team_sums(dot, sum_, form, None, None, 1)

@@ -21,8 +21,8 @@ settings.load_profile("normkernels")
 
 
 WITHOUT_DEVICE = "test_cuda_without_device.py"
-# What stands for a device: numba's simulator, which runs Python; the host, which runs what is compiled, and of
-# that, since compiling takes seconds a variant, what meets every kernel and every way through it.
+# What stands for a device: numba's simulator, which runs Python; the host, which runs what is compiled, and
+# since that takes seconds a variant, only the tests that meet every kernel and every way through it.
 STAND_INS = {
     "simulator": {"NUMBA_ENABLE_CUDASIM": "1", "NORMKERNELS_TEST_DEVICE": ""},
     "host": {"NUMBA_ENABLE_CUDASIM": "0", "NORMKERNELS_TEST_DEVICE": "host"},

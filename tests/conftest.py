@@ -29,7 +29,9 @@ STAND_INS = {
 }
 
 
-ON_HOST = "several or dtypes or renormalization or training or groups or long_rows or local_response"
+ON_HOST = (
+    "several or dtypes or evaluation or renormalization or training or groups or long_rows or local_response"
+)
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:

@@ -209,6 +209,22 @@ def test_without_parameters(shape):
     agree(example(shape))
 
 
+@pytest.mark.parametrize("shape", [(33, 16), (50, 5)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"parameters": np.float32},
+        {"parameters": np.float32, "residual": True, "activation": "gelu"},
+        {"residual": True},
+        {},
+    ],
+    ids=["parameters", "fused", "residual", "nothing"],
+)
+def test_evaluation(shape, options):
+    """The statistics are constants: one sweep has dx and all sums."""
+    agree(example(shape, training=False, **options))
+
+
 @pytest.mark.parametrize("dtype", PRECISION)
 @pytest.mark.parametrize("shape", [(40, 16), (31, 5)])
 def test_dtypes(dtype, shape):

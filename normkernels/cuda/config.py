@@ -183,7 +183,7 @@ def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
     vectors = 1
     while vectors * threads * blocks < needed:
         vectors *= 2
-    teams = max(1, rule.block // threads)
+    teams = max(1, rule.block // threads) if blocks == 1 else 1
     return replace(
         form, vectors=vectors, lanes=lanes, threads=threads, blocks=blocks, teams=teams, resident=resident
     )

@@ -29,9 +29,7 @@ STAND_INS = {
 }
 
 
-ON_HOST = (
-    "several or dtypes or evaluation or renormalization or training or groups or long_rows or local_response"
-)
+ON_HOST = "several or dtypes or evaluation or renormalization or training or odd"
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:

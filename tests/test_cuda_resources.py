@@ -37,17 +37,19 @@ def chosen() -> list[tuple[Variant, tuple[int, int]]]:
     """
     largest: dict[object, Variant] = {}
     for v in variants(("float32", "bfloat16")):
-        key = v.family.kernel.name, v.mode, v.dtype, v.form.edges, v.form.lanes > 1, v.form.blocks > 1
+        several = v.form.blocks > 1 and not v.mode
+        key = v.family.kernel.name, v.mode, v.dtype, v.form.edges, v.form.lanes > 1, several
         largest[key] = max(largest.get(key, v), v, key=lambda v: v.form.capacity)
     of_vectors = {v.family.kernel.name for v in largest.values() if v.form.lanes > 1}
-    aligned = [v for v in largest.values() if not v.form.edges]
-    wide = [v for v in aligned if v.form.lanes > 1 or v.family.kernel.name not in of_vectors]
-    plain = [v for v in largest.values() if v.mode == "" and v.dtype == "float32"]
-    fused = [v for v in wide if v.mode and (v.dtype == "float32" or v.mode == "float32 parameters")]
-    vectors = [v for v in wide if v.mode == "" and v.form.lanes > 1]
+    wide = [v for v in largest.values() if v.form.lanes > 1 or v.family.kernel.name not in of_vectors]
+    plain = [v for v in wide if v.mode == "" and v.dtype == "float32"]
+    aligned = [v for v in wide if not v.form.edges]
+    fused = [v for v in aligned if v.mode and (v.dtype == "float32" or v.mode == "float32 parameters")]
+    vectors = [v for v in aligned if v.mode == "" and v.form.lanes > 1]
     halves = [v for v in vectors if v.dtype == "bfloat16"]
     few = [v for v in vectors if v.dtype == "float32"]
-    return [(v, SM_90) for v in plain + fused + halves] + [(v, cc) for v in few for cc in (SM_80, SM_100)]
+    others = [(v, (SM_80, SM_100)[k % 2]) for k, v in enumerate(few)]
+    return [(v, SM_90) for v in plain + fused + halves] + others
 
 
 def look(variant: Variant, compute_capability: tuple[int, int]) -> Resources:

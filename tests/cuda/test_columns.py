@@ -346,7 +346,7 @@ def test_nan_stays_in_its_column(rules):
 
 
 def test_many_equal_terms_do_not_drift():
-    e = example((4000, 4))
+    e = example((4000, 4), parameters=np.float32)
     e.dy[:] = 0.1
     found = device(e)
     np.testing.assert_allclose(found[3], np.float64(np.float32(0.1)) * 4000, rtol=1e-6)

@@ -206,7 +206,8 @@ def upload(host: np.ndarray[Any, np.dtype[Any]], device: int = 0, stream: int = 
     raw = np.frombuffer(memoryview((ctypes.c_char * made.nbytes).from_address(first)), np.uint8)
     if isinstance(made, simulated.SimulatedArray):
         made.memory[...] = raw
-        return simulated.wrap(np.ndarray(host.shape, host.dtype, made.memory, start, host.strides))
+        like_host = np.ndarray(host.shape, host.dtype, made.memory, start, host.strides)
+        return simulated.wrap(like_host, stream=stream)
     if made.size:
         with making_current(device):
             check(devices.driver.cuMemcpyHtoDAsync(made.address, first, made.nbytes, stream))

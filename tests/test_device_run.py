@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 pytest.importorskip("rich")
@@ -273,11 +274,11 @@ def test_the_whole_way_in_the_simulator(tmp_path: Path) -> None:
 
 @pytest.fixture(name="script")
 def the_script() -> Any:
-    spec = importlib.util.spec_from_file_location("cuda_script", ROOT / "benchmarks/cuda.py")
+    spec = importlib.util.spec_from_file_location("device_script", ROOT / "benchmarks/device.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["cuda_script"] = module
+    sys.modules["device_script"] = module
     spec.loader.exec_module(module)
     return module
 
@@ -293,6 +294,16 @@ def test_the_steps_of_the_script_take_less_than_nine_minutes(script: Any, tmp_pa
             assert seconds > 30
 
 
+def test_the_script_wants_a_device(script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise script.devices.DeviceUnavailable("no driver here")
+
+    monkeypatch.setattr(script.devices, "require", missing)
+    with pytest.raises(click.UsageError, match="^no driver here$"):
+        script.main(["--out", str(tmp_path / "out")], standalone_mode=False)
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_script_goes_on_where_a_step_fails_or_hangs(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,6 +316,7 @@ def test_the_script_goes_on_where_a_step_fails_or_hangs(
         step("works", "print('done')"),
     ]
     monkeypatch.setattr(script, "steps", lambda out, minutes: mine)
+    monkeypatch.setattr(script.devices, "require", lambda: None)
     with pytest.raises(SystemExit, match="1"):
         script.main(["--out", str(tmp_path / "out")], standalone_mode=False)
     lines = (tmp_path / "out/summary.txt").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""All that wants a device, in one command and under nine minutes: `python benchmarks/cuda.py --out FOLDER`.
+"""All that wants a device, in one command and under nine minutes: `python benchmarks/device.py --out FOLDER`.
 
 Runs the tests of tests/cuda and the benchmark, each with a time limit of its own, and goes on where one
 fails. FOLDER receives a log of each step, the results as JSON, and pictures; the last lines are a summary.
@@ -15,6 +15,8 @@ from pathlib import Path
 from time import monotonic
 
 import click
+
+from normkernels.cuda import devices
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTEST = (sys.executable, "-m", "pytest")
@@ -79,9 +81,15 @@ def run(step: Step, out: Path) -> str:
 
 @click.command()
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="The folder for all files.")
-@click.option("--minutes", type=float, default=8.8, show_default=True, help="For all steps together.")
+@click.option(
+    "--minutes", type=click.FloatRange(min=4), default=8.8, show_default=True, help="For all steps together."
+)
 def main(out: Path, minutes: float) -> None:
     """Test and measure on the device at hand."""
+    try:
+        devices.require()
+    except devices.DeviceUnavailable as error:
+        raise click.UsageError(str(error)) from None
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     summary = []

@@ -35,7 +35,7 @@ FORKED = (
     "start it with multiprocessing.get_context('spawn')"
 )
 OLDEST = 8
-"""Before it there is no rounding to bfloat16, and half the registers that launch rules count on."""
+"""Before it there is no rounding to bfloat16, and too little shared memory for strips of columns."""
 # What a kernel can do to its context; all that is called afterwards fails.
 FATAL = {
     f"CUDA_ERROR_{name}"

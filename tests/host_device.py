@@ -58,10 +58,6 @@ define void @"rt.barrier0"() {
   call void @wait(i32 2, i32 0, i32 0, i32 0, i32 0)
   ret void
 }
-define void @"rt.bar.sync"(i32 %number, i32 %threads) {
-  call void @wait(i32 2, i32 %number, i32 %threads, i32 0, i32 0)
-  ret void
-}
 define i64 @"rt.ld.acquire.gpu.s64"(ptr %p) {
   call void @wait(i32 3, i32 0, i32 0, i32 0, i32 0)
   %r = load i64, ptr %p
@@ -103,7 +99,6 @@ define float @__nv_normcdff(float %x) {
 }
 """
 ASSEMBLED = {
-    "bar.sync": 'void @"rt.bar.sync"(i32, i32)',
     "st.release.gpu.s64": 'void @"rt.st.release.gpu.s64"(ptr, i64)',
     "ld.acquire.gpu.s64": 'i64 @"rt.ld.acquire.gpu.s64"(ptr)',
     "mov.b64": 'i64 @"rt.mov.b64"(i64)',
@@ -141,7 +136,7 @@ def released(threads, block):
         place = (thread.number // 32, thread.asks[4]) if kind in (SHUFFLE, WARP) else None
         together[thread.block, place, kind, a, b].append(thread)
     for (_, _, kind, a, b), found in together.items():
-        wanted = {SHUFFLE: a.bit_count(), WARP: a.bit_count(), BLOCK: b or block, FLAG: 0}[kind]
+        wanted = {SHUFFLE: a.bit_count(), WARP: a.bit_count(), BLOCK: block, FLAG: 0}[kind]
         if len(found) < wanted:
             continue
         if kind == SHUFFLE:

@@ -36,21 +36,15 @@ from normkernels.cuda.walks import WALK, walk_form
 
 LONGEST = 300_000
 ITEMSIZES = (2, 4, 8)
-RULES = {
-    "forward": (FORWARD, False),
-    "backward": (BACKWARD, False),
-    "columns": (BACKWARD, True),
-}
+RULES = {"forward": FORWARD, "backward": BACKWARD}
 # Where arrays begin, in elements: all at a multiple of 16 bytes, all elsewhere, each somewhere.
 PLACES = {"aligned": (0, 0, 0), "alike": (1, 1, 1), "unlike": (0, 1, 0)}
 SOURCES = {file.name: file.read_text(encoding="utf-8") for file in Path(config.__file__).parent.glob("*.py")}
 LARGE, SMALL = SIMULATED, replace(SIMULATED, multiprocessors=68)
 
 
-def chosen(
-    cols: int, itemsize: int, places: tuple[int, ...], rule: Rule, columns: bool, residual: bool
-) -> Form:
-    count, edges = lanes(itemsize, cols, [256 + itemsize * p for p in places], columns=columns)
+def chosen(cols: int, itemsize: int, places: tuple[int, ...], rule: Rule, residual: bool) -> Form:
+    count, edges = lanes(itemsize, cols, [256 + itemsize * p for p in places])
     return row_form(cols, itemsize, count, rule, Form(edges=edges), residual)
 
 
@@ -61,20 +55,20 @@ def lengths() -> list[int]:
     return sorted({*range(1, 2100), *map(int, powers + spread), LONGEST})
 
 
-@pytest.mark.parametrize(("rule", "columns"), RULES.values(), ids=RULES)
-def test_a_team_has_room_for_every_row_to_the_longest(rule, columns):
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_team_has_room_for_every_row_to_the_longest(rule):
     for cols in range(1, LONGEST + 1):
-        assert chosen(cols, 4, (0, 0), rule, columns, False).capacity >= cols
+        assert chosen(cols, 4, (0, 0), rule, False).capacity >= cols
 
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("itemsize", ITEMSIZES)
-@pytest.mark.parametrize(("rule", "columns"), RULES.values(), ids=RULES)
-def test_every_row_length_has_a_rule(rule, columns, itemsize, places, residual):
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_every_row_length_has_a_rule(rule, itemsize, places, residual):
     capacities = {}
     for cols in lengths():
-        form = chosen(cols, itemsize, places, rule, columns, residual)
+        form = chosen(cols, itemsize, places, rule, residual)
         beside = form.lanes - 1 if form.edges else 0  # a row may begin at the end of a vector
         assert cols + beside <= form.capacity, "a team holds its row"
         assert form.blocks == 1 or cols + beside > form.capacity // form.blocks, (
@@ -82,11 +76,9 @@ def test_every_row_length_has_a_rule(rule, columns, itemsize, places, residual):
         )
         assert form.vectors & (form.vectors - 1) == form.threads & (form.threads - 1) == 0, "powers of two"
         assert form.block <= max(rule.block, form.threads) <= 1024
-        assert form.block * form.resident <= SIMULATED.threads_per_multiprocessor
-        assert form.teams == 1 or form.blocks == 1
+        assert form.block * form.resident == rule.threads * rule.resident, "registers of a multiprocessor"
+        assert form.teams == 1 or (form.blocks == 1 and form.threads <= WARP), "parts of warps"
         assert form.block % WARP == 0, "warps are full"
-        # threads() < blocks read what the blocks of a team have written
-        assert form.blocks <= form.threads or form.blocks == 1
         held = form.vectors * form.lanes * max(itemsize, 4) // 4
         assert held <= max(rule.elements, 4 * form.lanes // itemsize), "registers"
         capacities.setdefault((form.lanes, form.edges), []).append(form.capacity)
@@ -96,14 +88,12 @@ def test_every_row_length_has_a_rule(rule, columns, itemsize, places, residual):
 @pytest.mark.parametrize("device", [LARGE, SMALL], ids=["132", "68"])
 @pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
 @pytest.mark.parametrize("itemsize", ITEMSIZES)
-@pytest.mark.parametrize(("rule", "columns"), RULES.values(), ids=RULES)
-def test_a_row_is_held_by_blocks_that_are_there_at_once_or_read_twice(
-    rule, columns, itemsize, places, device
-):
+@pytest.mark.parametrize("rule", RULES.values(), ids=RULES)
+def test_a_row_is_held_by_blocks_that_are_there_at_once_or_read_twice(rule, itemsize, places, device):
     """To several millions: held as long as the device has the registers, and none is longer than those."""
     held, streamed = {}, {}
     for cols in [*lengths()[::7], *(n + d for n in range(300_000, 4_000_000, 9973) for d in (0, 1)), 10**9]:
-        form = chosen(cols, itemsize, places, rule, columns, False)
+        form = chosen(cols, itemsize, places, rule, False)
         alike = form.lanes, form.edges
         if not together(form, device):
             streamed.setdefault(alike, []).append(cols)
@@ -112,19 +102,70 @@ def test_a_row_is_held_by_blocks_that_are_there_at_once_or_read_twice(
         assert cols <= form.capacity
         assert form.blocks <= form.threads, "threads read what the blocks of a team have written"
         for rows in (1, 7, 10**9):
-            blocks = row_grid(rows, form, device)
-            assert 0 < blocks <= device.multiprocessors * form.resident
+            blocks, needed = row_grid(rows, form, device), -(-rows // form.teams)
             assert blocks % form.blocks == 0
-            assert rows >= 10**9 or blocks <= -(-rows // form.teams) * form.blocks, "no blocks without rows"
+            if form.blocks == 1:
+                assert blocks == needed, "the device shares them out"
+            else:
+                assert 0 < blocks <= min(device.multiprocessors * form.resident, needed * form.blocks)
     for (count, edges), of_length in held.items():
         assert max(of_length) < min(streamed[count, edges]), "longer rows are not held again"
         # What a thread holds, all over the device, but for the last block.
         room = config.held(rule, itemsize, count, Form(edges=edges), False) // count * count
-        threads = device.multiprocessors * rule.long_resident * rule.long_threads
-        registers = min(max(count, room) * threads, (config.MOST_RESIDENT - 1) * count)
+        blocks = min(device.multiprocessors * rule.resident, rule.threads)
+        registers = min(max(count, room) * blocks * rule.threads, (config.MOST_RESIDENT - 1) * count)
         assert max(of_length) <= registers
         if registers > 300_000:
             assert max(of_length) > 0.95 * registers
+
+
+def test_a_form_in_which_rows_begin_anywhere_holds_the_same():
+    for rule in RULES.values():
+        for itemsize, lanes_ in ((2, 8), (4, 4), (8, 2)):
+            for fused in (Form(edges=True), Form(edges=True, activation="gelu")):
+                assert config.held(rule, itemsize, lanes_, fused, True) == 32 // max(itemsize, 4)
+
+
+@pytest.mark.parametrize("device", [LARGE, SMALL], ids=["132", "68"])
+@pytest.mark.parametrize("places", PLACES.values(), ids=PLACES)
+@pytest.mark.parametrize("itemsize", ITEMSIZES)
+def test_the_rows_of_a_team_begin_alike_in_a_sweep(itemsize, places, device):
+    """Blocks that are there at once, none without rows; as many teams as rows, or every phase has as many."""
+    streamed = []
+    for cols in lengths()[::3]:
+        form = chosen(cols, itemsize, places, BACKWARD, False)
+        if not together(form, device):
+            continue
+        room = device.multiprocessors * form.resident
+        for rows in (1, 2, 3, 5, 9, 100, 1001, 10**6):
+            blocks = config.sweep_grid(rows, cols, form, device)
+            if blocks == 0:
+                assert form.edges
+                assert min(rows, form.lanes) > room // form.blocks, "there are fewer teams than places"
+                streamed.append(cols)
+                continue
+            teams = blocks // form.blocks * form.teams
+            assert blocks <= room
+            assert blocks % form.blocks == 0
+            assert teams < rows + form.teams, "no blocks without rows"
+            assert teams >= rows or not form.edges or teams * cols % form.lanes == 0
+            assert teams >= rows or blocks > room - form.blocks * form.lanes, "few places stay empty"
+    assert bool(streamed) == (places != PLACES["unlike"]), "these are read one by one, wherever they begin"
+    assert min(streamed, default=LONGEST) > 15_000
+
+
+@pytest.mark.parametrize("device", [LARGE, SMALL], ids=["132", "68"])
+def test_samples_of_a_group_are_shared_out(device):
+    """What teams write is bounded by the device and the parameters, and there is work for all of them."""
+    short, long = Form(threads=16, teams=8, resident=4), Form(threads=256, resident=2)
+    for form in (short, long, replace(long, blocks=9)):
+        teams = device.multiprocessors * form.resident // form.blocks * form.teams
+        for groups in (1, 3, 32, 1000, 10**6):
+            for samples in (1, 2, 7, 256, 10**6):
+                parts = config.group_parts(samples, groups, form, device)
+                assert 1 <= parts <= samples
+                assert parts * groups < config.SHARED_OUT * teams + groups
+                assert parts == samples or parts * groups >= config.SHARED_OUT * teams
 
 
 def test_a_thread_walks_over_rows_that_begin_alike():
@@ -136,7 +177,7 @@ def test_a_thread_walks_over_rows_that_begin_alike():
                 assert form.vectors * count * max(itemsize, 4) <= max(16, 4 * full), "registers"
                 for cols in range(1_000_000, 1_000_000 + 2 * full, 1 if edges else full):
                     for rows in (1, 2, 3, 7, 100):
-                        phases = config.long_phases(rows, cols, form)
+                        phases = config.phases_of(rows, cols, form)
                         assert phases == rows or phases * cols % count == 0
                         assert all(k * cols % count for k in range(1, phases)), "no more than are needed"
                         blocks = config.long_grid(cols, phases, form)
@@ -156,6 +197,7 @@ def test_a_thread_holds_less_where_something_else_takes_registers():
     assert config.held(FORWARD, **whole, form=Form(activation="gelu"), residual=False) == 16
     assert config.held(FORWARD, **whole, form=Form(edges=True), residual=False) == 8
     assert config.held(FORWARD, itemsize=4, lanes=1, form=plain, residual=False) == 16
+    assert config.held(FORWARD, itemsize=4, lanes=1, form=plain, residual=True) == 8
     assert config.held(FORWARD, itemsize=8, lanes=2, form=plain, residual=False) == 8
     assert config.held(BACKWARD, itemsize=2, lanes=1, form=plain, residual=True) == 4
 
@@ -168,13 +210,8 @@ def test_16_bytes_wherever_alignment_allows(itemsize):
         assert lanes(itemsize, cols, [0, 256]) == (full, not divisible)
         assert lanes(itemsize, cols, [itemsize, 256 + itemsize]) == (full, True)
         assert lanes(itemsize, cols, [0, itemsize]) == (1, False)
-        count, edges = lanes(itemsize, cols, [0, 256], columns=True)
-        assert not edges
-        assert count == np.gcd(cols, full), "the most that divides the row"
-        assert lanes(itemsize, cols, [0, itemsize], columns=True) == (1, False)
-        # Parameters that begin elsewhere are no reason to read tensors in pieces, but for sums over columns.
-        assert lanes(itemsize, cols, [0, 256], [4])[0] == full
-    assert lanes(itemsize, 64, [0], [4], columns=True)[0] < full or itemsize == 8
+        # Parameters that begin elsewhere are no reason to read tensors in pieces.
+        assert lanes(itemsize, cols, [0, 256], [4]) == (full, True)
 
 
 def test_magic_is_exact():
@@ -189,18 +226,18 @@ def test_magic_is_exact():
 
 
 EVERY = {
-    "forward, float32, aligned": (FORWARD, False, 4, PLACES["aligned"]),
-    "forward, bfloat16, alike": (FORWARD, False, 2, PLACES["alike"]),
-    "backward, float64, unlike": (BACKWARD, False, 8, PLACES["unlike"]),
-    "columns, float16, aligned": (BACKWARD, True, 2, PLACES["aligned"]),
+    "forward, float32, aligned": (FORWARD, 4, PLACES["aligned"]),
+    "forward, bfloat16, alike": (FORWARD, 2, PLACES["alike"]),
+    "backward, float64, unlike": (BACKWARD, 8, PLACES["unlike"]),
+    "backward, float16, aligned": (BACKWARD, 2, PLACES["aligned"]),
 }
 
 
-@pytest.mark.parametrize(("rule", "columns", "itemsize", "places"), EVERY.values(), ids=EVERY)
-def test_every_row_length_without_exception(rule, columns, itemsize, places):
+@pytest.mark.parametrize(("rule", "itemsize", "places"), EVERY.values(), ids=EVERY)
+def test_every_row_length_without_exception(rule, itemsize, places):
     """What is tried above of some thousand lengths in detail."""
     for cols in range(1, LONGEST + 1):
-        form = chosen(cols, itemsize, places, rule, columns, False)
+        form = chosen(cols, itemsize, places, rule, False)
         needed = cols + (form.lanes - 1 if form.edges else 0)
         if not form.capacity // form.blocks * (form.blocks - 1) < needed <= form.capacity:
             raise AssertionError(f"{cols} elements, {form}")
@@ -234,7 +271,8 @@ def test_runs_that_a_team_holds(rule, itemsize, places, residual):
             for device in (LARGE, SMALL):
                 if together(form, device):
                     assert form.blocks <= form.threads, "threads read what the blocks of a team have written"
-                    assert row_grid(10**9, form, device) <= device.multiprocessors * form.resident
+                    blocks = row_grid(10**9, form, device)
+                    assert form.blocks == 1 or blocks <= device.multiprocessors * form.resident
                     assert needed <= config.MOST_RESIDENT, "magic is exact"
         assert capacities == sorted(capacities), "more runs have no smaller teams"
 
@@ -339,7 +377,8 @@ def test_strips_are_held_or_streamed(itemsize, rules, device):
             vectors = form.vectors * form.lanes * max(itemsize, 4) // 4
             assert vectors <= max(rule.elements for rule in rules if rule.resident == form.resident)
             blocks = row_grid(strips, form, device)
-            assert 0 < blocks <= device.multiprocessors * form.resident
+            assert 0 < blocks
+            assert form.blocks == 1 or blocks <= device.multiprocessors * form.resident
             assert blocks % form.blocks == 0
         assert held == sorted(held, reverse=True), "longer columns are not held where shorter ones are not"
         vectors = channels * itemsize / 16
@@ -370,9 +409,8 @@ def test_vectors_of_windows_are_of_one_channel_and_aligned(itemsize):
 @pytest.mark.parametrize("cols", [4, 6, 64])
 def test_parameters_are_read_no_wider_than_they_lie(cols, itemsize):
     for place in range(0, 16, max(itemsize, 4)):
-        for columns in (False, True):
-            count, edges = lanes(itemsize, cols, (256,), (512 + place,), columns)
-            assert edges or place % min(16, max(itemsize, 4) * count) == 0
+        count, edges = lanes(itemsize, cols, (256,), (512 + place,))
+        assert edges or place % min(16, max(itemsize, 4) * count) == 0
 
 
 @pytest.mark.parametrize("name", ["ACCESS_BYTES", "WARP"])

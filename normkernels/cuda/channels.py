@@ -14,6 +14,7 @@ from .form import STEPS
 from .jit import kernel
 from .primitives import (
     activated,
+    afresh,
     as_element,
     as_scale,
     centring,
@@ -69,6 +70,7 @@ def forward(
         step += STEPS
         w = number(weight, c, 1.0)
         hi, scale, shift = output_constants(x, mean_c, rstd_c * r_c, w, w * d_c + number(bias, c, 0.0))
+        p = positions(offset(x, k), afresh(t), per_run, magic, outer, channels * inner, form)
         z = plus((h - hi) * scale + shift, load(offset(residual, k), p, inner, form))
         store(offset(y, k), p, inner if own else 0, form, activated(z, form))
         if t == 0 and own:
@@ -109,4 +111,5 @@ def backward(
             put(dbias, c, s)
         mean_dot, mean_s = as_element(x, dot / count), as_element(x, s / count)
         dx_c = (dz - x_hat * mean_dot - mean_s) * as_scale(x, weight_c * r_c * rstd[c])
+        p = positions(offset(x, k), afresh(t), per_run, magic, outer, channels * inner, form)
         store(offset(dx, k), p, n, form, dx_c)

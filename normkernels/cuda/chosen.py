@@ -33,13 +33,13 @@ class Mode:
         return Form(edges=edges, centred=self.centred, renorm=self.renorm, activation=self.activation)
 
 
-def row_forms(itemsize: int, rule: Rule, mode: Mode, columns: bool = False) -> tuple[Form, ...]:
+def row_forms(itemsize: int, rule: Rule, mode: Mode) -> tuple[Form, ...]:
     """The forms of rows up to LONGEST, whatever their alignment."""
 
     def forms() -> Iterator[Form]:
         for cols in _lengths():
             for places in _places(itemsize):
-                count, edges = config.lanes(itemsize, cols, places, columns=columns)
+                count, edges = config.lanes(itemsize, cols, places)
                 yield config.row_form(cols, itemsize, count, rule, mode.form(edges), mode.residual)
 
     return _those_that_need_most(forms())

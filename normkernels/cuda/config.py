@@ -13,6 +13,8 @@ from .devices import DeviceProperties
 from .form import ACCESS_BYTES, FLUSH, MAGIC_BITS, WARP, Form
 
 MOST_RESIDENT = 1 << 20
+MOST_BLOCKS = (1 << 31) - 1
+"""Of a launch."""
 
 
 @dataclass(frozen=True)
@@ -20,15 +22,15 @@ class Rule:
     """How a kernel's teams grow with the length of rows.
 
     A thread holds up to `elements` in registers, fewer where something else needs them (`held`). Teams grow
-    to `threads`; blocks of less than that leave room for `resident` of them on a multiprocessor. Longer rows
-    get teams of `long_threads`, then of several such blocks.
+    to `threads`, and blocks of so many leave room for `resident` of them on a multiprocessor, smaller ones
+    for as many more. Longer rows get a team of `long_threads`, then several blocks of `threads`: while one
+    team meets, another one of the same multiprocessor reads and writes.
     """
 
     elements: int
     threads: int
     resident: int
     long_threads: int
-    long_resident: int = 1
     smallest: int = 4
     """Threads of the smallest team: fewer would read in pieces shorter than a sector of memory."""
     block: int = 128
@@ -39,14 +41,14 @@ class Rule:
 # `normkernels resources` shows that nothing is spilt, and with more it would be.
 FORWARD = Rule(elements=32, threads=256, resident=2, long_threads=512)
 BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=512)
+# Beside what meets the ends of rows.
+EDGED = 8
 # Kernels over runs cut long ones into pieces, so that their teams need not grow: few elements leave room for
 # more blocks. Activations, most of all in float64, need registers of their own.
-RUNS = Rule(elements=8, threads=256, resident=2, long_threads=256, long_resident=2)
-RUNS_FUSED = replace(RUNS, resident=1, long_resident=1)
-
-
-GROUPS = Rule(elements=16, threads=256, resident=2, long_threads=256, long_resident=2)
-GROUPS_BACKWARD = Rule(elements=16, threads=256, resident=1, long_threads=256)
+RUNS = Rule(elements=8, threads=256, resident=2, long_threads=256)
+RUNS_FUSED = replace(RUNS, resident=1)
+GROUPS = Rule(elements=16, threads=256, resident=2, long_threads=256)
+GROUPS_BACKWARD = Rule(elements=16, threads=256, resident=2, long_threads=256)
 
 
 def lanes(
@@ -54,28 +56,15 @@ def lanes(
     cols: int,
     tensors: Sequence[int],
     parameters: Sequence[int] = (),
-    columns: bool = False,
 ) -> tuple[int, bool]:
     """Elements of a vector, and whether rows of `cols` elements may begin or end within one.
 
-    Of addresses: all tensors begin at one place within a vector, or they are read one by one; with
-    `columns`, sums over columns, rows have to begin alike too.
+    Of addresses: all tensors begin at one place within a vector, or they are read one by one.
     """
     full = ACCESS_BYTES // itemsize
     places = {a // itemsize % full for a in tensors}
     if cols % full == 0 and places == {0} and not any(a % ACCESS_BYTES for a in parameters):
         return full, False
-    if columns:
-        count = full
-        while (
-            cols % count
-            or any(p % count for p in places)
-            or any(a % (max(itemsize, 4) * count) for a in parameters)
-        ):
-            count //= 2
-            if count == 1:
-                break
-        return count, False
     return (full, True) if len(places) == 1 else (1, False)
 
 
@@ -88,12 +77,13 @@ def held(rule: Rule, itemsize: int, lanes: int, form: Form, residual: bool) -> i
     """Elements that a thread holds at most, as compiled without spilling for sm_80, sm_90 and sm_100.
 
     Half of a rule's where arithmetic is in float64, accesses are of less than 16 bytes, or something is
-    fused; a quarter where rows begin within a vector, or a residual is read element by element.
+    fused; a quarter where a residual is read element by element; EDGED where rows begin within a vector.
     """
-    narrow = form.edges or lanes * itemsize < ACCESS_BYTES
+    narrow = lanes * itemsize < ACCESS_BYTES
     halvings = int(itemsize > 4 or narrow or residual or form.activation is not None)
-    halvings += form.edges or (narrow and residual)
-    return (rule.elements >> halvings) * 4 // max(itemsize, 4)
+    halvings += narrow and residual
+    elements = EDGED if form.edges else rule.elements >> halvings
+    return elements * 4 // max(itemsize, 4)
 
 
 def row_form(
@@ -117,8 +107,9 @@ def run_form(
 ) -> Form:
     """The form of teams that hold so many runs of `inner` elements."""
     narrow = not form.edges and lanes * itemsize < ACCESS_BYTES
-    halved = itemsize > 4 or narrow or residual or form.activation is not None
-    most = max(1, (rule.elements >> halved) // lanes)
+    fused, wide = form.activation is not None, itemsize > 4
+    halvings = int(wide or narrow or residual or fused) + (wide and fused)
+    most = max(1, (rule.elements >> halvings) // lanes)
     most = max(1, most * 4 // max(itemsize, 4))
     return _team(runs * vectors_of(inner, lanes, form.edges), most, lanes, rule, form)
 
@@ -174,27 +165,49 @@ def together(form: Form, device: DeviceProperties) -> bool:
 
 def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
     """The form of teams that hold so many vectors, up to `most` to a thread."""
-    threads, resident = rule.smallest, rule.resident
+    threads = rule.smallest
     while threads < rule.threads and threads * most < needed:
         threads *= 2
-    if threads * most < needed:
-        threads, resident = rule.long_threads, rule.long_resident
+    if threads * most < needed <= rule.long_threads * most:
+        threads = rule.long_threads
     blocks = -(-needed // (threads * most))
     vectors = 1
     while vectors * threads * blocks < needed:
         vectors *= 2
-    teams = max(1, rule.block // threads) if blocks == 1 else 1
+    teams = max(1, rule.block // threads) if blocks == 1 and threads <= WARP else 1
+    resident = max(1, rule.resident * rule.threads // (threads * teams))
     return replace(
         form, vectors=vectors, lanes=lanes, threads=threads, blocks=blocks, teams=teams, resident=resident
     )
 
 
-def row_grid(rows: int, form: Form, device: DeviceProperties, waves: int = 1) -> int:
-    """How many blocks take `rows` rows, each team, which is `together`, several where there are many."""
-    wanted, at_once = -(-rows // form.teams), device.multiprocessors * form.resident
+def row_grid(rows: int, form: Form, device: DeviceProperties) -> int:
+    """How many blocks take `rows` rows: a team for each; those that can be there at once if they meet."""
     if form.blocks == 1:
-        return min(wanted, at_once * waves)
-    return min(wanted, at_once // form.blocks) * form.blocks  # all of them have to be there at once
+        return min(-(-rows // form.teams), MOST_BLOCKS)
+    return min(rows, device.multiprocessors * form.resident // form.blocks) * form.blocks
+
+
+def sweep_grid(rows: int, cols: int, form: Form, device: DeviceProperties) -> int:
+    """How many blocks sum up over rows: as many as can be there at once, since each writes what it has.
+
+    The rows of a team begin alike within a vector; 0 where the device has no room for as many teams as that
+    takes.
+    """
+    teams = device.multiprocessors * form.resident // form.blocks * form.teams
+    if teams < rows:
+        teams -= teams % max(form.teams, phases_of(rows, cols, form))
+    return min(teams // form.teams, -(-rows // form.teams)) * form.blocks
+
+
+# Teams that groups are shared out to, for each that can be there at once: what each has to do is never even.
+SHARED_OUT = 4
+
+
+def group_parts(samples: int, groups: int, form: Form, device: DeviceProperties) -> int:
+    """How many teams share the samples of a group, each of which writes what it has summed up."""
+    teams = device.multiprocessors * form.resident // form.blocks * form.teams
+    return min(samples, -(-SHARED_OUT * teams // groups))
 
 
 # Elements that a piece of several runs has at most, unless it is one, and samples that it has at most: what
@@ -251,7 +264,7 @@ def merging_form(partials: int) -> Form:
     threads = 1
     while threads < min(MERGING, partials):
         threads *= 2
-    return Form(threads=threads, teams=max(1, MERGING_BLOCK // threads))
+    return Form(threads=threads, teams=MERGING_BLOCK // threads if threads <= WARP else 1)
 
 
 # Numbers in float64 that memory is read in.
@@ -337,7 +350,7 @@ def long_form(itemsize: int, lanes: int, form: Form) -> Form:
     return replace(form, vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident)
 
 
-def long_phases(rows: int, cols: int, form: Form) -> int:
+def phases_of(rows: int, cols: int, form: Form) -> int:
     """How many rows there are before one that begins at the same place within a vector, or in all."""
     return min(rows, form.lanes // math.gcd(cols, form.lanes)) if form.edges else 1
 

@@ -124,6 +124,10 @@ def lane(value: Any, k: int) -> Any:
     return value[k]
 
 
+def afresh(i: int) -> int:
+    return i
+
+
 def offset(pointer: Pointer | None, elements: int) -> Pointer | None:
     return None if pointer is None else Pointer(pointer.memory, pointer.start + int(elements))
 
@@ -292,7 +296,7 @@ def normal(x: Any) -> Any:
     return np.array([0.5 * math.erfc(-float(z) / math.sqrt(2)) for z in x], x.dtype)
 
 
-def run_sums(a: Any, b: Any, p: Any, sums: Pointer, apart: int, own: bool, form: Any) -> None:
+def run_sums(a: Any, b: Any, p: Any, sums: Pointer, apart: int, own: bool, anew: bool, form: Any) -> None:
     """The simulated block of a team of several blocks writes what each of these would."""
     _, per_run, _, outer, *_ = p
     with one_at_a_time:
@@ -308,5 +312,6 @@ def run_sums(a: Any, b: Any, p: Any, sums: Pointer, apart: int, own: bool, form:
             of_run = (j >= o * per_run) & (j < (o + 1) * per_run)
             for k in range(2):
                 held = room[k][:, first + mine].reshape(-1)
-                sums[k * apart + o] = held[of_run].sum()
+                at = k * apart + o
+                sums[at] = held[of_run].sum() + (0.0 if anew else sums[at])
     barrier()

@@ -73,7 +73,7 @@ def _of_rows() -> list[Family]:
         ),
         Family(
             rows.backward,
-            lambda itemsize, mode: row_forms(itemsize, BACKWARD, mode, columns=True),
+            lambda itemsize, mode: row_forms(itemsize, BACKWARD, mode),
             {
                 "": Mode(("bias", "dsum")),
                 "residual": Mode(("bias",), residual=True),

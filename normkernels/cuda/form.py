@@ -42,7 +42,7 @@ class Form:
     blocks: int = 1
     """Blocks of a team; with several a block belongs to one team."""
     teams: int = 1
-    """Teams of a block."""
+    """Teams of a block, several only where these are a warp at most."""
     resident: int = 1
     """Blocks that a multiprocessor has to have room for, which bounds the registers of a thread."""
     edges: bool = False

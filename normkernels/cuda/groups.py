@@ -12,6 +12,7 @@ from .jit import kernel, primitive
 from .primitives import (
     activated,
     affine,
+    afresh,
     as_element,
     block_of_team,
     centring,
@@ -70,45 +71,52 @@ def forward(
 
 
 @primitive
-def _add_runs(a, b, p, partials, at, apart, own, form):
+def _add_runs(a, b, p, partials, at, apart, own, anew, form):
     """As `run_sums`, from `at` on; nothing to None."""
     if partials is None:
         return
-    run_sums(a, b, p, offset(partials, at), apart, own, form)
+    run_sums(a, b, p, offset(partials, at), apart, own, anew, form)
 
 
 @kernel
 def backward(
-    dy, x, rows, groups, channels, inner, per_run, magic, divisor, weight, bias, mean, rstd, dx, partials,
-    exchange, flags, form,
+    dy, x, samples, groups, parts, channels, inner, per_run, magic, divisor, weight, bias, mean, rstd, dx,
+    partials, exchange, flags, form,
 ):  # fmt: skip
     """dx = (wdz - x_hat * c1 - c2) * rstd, with dz for dy before the activation.
 
-    partials: (2, samples, blocks of a team, groups, channels) in float64, the sums of dz * x_hat and of dz
-    over what a block has of a run; None where nobody wants them.
+    A team takes a group in every `parts`-th sample, from one of the first `parts` on: so it adds up over
+    samples. partials: (2, parts, blocks of a team, groups, channels) in float64, the sums of dz * x_hat and
+    of dz over what a block has of a run in all of these; None where nobody wants them.
     """
     t, step = member(form), 1
-    parts = rows // groups * form.blocks
-    for first in range(first_row(form), rows, rows_at_once(form)):
-        i = min(first + slot(form), rows - 1)
-        n = inner if first + slot(form) < rows else 0
-        row, c = offset(x, i * channels * inner), i % groups * channels
-        p = positions(row, t, per_run, magic, channels, inner, form)
-        # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-        rstd_i = rstd[i] if channels * inner > 1 or not form.centred else 0.0
-        hi, lo, scale = centring(x, mean[i], rstd_i)
-        x_hat = inside((load(row, p, inner, form) - hi) * scale + lo, p, inner, form)
-        w = of_runs(offset(weight, c), p, form)
-        z = affine(x_hat, w, of_runs(offset(bias, c), p, form))
-        dz = inside(slope(z, load(offset(dy, i * channels * inner), p, inner, form), form), p, inner, form)
-        wdz = affine(dz, w, None)
-        c1, c2 = team_sums(total(wdz * x_hat), total(wdz), form, exchange, flags, step)
-        step += STEPS
-        at = (i // groups * form.blocks + block_of_team(form)) * groups * channels + c
-        _add_runs(dz * x_hat, dz, p, partials, at, parts * groups * channels, n > 0, form)
-        c1, c2 = as_element(x, c1 / divisor), as_element(x, c2 / divisor)
-        if form.centred:
-            d = wdz - x_hat * c1 - c2
-        else:
-            d = wdz - x_hat * c1
-        store(offset(dx, i * channels * inner), p, n, form, d * scale)
+    for first in range(first_row(form), parts * groups, rows_at_once(form)):
+        # Teams beyond the last group or sample take it too and write nothing: no thread misses a barrier.
+        line = min(first + slot(form), parts * groups - 1)
+        part, g = line // groups, line % groups
+        at = ((part * form.blocks + block_of_team(form)) * groups + g) * channels
+        for front in range(0, samples, parts):
+            i = min(front + part, samples - 1) * groups + g
+            n = inner if front + part < samples and first + slot(form) < parts * groups else 0
+            row, c = offset(x, i * channels * inner), g * channels
+            p = positions(row, t, per_run, magic, channels, inner, form)
+            # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
+            rstd_i = rstd[i] if channels * inner > 1 or not form.centred else 0.0
+            hi, lo, scale = centring(x, mean[i], rstd_i)
+            x_hat = inside((load(row, p, inner, form) - hi) * scale + lo, p, inner, form)
+            w = of_runs(offset(weight, c), p, form)
+            z = affine(x_hat, w, of_runs(offset(bias, c), p, form))
+            dy_i = load(offset(dy, i * channels * inner), p, inner, form)
+            dz = inside(slope(z, dy_i, form), p, inner, form)
+            wdz = affine(dz, w, None)
+            c1, c2 = team_sums(total(wdz * x_hat), total(wdz), form, exchange, flags, step)
+            step += STEPS
+            apart = parts * form.blocks * groups * channels
+            _add_runs(dz * x_hat, dz, p, partials, at, apart, n > 0, front == 0, form)
+            c1, c2 = as_element(x, c1 / divisor), as_element(x, c2 / divisor)
+            if form.centred:
+                d = wdz - x_hat * c1 - c2
+            else:
+                d = wdz - x_hat * c1
+            p = positions(row, afresh(t), per_run, magic, channels, inner, form)
+            store(offset(dx, i * channels * inner), p, n, form, d * scale)

@@ -35,8 +35,8 @@ def group_forward(
         blocks = config.row_grid(plan.rows, form, properties(x.device))
         launch(
             groups.forward, form, blocks, x,
-            x, plan.rows, *_runs(plan, form), float(plan.divisor), weight, bias, eps, y, mean, rstd, var,
-            *meeting(form, blocks, x),
+            x, plan.rows, plan.groups, *_runs(plan, form), float(plan.divisor), weight, bias, eps, y, mean,
+            rstd, var, *meeting(form, blocks, x),
         )  # fmt: skip
     if var is not None:
         moving = [dense(statistic, x) for statistic in running]
@@ -62,18 +62,18 @@ def group_backward(
     form = _resident(config.GROUPS_BACKWARD, plan, dy, (dy, x, dx), activation)
     if form is None:
         return launch_runs.group_backward(plan, dy, x, mean, rstd, weight, bias, dx, threads, activation)
-    blocks = config.row_grid(plan.rows, form, properties(dy.device))
-    parts = plan.samples * form.blocks
+    parts = config.group_parts(plan.samples, plan.groups, form, properties(dy.device))
+    blocks = config.row_grid(parts * plan.groups, form, properties(dy.device))
     wanted = weight is not None or bias is not None
-    partials = vector(2 * parts * plan.parameters, dy) if wanted else None
+    partials = vector(2 * parts * form.blocks * plan.parameters, dy) if wanted else None
     launch(
         groups.backward, form, blocks, dy,
-        dy, x, plan.rows, *_runs(plan, form), float(plan.divisor), weight,
+        dy, x, plan.samples, plan.groups, parts, *_runs(plan, form), float(plan.divisor), weight,
         None if activation is None else bias, mean, rstd, dx, partials, *meeting(form, blocks, dy),
     )  # fmt: skip
     dweight, dbias = (None if p is None else vector(plan.parameters, dy, p.dtype) for p in (weight, bias))
     if partials is not None:
-        column_sums(partials, parts, plan.parameters, dweight, dbias)
+        column_sums(partials, parts * form.blocks, plan.parameters, dweight, dbias)
     return dweight, dbias
 
 
@@ -92,7 +92,7 @@ def _resident(
     )  # fmt: skip
 
 
-def _runs(plan: GroupPlan, form: Form) -> tuple[int, int, int, int, int]:
-    """The view of a plan that the resident kernels take."""
+def _runs(plan: GroupPlan, form: Form) -> tuple[int, int, int, int]:
+    """The view of a group that the resident kernels take."""
     per_run = config.vectors_of(plan.inner, form.lanes, form.edges)
-    return plan.groups, plan.channels, plan.inner, per_run, config.magic(per_run)
+    return plan.channels, plan.inner, per_run, config.magic(per_run)

@@ -28,7 +28,7 @@ def _walk(
     lanes, edges = config.lanes(like.itemsize, plan.cols, places, beside)
     form = Form(edges=edges, centred=plan.centred, activation=activation)
     form = config.long_form(like.itemsize, lanes, form)
-    phases = config.long_phases(plan.rows, plan.cols, form)
+    phases = config.phases_of(plan.rows, plan.cols, form)
     return form, phases, config.long_grid(plan.cols, phases, form)
 
 

@@ -20,16 +20,13 @@ def _form(
     tensors: Sequence[DeviceArray | None],
     parameters: Sequence[DeviceArray | None],
     activation: str | None,
-    columns: bool = False,
-    residual: bool = False,
+    residual: bool,
 ) -> Form:
     """The form for the rows of these tensors."""
     places, beside = (
         tuple([a.address % ACCESS_BYTES for a in arrays if a is not None]) for arrays in (tensors, parameters)
     )
-    return _placed(
-        rule, plan.cols, like.itemsize, places, beside, plan.centred, columns, activation, residual
-    )
+    return _placed(rule, plan.cols, like.itemsize, places, beside, plan.centred, activation, residual)
 
 
 @lru_cache(maxsize=1024)
@@ -40,11 +37,10 @@ def _placed(
     places: Sequence[int],
     beside: Sequence[int],
     centred: bool,
-    columns: bool,
     activation: str | None,
     residual: bool,
 ) -> Form:
-    lanes, edges = config.lanes(itemsize, cols, places, beside, columns)
+    lanes, edges = config.lanes(itemsize, cols, places, beside)
     form = Form(edges=edges, centred=centred, activation=activation)
     return config.row_form(cols, itemsize, lanes, rule, form, residual)
 
@@ -64,10 +60,8 @@ def row_forward(
 ) -> tuple[DeviceArray | None, DeviceArray | None]:
     """Write y, and x + residual to total, where they are wanted; mean and rstd, where they are to be kept."""
     weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
-    form = _form(
-        config.FORWARD, plan, x, (x, residual, total, y), (weight, bias), activation,
-        residual=residual is not None,
-    )  # fmt: skip
+    tensors, fused = (x, residual, total, y), residual is not None
+    form = _form(config.FORWARD, plan, x, tensors, (weight, bias), activation, fused)
     device = properties(x.device)
     if not config.together(form, device):
         return launch_long_rows.row_forward(plan, x, weight, bias, eps, y, activation, residual, total)
@@ -97,16 +91,13 @@ def row_backward(
     """Write dx + dsum; dweight and dbias in the dtypes of weight and bias, None where these are."""
     n, wanted = plan.cols, [p for p in (weight, bias) if p is not None]
     w, b = dense_or_none(weight, dy), None if activation is None else dense_or_none(bias, dy)
-    form = _form(
-        config.BACKWARD, plan, dy, (dy, x, dsum, dx), (w, b), activation, columns=True,
-        residual=dsum is not None,
-    )  # fmt: skip
+    form = _form(config.BACKWARD, plan, dy, (dy, x, dsum, dx), (w, b), activation, dsum is not None)
     device = properties(dy.device)
     dweight, dbias = (None if p is None else vector(n, dy, p.dtype) for p in (weight, bias))
-    if not config.together(form, device):
+    blocks = config.sweep_grid(plan.rows, n, form, device) if config.together(form, device) else 0
+    if not blocks:
         launch_long_rows.row_backward(plan, dy, x, mean, rstd, w, b, dx, activation, dsum, dweight, dbias)
         return dweight, dbias
-    blocks = config.row_grid(plan.rows, form, device)
     teams = blocks // form.blocks * form.teams
     partials = vector((2 if plan.centred else 1) * teams * n, dy) if wanted else None
     launch(

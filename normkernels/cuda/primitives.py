@@ -9,6 +9,7 @@ from .jit import SIMULATED, primitive
 if SIMULATED:
     from .emulated import (
         accumulate,
+        afresh,
         as_element,
         as_elements,
         as_type_of,
@@ -46,6 +47,7 @@ if SIMULATED:
 else:
     from .shares import (
         accumulate,
+        afresh,
         count_of,
         first_elements,
         inside,
@@ -79,10 +81,10 @@ else:
     from .vectors import as_element, as_elements, as_type_of, lane, largest, total
 
 __all__ = [
-    "accumulate", "activated", "added", "affine", "as_element", "as_elements", "as_scale", "as_type_of",
-    "barrier", "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside", "lane",
-    "largest", "load", "load_parameters", "meet", "member", "merge", "moments", "move_running", "number",
-    "of_runs", "offset", "output_constants", "pivot_of", "plus", "position", "positions", "put",
+    "accumulate", "activated", "added", "affine", "afresh", "as_element", "as_elements", "as_scale",
+    "as_type_of", "barrier", "block", "block_of_team", "centring", "count_of", "first_row", "grid", "inside",
+    "lane", "largest", "load", "load_parameters", "meet", "member", "merge", "moments", "move_running",
+    "number", "of_runs", "offset", "output_constants", "pivot_of", "plus", "position", "positions", "put",
     "reciprocal_sd", "relative_moments", "renorm_constants", "rows_at_once", "run_sums", "slope", "slot",
     "squares", "store", "team_merged", "team_of_grid", "team_sums", "thread", "total", "zeros",
 ]  # fmt: skip

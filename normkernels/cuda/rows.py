@@ -77,15 +77,17 @@ def backward(
     """dx = (wdz - x_hat * c1 - c2) * rstd + dsum, with dz for dy before the activation, in one sweep.
 
     partials: (2, teams of the grid, cols) in float64, the sums of dz * x_hat and of dz over the rows of a
-    team, or 1 if not centred; None where there is no parameter. The form has no edges: columns stay with
-    their threads.
+    team, or 1 if not centred; None where there is no parameter. The rows of a team begin alike within a
+    vector, so that columns stay with their threads.
     """
     t, step, own, teams = member(form), 1, team_of_grid(form), rows_at_once(form)
-    p = position(x, t, form)
+    # Teams beyond the last row take one again and write nothing: no thread misses a barrier.
+    again = min(own, rows - 1)
+    p = position(offset(x, again * cols), t, form)
     dw, db = zeros(x, form), zeros(x, form)
     held, anew = 0, True
     for first in range(first_row(form), rows, teams):
-        i = min(first + slot(form), rows - 1)
+        i = first + slot(form) if first + slot(form) < rows else again
         n, k = cols if first + slot(form) < rows else 0, i * cols
         # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
         rstd_i = rstd[i] if cols > 1 or not form.centred else 0.0
@@ -107,12 +109,9 @@ def backward(
         else:
             d = wdz - x_hat * c1
         store(offset(dx, k), p, n, form, plus(d * scale, load(offset(dsum, k), p, cols, form)))
-        if held == FLUSH:
+        if held == FLUSH or first + teams >= rows:
             accumulate(offset(partials, own * cols), p, cols, form, dw, anew)
             if form.centred:
                 accumulate(offset(partials, (teams + own) * cols), p, cols, form, db, anew)
             dw, db = zeros(x, form), zeros(x, form)
             held, anew = 0, False
-    accumulate(offset(partials, own * cols), p, cols, form, dw, anew)
-    if form.centred:
-        accumulate(offset(partials, (teams + own) * cols), p, cols, form, db, anew)

@@ -85,6 +85,18 @@ def offset(typingctx: Any, pointer: Any, elements: Any) -> Any:
     return pointer(pointer, types.int64), codegen
 
 
+def _afresh(builder: Any, i: ir.Value) -> ir.Value:
+    """i, as if nothing were known of it: what follows from it is computed again, not kept in registers."""
+    here = ir.InlineAsm(ir.FunctionType(I64, [I64]), "mov.b64 $0, $1;", "=l,l", side_effect=True)
+    return builder.call(here, [i])
+
+
+@intrinsic
+def afresh(typingctx: Any, i: Any) -> Any:
+    """The same number, of which the compiler knows nothing."""
+    return types.int64(types.int64), lambda context, builder, sig, args: _afresh(builder, args[0])
+
+
 @intrinsic
 def lead(typingctx: Any, x: Any, form: Any) -> Any:
     """At which element of a vector x begins; 0 in a form without edges."""
@@ -370,8 +382,7 @@ def accumulate(typingctx: Any, sums: Any, p: Any, n: Any, form: Any, value: Any,
         sums, p, n, _, value, anew = args
         # Sums are met once in many rows: without this their addresses are kept in registers all the time, and
         # rows.backward needs 27 of them more.
-        here = ir.InlineAsm(ir.FunctionType(I64, [I64]), "mov.b64 $0, $1;", "=l,l", side_effect=True)
-        p = builder.call(here, [p])
+        p = _afresh(builder, p)
         values = lanes_of(builder, value)
         for r, at in enumerate(_starts(builder, p, f)):
             for k in range(f.lanes):

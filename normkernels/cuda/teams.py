@@ -15,7 +15,7 @@ from .. import _formulas
 from .form import SLOTS
 from .jit import primitive
 from .shares import offset, vector_totals
-from .vectors import I32, I64, as_type_of, bytes_of, llvm_type
+from .vectors import I64, as_type_of, bytes_of, llvm_type
 
 _merge = primitive(_formulas.merge)
 
@@ -78,18 +78,6 @@ def seen(typingctx: Any, flag: Any) -> Any:
         return builder.call(_asm(I64, [args[0].type], "ld.acquire.gpu.s64 $0, [$1];", "=l,l"), args)
 
     return types.int64(flag), codegen
-
-
-@intrinsic
-def _meet(typingctx: Any, number: Any, threads: Any) -> Any:
-    """A barrier, of which a block has 16, for so many threads."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        numbers = [builder.trunc(a, I32) for a in args]
-        builder.call(_asm(None, [I32, I32], "bar.sync $0, $1;", "r,r"), numbers, attrs=("convergent",))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
 
 
 @primitive
@@ -161,10 +149,8 @@ def _team_barrier(form):
     """Where the threads of a team in one block meet; those of other teams may be elsewhere."""
     if form.threads <= 32:
         cuda.syncwarp(_lanes(form.threads))
-    elif form.teams == 1:
-        cuda.syncthreads()
     else:
-        _meet(1 + slot(form), types.int64(form.threads))
+        cuda.syncthreads()
 
 
 @primitive
@@ -181,16 +167,16 @@ def _warp_sums(a, b, width):
 
 @primitive
 def _block_sums(a, b, form):
-    """Sums over the warps of a team in one block, of what all lanes of a warp have alike."""
+    """Sums over the warps of a block, of what all lanes of a warp have alike."""
     slots_a, slots_b = shared(a), shared(b)
     warp, lane, warps = thread() // 32, thread() % 32, form.threads // 32
     if lane == 0:
         slots_a[warp], slots_b[warp] = a, b
-    _team_barrier(form)
+    cuda.syncthreads()
     a, b = as_type_of(a, 0.0), as_type_of(b, 0.0)
     if lane < warps:
-        a, b = slots_a[warp // warps * warps + lane], slots_b[warp // warps * warps + lane]
-    _team_barrier(form)
+        a, b = slots_a[lane], slots_b[lane]
+    cuda.syncthreads()
     return _warp_sums(a, b, 32)
 
 
@@ -246,13 +232,15 @@ def team_sums(a, b, form, exchange, flags, step):
 
 
 @primitive
-def run_sums(a, b, p, sums, apart, own, form):
-    """sums[o] and sums[apart + o]: those of a and b over what this block has of run o; p: from `positions`.
+def run_sums(a, b, p, sums, apart, own, anew, form):
+    """sums[o] and sums[apart + o] += those of a and b over what this block has of run o; `anew`: =.
 
-    Neighbouring lanes take a run together. Every thread of the team has to come; `own`: whether to write.
+    p: from `positions`. Neighbouring lanes take a run together. Every thread of the team has to come; `own`:
+    whether to write.
     """
     _, per_run, _, outer, _, _ = p
     room_a, room_b = shared_vectors(a, form), shared_vectors(b, form)
+    _team_barrier(form)  # the room may still be read
     vector_totals(room_a, thread(), a, form)
     vector_totals(room_b, thread(), b, form)
     _team_barrier(form)
@@ -260,6 +248,10 @@ def run_sums(a, b, p, sums, apart, own, form):
     t, mine, start = thread() % form.threads, block_of_team(form) * form.threads, slot(form) * form.threads
     for front in range(0, outer, form.threads // width):  # the same number of times for all lanes
         o = front + t // width
+        writes = own and o < outer and t % width == 0
+        old_a, old_b = 0.0, 0.0
+        if writes and not anew:
+            old_a, old_b = sums[o], sums[apart + o]
         sum_a, sum_b = as_type_of(room_a[0], 0.0), as_type_of(room_b[0], 0.0)
         for r in range(form.vectors):
             base = r * form.members + mine
@@ -269,9 +261,8 @@ def run_sums(a, b, p, sums, apart, own, form):
                 sum_a += room_a[r * form.block + start + j - base]
                 sum_b += room_b[r * form.block + start + j - base]
         sum_a, sum_b = _warp_sums(sum_a, sum_b, width)
-        if own and o < outer and t % width == 0:
-            sums[o], sums[apart + o] = sum_a, sum_b
-    _team_barrier(form)
+        if writes:
+            sums[o], sums[apart + o] = old_a + sum_a, old_b + sum_b
 
 
 @primitive
@@ -308,11 +299,10 @@ def team_merged(n, mean, m2, form):
         warp, lane, warps = thread() // 32, thread() % 32, form.threads // 32
         if lane == 0:
             slots_n[warp], slots_mean[warp], slots_m2[warp] = n, mean, m2
-        _team_barrier(form)
+        cuda.syncthreads()
         n = mean = m2 = 0.0
         if lane < warps:
-            k = warp // warps * warps + lane
-            n, mean, m2 = slots_n[k], slots_mean[k], slots_m2[k]
-        _team_barrier(form)
+            n, mean, m2 = slots_n[lane], slots_mean[lane], slots_m2[lane]
+        cuda.syncthreads()
         n, mean, m2 = _warp_merged(n, mean, m2, 32)
     return n, mean, m2

@@ -28,7 +28,7 @@ KINDS = {
         "n1", "n2", "n3", "x0", "x1", "x2", "x3", "y0", "y1", "y2", "y3",
         "width", "tiles", "depth", "apart", "per_group", "statistics", "stretch", "spans", "pieces",
         "samples", "start", "total", "strips", "across", "slots", "length", "plane", "size", "begin", "over",
-        "before", "after", "phases",
+        "before", "after", "phases", "parts",
     ),
     "number": (
         "divisor", "eps", "factor", "r_max", "d_max", "unbiased", "scale", "k", "beta", "slope",
@@ -108,24 +108,25 @@ class Variant:
 
 
 def variants(dtypes: tuple[str, ...] = DTYPES) -> list[Variant]:
-    """Every kernel, dtype and form; what is fused and the like in two forms, with and without 16 bytes."""
+    """Every kernel, dtype and form; what is fused and the like in the largest ones only."""
     found = []
     for family in families():
         for dtype in dtypes:
             for name, mode in family.modes.items():
                 if mode.parameters is None or BYTES[mode.parameters] > BYTES[dtype]:
                     forms = family.forms(BYTES[dtype], mode)
-                    found += [Variant(family, dtype, f, name) for f in (_two(forms) if name else forms)]
+                    found += [Variant(family, dtype, f, name) for f in (_largest(forms) if name else forms)]
     return found
 
 
-def _two(forms: tuple[Form, ...]) -> list[Form]:
-    """The largest forms of one block, of those that meet 16 bytes at a time and of the others."""
-    one = sorted((f for f in forms if f.blocks == 1), key=lambda f: f.capacity)
-    widest = max(f.lanes for f in one)
-    plain = [f for f in one if f.lanes == widest and not f.edges]
-    others = [f for f in one if f.lanes < widest or f.edges]
-    return [*plain[-1:], *others[-1:]]
+def _largest(forms: tuple[Form, ...]) -> list[Form]:
+    """The largest forms, of one block and of several: with 16 bytes at a time, with less, and with edges."""
+    widest = max(f.lanes for f in forms)
+    kinds = {
+        (f.blocks > 1, "edges" if f.edges else f.lanes == widest): f
+        for f in sorted(forms, key=lambda f: f.capacity)
+    }
+    return list(kinds.values())
 
 
 def problems(variant: Variant, found: Resources, device: DeviceProperties) -> list[str]:

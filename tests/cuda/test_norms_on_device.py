@@ -1,6 +1,7 @@
 """The matrix of norms on a device: the same values as on the CPU, in every dtype, layout and form."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from helpers import (
     oracle,
     run,
 )
-from normkernels.cuda import config, devices
+from normkernels.cuda import config, devices, launch_channels, launch_groups, launch_rows, rows
 from normkernels.norms import NORMS
 
 # Whole vectors, ends within vectors, several rows to a team, images, channels of few elements.
@@ -145,8 +146,27 @@ def test_an_empty_batch_gives_empty_arrays(spec, rng):
 )
 def test_a_row_of_several_blocks(spec, dtype, shape, rng, monkeypatch):
     """Rules for teams of blocks of 32 threads: what takes rows of tens of thousands else."""
-    small = config.Rule(elements=4, threads=8, resident=1, long_threads=32)
+    small = config.Rule(elements=4, threads=32, resident=1, long_threads=32)
     for name in ("FORWARD", "BACKWARD", "GROUPS", "GROUPS_BACKWARD"):
         monkeypatch.setattr(config, name, small)
+    x, dy, arguments = problem(spec, shape, dtype, rng)
+    assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "shape"),
+    [(np.float32, (37, 7)), (np.float16, (11, 6, 5)), (np.float32, (2, 5, 203))],
+    ids=["rows of a warp", "groups", "rows that begin at four places"],
+)
+def test_several_rows_of_a_team(spec, dtype, shape, rng, monkeypatch):
+    """A device with room for 128 threads: what takes thousands of rows else."""
+    small = config.Rule(elements=8, threads=64, resident=1, long_threads=64, block=32)
+    for name in ("FORWARD", "BACKWARD", "GROUPS", "GROUPS_BACKWARD"):
+        monkeypatch.setattr(config, name, small)
+    device = replace(devices.SIMULATED, multiprocessors=2)
+    for module in (launch_rows, launch_groups, launch_channels):
+        monkeypatch.setattr(module, "properties", lambda _: device)
+    monkeypatch.setattr(config, "SHARED_OUT", 1)
+    monkeypatch.setattr(rows, "FLUSH", 2)
     x, dy, arguments = problem(spec, shape, dtype, rng)
     assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)

@@ -20,7 +20,7 @@ TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 2e-5}
 @pytest.fixture(autouse=True)
 def few_threads(monkeypatch):
     """Teams of at most 64 threads, so that runs of six hundred elements have two pieces."""
-    small = config.Rule(elements=8, threads=64, resident=2, long_threads=64, long_resident=2, block=64)
+    small = config.Rule(elements=8, threads=64, resident=2, long_threads=64, block=64)
     monkeypatch.setattr(config, "RUNS", small)
     monkeypatch.setattr(config, "BUSY", 1)
     monkeypatch.setattr(config, "RUNS_FUSED", small)

@@ -268,6 +268,7 @@ def test_the_command_writes_a_table(normkernels, monkeypatch, tmp_path):
     text = page.read_text()
     assert "Compiled with `normkernels resources --arch sm_90` (normkernels " in text
     assert "2 variants, 1 of 2 binaries without a complaint." in text
+    assert re.search(r"^\| H200 \| float32 \| 2,097,152 / 1,048,576 \|", text, re.M), "what is read once"
     assert re.search(
         r"^- `rows.forward-float32-\S+` for sm_90: \d+ bytes of registers are spilt; ", text, re.M
     )

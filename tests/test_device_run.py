@@ -23,7 +23,7 @@ from normkernels.bench.cases import Case
 from normkernels.bench.device import command, libraries, plan, run
 from normkernels.bench.process import Process, WorkerEnded
 from normkernels.bench.selection import Selection
-from normkernels.cuda import devices
+from normkernels.cuda import config, devices, strip_rules
 from normkernels.norms import NORMS
 
 ROOT = Path(__file__).parent.parent
@@ -272,15 +272,20 @@ def test_the_whole_way_in_the_simulator(tmp_path: Path) -> None:
 # The script for a device at hand
 
 
-@pytest.fixture(name="script")
-def the_script() -> Any:
-    spec = importlib.util.spec_from_file_location("device_script", ROOT / "benchmarks/device.py")
+def loaded(name: str) -> Any:
+    """A file of the benchmarks as a module."""
+    spec = importlib.util.spec_from_file_location(f"{name}_script", ROOT / f"benchmarks/{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["device_script"] = module
+    sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(name="script")
+def the_script() -> Any:
+    return loaded("device")
 
 
 def test_the_steps_of_the_script_take_less_than_nine_minutes(script: Any, tmp_path: Path) -> None:
@@ -325,3 +330,50 @@ def test_the_script_goes_on_where_a_step_fails_or_hangs(
     ]  # fmt: skip
     logs = [(tmp_path / f"out/{name}.log").read_text() for name in ("fails", "hangs", "works")]
     assert logs == ["no\n", "here\n", "done\n"]
+
+
+def test_each_rule_is_in_force_while_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rules, page, seen = loaded("device_rules"), tmp_path / "page.md", []
+
+    def measured(case: Case, library: Any, bench: Any) -> Any:
+        seen.append((config.BACKWARD.elements, case.dtype))
+        if config.BACKWARD.elements == 8:
+            raise ValueError("more than a device has")
+        return row(0.5)
+
+    shapes = ((4, 8, "float32"), (4, 8, "float16"))
+    question = rules.Question(config, "BACKWARD", ({}, rules.LESS), "layer_norm", "backward", shapes)
+    monkeypatch.setattr(rules, "QUESTIONS", (question,))
+    monkeypatch.setattr(rules, "measure", measured)
+    monkeypatch.setattr(rules, "DeviceCopy", lambda *_: None)
+    monkeypatch.setattr(rules.plan, "about", lambda: DEVICE)
+    before = config.BACKWARD
+    rules.main(["--out", str(page)], standalone_mode=False)
+    assert config.BACKWARD is before
+    assert seen == [(16, "float32"), (8, "float32"), (16, "float16"), (8, "float16")]
+    assert page.read_text().splitlines()[2:] == [
+        "| BACKWARD: layer_norm, backward | as it is | elements 8 |",
+        "| --- | --: | --: |",
+        "| 4x8 float32 | 0.80 | ValueError |",
+        "| 4x8 float16 | 0.80 | ValueError |",
+    ]
+    assert all(list(question.cases()) for question in loaded("device_rules").QUESTIONS)
+    strips = rules.Question(strip_rules, "STRIPS", (), "batch_norm", "forward", ())
+    for change, name in (((0, 1), "as it is"), ((1,), "only [1]")):
+        assert rules.named(strips, change) == name
+        with rules.in_force(strips, change):
+            assert len(strip_rules.STRIPS) == len(change)
+
+
+def test_measuring_rules_wants_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = loaded("device_rules")
+
+    def missing() -> None:
+        raise DeviceUnavailable("no driver here")
+
+    monkeypatch.setattr(rules.plan, "about", missing)
+    with pytest.raises(click.UsageError, match="^no driver here$"):
+        rules.main(["--out", str(tmp_path / "page.md")], standalone_mode=False)
+    assert not (tmp_path / "page.md").exists()

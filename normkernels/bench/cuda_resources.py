@@ -113,6 +113,8 @@ def render(compiled: Sequence[Compiled], command: str, where: Machine) -> str:
             f"Compiled with `{command}` ({versions}), {where.date[:10]}: {variants} variants, "
             f"{len(compiled) - len(wrong)} of {len(compiled)} binaries without a complaint.",
             _summary(compiled),
+            "The most elements, forward / backward, of what the launch rules read once:",
+            _limits(),
             *(["Complaints:\n\n" + "\n".join(wrong)] if wrong else []),
             f"<details>\n<summary>Every variant ({', '.join(_architectures(compiled))})</summary>",
             _table(compiled),
@@ -142,6 +144,22 @@ def _summary(compiled: Sequence[Compiled]) -> str:
             _range(c.room for c in group),
         ]
         lines.append(markdown.line([*key, *cells]))
+    return "\n".join(lines)
+
+
+def _limits() -> str:
+    """What is read once, by device and dtype."""
+    from ..cuda.limits import longest
+    from ..cuda.offline import DEVICES
+    from ..cuda.variants import BYTES
+
+    names = list(longest(4, next(iter(DEVICES.values()))))
+    lines = [markdown.line(["device", "dtype", *names]), markdown.rule(2, len(names))]
+    for device in DEVICES.values():
+        for dtype in ("float32", "float64", "float16"):
+            found = longest(BYTES[dtype], device).values()
+            cells = [f"{forward:,} / {backward:,}" for forward, backward in found]
+            lines.append(markdown.line([device.name, dtype, *cells]))
     return "\n".join(lines)
 
 

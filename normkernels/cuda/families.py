@@ -56,10 +56,16 @@ def _of_rows() -> list[Family]:
     from . import rows
 
     both, operands = ("weight", "bias"), ("residual", "summed")
+
+    def kept(itemsize: int, mode: Mode) -> tuple[Form, ...]:
+        """Teams of several blocks always keep statistics."""
+        found = row_forms(itemsize, FORWARD, mode)
+        return tuple(f for f in found if f.blocks == 1 or "rstd" not in mode.absent)
+
     return [
         Family(
             rows.forward,
-            lambda itemsize, mode: row_forms(itemsize, FORWARD, mode),
+            kept,
             {
                 "": Mode(operands),
                 "residual": Mode(residual=True),

@@ -58,7 +58,6 @@ else:
         of_runs,
         offset,
         put,
-        rounded,
         store,
         zeros,
     )  # fmt: skip
@@ -78,7 +77,7 @@ else:
         team_sums,
         thread,
     )  # fmt: skip
-    from .vectors import as_element, as_elements, as_type_of, lane, largest, total
+    from .vectors import as_element, as_elements, as_type_of, lane, largest, rounded, total
 
 __all__ = [
     "accumulate", "activated", "added", "affine", "afresh", "as_element", "as_elements", "as_scale",

@@ -395,15 +395,3 @@ def accumulate(typingctx: Any, sums: Any, p: Any, n: Any, form: Any, value: Any,
         return context.get_dummy_value()
 
     return types.void(sums, types.int64, types.int64, form, value, anew), codegen
-
-
-@intrinsic
-def rounded(typingctx: Any, x: Any, value: Any) -> Any:
-    """What is left of a vector that has been stored at x."""
-    dtype = x.dtype
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        lanes = (narrowed(builder, v, dtype) for v in lanes_of(builder, args[1]))
-        return gathered(builder, [widened(builder, v, dtype) for v in lanes])
-
-    return value(x, value), codegen

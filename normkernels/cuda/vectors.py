@@ -267,3 +267,15 @@ def total(typingctx: Any, value: Any) -> Any:
         return pairwise(builder, lanes_of(builder, args[0]))
 
     return value.dtype(value), codegen
+
+
+@intrinsic
+def rounded(typingctx: Any, x: Any, value: Any) -> Any:
+    """What is left of a vector that has been stored at x."""
+    dtype = x.dtype
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        lanes = (narrowed(builder, v, dtype) for v in lanes_of(builder, args[1]))
+        return gathered(builder, [widened(builder, v, dtype) for v in lanes])
+
+    return value(x, value), codegen

@@ -18,20 +18,17 @@ def longest(itemsize: int, device: DeviceProperties) -> dict[str, tuple[int, int
     """
     lanes = ACCESS_BYTES // itemsize
 
-    def both(holds: Callable[..., bool], *rules: Any, beside: int = 0) -> tuple[int, int]:
-        forward, backward = (
-            _last(lambda n, rule=rule: holds(rule, itemsize, device, n * lanes + beside)) * lanes + beside
-            for rule in rules
-        )
-        return forward, backward
+    def last(holds: Callable[..., bool], rule: Any, beside: int = 0) -> int:
+        return _last(lambda n: holds(rule, itemsize, device, n * lanes + beside)) * lanes + beside
 
+    forward, backward = config.FORWARD, config.BACKWARD
     strips, fused = strip_rules.STRIPS, strip_rules.STRIPS_FUSED_BACKWARD
     return {
-        "row": both(_row, config.FORWARD, config.BACKWARD),
-        "row, odd": both(_row, config.FORWARD, config.BACKWARD, beside=1),
-        "channel or group": both(_run, config.GROUPS, config.GROUPS_BACKWARD),
-        "column": both(_column, strips, strips),
-        "column, activation": both(_column, strips, fused),
+        "row": (last(_row, forward), last(_row, backward)),
+        "row, odd": (last(_row, forward, 1), last(_row, backward, 1)),
+        "channel or group": (last(_run, config.GROUPS), last(_run, config.GROUPS_BACKWARD)),
+        "column": (last(_column, strips), last(_column, strips)),
+        "column, activation": (last(_column, strips), last(_column, fused)),
     }
 
 

@@ -108,8 +108,9 @@ def run_form(
     """The form of teams that hold so many runs of `inner` elements."""
     narrow = not form.edges and lanes * itemsize < ACCESS_BYTES
     fused, wide = form.activation is not None, itemsize > 4
-    halvings = int(wide or narrow or residual or fused) + (wide and fused)
-    most = max(1, (rule.elements >> halvings) // lanes)
+    if fused and wide:  # activations in float64 take registers of their own
+        rule = replace(rule, resident=1)
+    most = max(1, (rule.elements >> (wide or narrow or residual or fused)) // lanes)
     most = max(1, most * 4 // max(itemsize, 4))
     return _team(runs * vectors_of(inner, lanes, form.edges), most, lanes, rule, form)
 

@@ -155,15 +155,15 @@ def test_a_row_of_several_blocks(spec, dtype, shape, rng, monkeypatch):
 
 @pytest.mark.parametrize(
     ("dtype", "shape"),
-    [(np.float32, (37, 7)), (np.float16, (11, 6, 5)), (np.float32, (2, 5, 203))],
+    [(np.float32, (61, 7)), (np.float16, (11, 6, 5)), (np.float32, (2, 5, 203))],
     ids=["rows of a warp", "groups", "rows that begin at four places"],
 )
 def test_several_rows_of_a_team(spec, dtype, shape, rng, monkeypatch):
-    """A device with room for 128 threads: what takes thousands of rows else."""
+    """A device with room for 192 threads: what takes thousands of rows else."""
     small = config.Rule(elements=8, threads=64, resident=1, long_threads=64, block=32)
     for name in ("FORWARD", "BACKWARD", "GROUPS", "GROUPS_BACKWARD"):
         monkeypatch.setattr(config, name, small)
-    device = replace(devices.SIMULATED, multiprocessors=2)
+    device = replace(devices.SIMULATED, multiprocessors=3)
     for module in (launch_rows, launch_groups, launch_channels):
         monkeypatch.setattr(module, "properties", lambda _: device)
     monkeypatch.setattr(config, "SHARED_OUT", 1)

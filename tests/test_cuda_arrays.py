@@ -50,6 +50,18 @@ def test_reshape(shape):
     assert (y.shape, y.strides) == (z.shape, z.strides)
 
 
+def test_axes_and_lengths_one_by_one():
+    x = VIEWS["dense"]
+    y = device(x)
+    assert y.reshape(4, -1).shape == y.reshape([np.int64(4), -1]).shape == (4, 6)
+    assert y.transpose(2, 0, 1).strides == y.transpose([2, 0, 1]).strides == x.transpose(2, 0, 1).strides
+    assert y.transpose(None).shape == (4, 3, 2)
+    with pytest.raises(TypeError, match="integer"):
+        y.reshape(4.0, 6)
+    with pytest.raises(ValueError, match=r"order must name each of the 3 axes once, got \(\)"):
+        y.transpose(())
+
+
 def test_reshape_of_no_elements():
     y = device(VIEWS["no elements"]).reshape((0,))
     assert (y.shape, y.size) == ((0,), 0)

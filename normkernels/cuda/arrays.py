@@ -2,7 +2,8 @@
 
 import functools
 import math
-from typing import Any, NamedTuple
+import operator
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -50,6 +51,12 @@ def _geometry(shape: Shape, strides: Shape, itemsize: int) -> _Geometry:
     steps = [(n - 1) * s for n, s in zip(shape, strides, strict=True)]
     before, past = -sum(s for s in steps if s < 0), sum(s for s in steps if s > 0) + itemsize
     return _Geometry(size, contiguous, aligned, before, past)
+
+
+def _integers(given: tuple[Any, ...]) -> Shape:
+    """Those of a sequence, or given one by one."""
+    values = given[0] if len(given) == 1 and not isinstance(given[0], SupportsIndex) else given
+    return tuple(operator.index(n) for n in values)
 
 
 ELSEWHERE = "the array is in device memory: use copy_to_host(), torch.from_dlpack() or cupy.from_dlpack()"
@@ -150,18 +157,19 @@ class DeviceArray(NDArrayOperatorsMixin, OnDevice):
         found = self.geometry
         return self.address - found.before, self.address + found.past
 
-    def transpose(self, order: Any = None) -> "DeviceArray":
-        """The axes in another order, or reversed; no copy."""
-        order = tuple(reversed(range(self.ndim))) if order is None else tuple(int(a) for a in order)
+    def transpose(self, *order: Any) -> "DeviceArray":
+        """The axes in another order, given as a sequence or one by one, or reversed; no copy."""
+        reverse = not order or order[0] is None
+        order = tuple(reversed(range(self.ndim))) if reverse else _integers(order)
         if sorted(order) != list(range(self.ndim)):
             raise ValueError(f"order must name each of the {self.ndim} axes once, got {order}")
         return self._seen(
             tuple(self.shape[a] for a in order), tuple(self.strides[a] for a in order), self.dtype
         )
 
-    def reshape(self, shape: Any) -> "DeviceArray":
-        """The same elements in another shape, in which one length may be -1; no copy."""
-        wanted = (shape,) if isinstance(shape, int) else tuple(int(n) for n in shape)
+    def reshape(self, *shape: Any) -> "DeviceArray":
+        """The same elements in another shape, a sequence or its lengths, of which one may be -1; no copy."""
+        wanted = shape = _integers(shape)
         if wanted.count(-1) == 1 and (known := -math.prod(wanted)) > 0:
             wanted = tuple(self.size // known if n == -1 else n for n in wanted)
         if min(wanted, default=0) < 0 or math.prod(wanted) != self.size:

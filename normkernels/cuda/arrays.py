@@ -3,7 +3,7 @@
 import functools
 import math
 import operator
-from typing import Any, NamedTuple, SupportsIndex
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
@@ -55,7 +55,7 @@ def _geometry(shape: Shape, strides: Shape, itemsize: int) -> _Geometry:
 
 def _integers(given: tuple[Any, ...]) -> Shape:
     """Those of a sequence, or given one by one."""
-    values = given[0] if len(given) == 1 and not isinstance(given[0], SupportsIndex) else given
+    values = given[0] if len(given) == 1 and not isinstance(given[0], (int, np.integer)) else given
     return tuple(operator.index(n) for n in values)
 
 

@@ -41,7 +41,7 @@ class Question:
 
     module: Any
     rule: str
-    changes: tuple[dict[str, Any], ...]
+    changes: tuple[Any, ...]
     op: str
     pass_: str
     shapes: tuple[Any, ...]
@@ -58,12 +58,12 @@ class Question:
 FEWER, MORE, LESS = {"resident": 1}, {"resident": 3}, {"elements": 8}
 OF_FORWARD = {}, FEWER, MORE, LESS, {"elements": 16}, {"long_threads": 256}
 QUESTIONS = (
-    Question(config, "FORWARD", OF_FORWARD, "layer_norm", "forward", ROWS),
+    Question(strip_rules, "STRIPS", ((0, 1), (0,), (1,), ()), "batch_norm", "forward", COLUMNS),
+    Question(config, "SHARED_OUT", (4, 1, 2, 8), "group_norm", "backward", IMAGES),
     Question(config, "BACKWARD", ({}, FEWER, MORE, LESS), "layer_norm", "backward", ROWS),
+    Question(config, "FORWARD", OF_FORWARD, "layer_norm", "forward", ROWS),
     Question(config, "GROUPS", ({}, FEWER, MORE, LESS), "batch_norm", "forward", IMAGES),
     Question(config, "GROUPS_BACKWARD", ({}, FEWER, LESS), "group_norm", "backward", IMAGES),
-    Question(config, "SHARED_OUT", (4, 1, 2, 8), "group_norm", "backward", IMAGES),
-    Question(strip_rules, "STRIPS", ((0, 1), (0,), (1,), ()), "batch_norm", "forward", COLUMNS),
 )
 
 
@@ -81,7 +81,9 @@ def named(question: Question, change: Any) -> str:
         return "as it is"
     if isinstance(change, dict):
         return ", ".join(f"{field} {value}" for field, value in change.items())
-    return f"only {list(change)}" if isinstance(change, tuple) else str(change)
+    if isinstance(change, tuple):
+        return " and ".join(f"number {k}" for k in change) + " only" if change else "none: read twice"
+    return str(change)
 
 
 @contextmanager

@@ -361,7 +361,7 @@ def test_each_rule_is_in_force_while_it_is_measured(
     ]
     assert all(list(question.cases()) for question in loaded("device_rules").QUESTIONS)
     strips = rules.Question(strip_rules, "STRIPS", (), "batch_norm", "forward", ())
-    for change, name in (((0, 1), "as it is"), ((1,), "only [1]")):
+    for change, name in (((0, 1), "as it is"), ((1,), "number 1 only"), ((), "none: read twice")):
         assert rules.named(strips, change) == name
         with rules.in_force(strips, change):
             assert len(strip_rules.STRIPS) == len(change)

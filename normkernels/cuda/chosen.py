@@ -145,7 +145,7 @@ def _those_that_need_most(forms: Iterator[Form]) -> tuple[Form, ...]:
     """Of forms that take the same paths in a kernel the one with most elements and fewest registers."""
     kept: dict[Any, Form] = {}
     for form in forms:
-        key = (form.lanes, form.edges, 2 if form.blocks > 1 else form.threads > WARP)
+        key = (form.lanes, form.edges, form.bounds, 2 if form.blocks > 1 else form.threads > WARP)
         kept[key] = max(kept.get(key, form), form, key=_demand)
     return tuple(kept.values())
 

@@ -192,23 +192,26 @@ def row_grid(rows: int, form: Form, device: DeviceProperties) -> int:
 def sweep_grid(rows: int, cols: int, form: Form, device: DeviceProperties) -> int:
     """How many blocks sum up over rows: as many as can be there at once, since each writes what it has.
 
-    The rows of a team begin alike within a vector; 0 where the device has no room for as many teams as that
-    takes.
+    The rows of a team begin alike within a vector: so there is a multiple of as many teams as there are
+    places, or 0 where the device has no room for them.
     """
     teams = device.multiprocessors * form.resident // form.blocks * form.teams
-    if teams < rows:
-        teams -= teams % max(form.teams, phases_of(rows, cols, form))
+    teams -= teams % max(form.teams, _places(cols, form))
     return min(teams // form.teams, -(-rows // form.teams)) * form.blocks
 
 
-# Teams that groups are shared out to, for each that can be there at once: what each has to do is never even.
+# Teams that groups are shared out to, for each that can be there at once: the last ones end sooner.
 SHARED_OUT = 4
 
 
 def group_parts(samples: int, groups: int, form: Form, device: DeviceProperties) -> int:
-    """How many teams share the samples of a group, each of which writes what it has summed up."""
+    """How many teams share the samples of a group, each of which writes what it has summed up.
+
+    No more than it takes, so that none of them is without a sample for long.
+    """
     teams = device.multiprocessors * form.resident // form.blocks * form.teams
-    return min(samples, -(-SHARED_OUT * teams // groups))
+    each = -(-samples // min(samples, -(-SHARED_OUT * teams // groups)))
+    return -(-samples // each)
 
 
 # Elements that a piece of several runs has at most, unless it is one, and samples that it has at most: what
@@ -351,9 +354,14 @@ def long_form(itemsize: int, lanes: int, form: Form) -> Form:
     return replace(form, vectors=vectors, lanes=lanes, threads=rule.threads, resident=rule.resident)
 
 
+def _places(cols: int, form: Form) -> int:
+    """At how many places within a vector rows begin, in turn."""
+    return form.lanes // math.gcd(cols, form.lanes) if form.edges else 1
+
+
 def phases_of(rows: int, cols: int, form: Form) -> int:
     """How many rows there are before one that begins at the same place within a vector, or in all."""
-    return min(rows, form.lanes // math.gcd(cols, form.lanes)) if form.edges else 1
+    return min(rows, _places(cols, form))
 
 
 def long_grid(cols: int, phases: int, form: Form) -> int:

@@ -49,12 +49,9 @@ def translated(kernel: Kernel, signature: tuple[Any, ...], compute_capability: t
     from cuda.core import ObjectCode
 
     form = signature[-1].form
-    # Small blocks as if all of a multiprocessor were one: as many registers for each thread, but else the
-    # compiler plans with more (rows.forward, eight vectors of float32, 4 blocks of 128: 284 bytes spilt).
-    bounds = (form.block, form.resident) if form.block >= 256 else (form.block * form.resident, 1)
     code, _ = cuda.compile(
         kernel.function, types.void(*signature), cc=compute_capability, device=False, abi="numba",
-        output="ltoir", launch_bounds=bounds,
+        output="ltoir", launch_bounds=form.bounds,
     )  # fmt: skip
     return ObjectCode.from_ltoir(code)
 

@@ -74,6 +74,7 @@ class Case(NamedTuple):
     parameter_shift: int = 0
     centred: bool = True
     mean: float = 0.0
+    read_twice: tuple[str, ...] = ("row_forward", "row_backward")
 
     @property
     def plan(self):
@@ -99,6 +100,8 @@ CASES = {
     "odd columns": Case((6, 101)),
     "odd columns, fewer rows than places": Case((2, 75)),
     "two places": Case((5, 70)),
+    "fewer teams than places": Case((5, 51), read_twice=("row_backward",)),
+    "fewer teams than places, two rows": Case((2, 51), read_twice=("row_backward",)),
     "shifted": Case(shift=3),
     "shifted, odd columns": Case((5, 75), shift=1),
     "arrays that begin differently": Case((2, 72), other_shift=1),
@@ -149,12 +152,10 @@ def same_bits(a, b):
     assert a is None or a.copy_to_host().tobytes() == b.copy_to_host().tobytes()
 
 
-@cases
-def test_matches_the_reference(case, rng, streamed):
-    data = case.data(rng)
+def judge(case, data, results):
+    """The results of `run` are those of the reference."""
     _, dy, _, dsum, weight, bias = data
-    y, h, _, _, dx, dweight, dbias = run(case, data)
-    assert streamed == ["row_forward", "row_backward"]
+    y, h, _, _, dx, dweight, dbias = results
     assert (h.copy_to_host() == summed(data).reshape(-1)).all()
     norm = "layer_norm" if case.centred else "rms_norm"
     steps = Steps(getattr(reference, f"{norm}_forward"), getattr(reference, f"{norm}_backward"), first=True)
@@ -174,6 +175,25 @@ def test_matches_the_reference(case, rng, streamed):
         if found is not None:
             assert found.dtype == parameter.dtype
             close(found, want, parameter.dtype, 4 * error * np.sqrt(case.shape[0]))
+
+
+@cases
+def test_matches_the_reference(case, rng, streamed):
+    data = case.data(rng)
+    judge(case, data, run(case, data))
+    assert streamed == list(case.read_twice)
+
+
+@pytest.mark.parametrize("case", [Case((12, 301), np.float16), Case((12, 302), residual=True, shift=1)])
+def test_several_rows_of_teams_of_several_blocks(case, rng, streamed, monkeypatch):
+    """Nine teams of two blocks; rows begin at eight places, or at two: in a sweep there are eight teams."""
+    rule = config.Rule(elements=4, threads=32, resident=1, long_threads=32, block=32)
+    for name in ("FORWARD", "BACKWARD"):
+        monkeypatch.setattr(config, name, rule)
+    monkeypatch.setattr(launch_rows, "properties", lambda _: replace(SIMULATED, multiprocessors=18))
+    data = case.data(rng)
+    judge(case, data, run(case, data))
+    assert not streamed
 
 
 @pytest.mark.parametrize("norm", ["layer_norm", "rms_norm"])

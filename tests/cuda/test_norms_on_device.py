@@ -142,7 +142,9 @@ def test_an_empty_batch_gives_empty_arrays(spec, rng):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "shape"), [(np.float32, (2, 300)), (np.float32, (2, 2, 9, 9)), (np.float16, (2, 2, 161))]
+    ("dtype", "shape"),
+    [(np.float32, (2, 300)), (np.float32, (2, 2, 9, 9)), (np.float16, (2, 2, 161))],
+    ids=["rows", "images", "half types"],
 )
 def test_a_row_of_several_blocks(spec, dtype, shape, rng, monkeypatch):
     """Rules for teams of blocks of 32 threads: what takes rows of tens of thousands else."""
@@ -167,6 +169,7 @@ def test_several_rows_of_a_team(spec, dtype, shape, rng, monkeypatch):
     for module in (launch_rows, launch_groups, launch_channels):
         monkeypatch.setattr(module, "properties", lambda _: device)
     monkeypatch.setattr(config, "SHARED_OUT", 1)
+    monkeypatch.setattr(config, "MOST_BLOCKS", 2)
     monkeypatch.setattr(rows, "FLUSH", 2)
     x, dy, arguments = problem(spec, shape, dtype, rng)
     assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)

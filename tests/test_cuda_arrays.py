@@ -55,7 +55,8 @@ def test_axes_and_lengths_one_by_one():
     y = device(x)
     assert y.reshape(4, -1).shape == y.reshape([np.int64(4), -1]).shape == (4, 6)
     assert y.transpose(2, 0, 1).strides == y.transpose([2, 0, 1]).strides == x.transpose(2, 0, 1).strides
-    assert y.transpose(None).shape == (4, 3, 2)
+    assert y.transpose(None).shape == y.T.shape == (4, 3, 2)
+    assert y.transpose(-1, 0, -2).strides == x.transpose(-1, 0, -2).strides
     with pytest.raises(TypeError, match="integer"):
         y.reshape(4.0, 6)
     with pytest.raises(ValueError, match=r"order must name each of the 3 axes once, got \(\)"):
@@ -70,6 +71,9 @@ def test_reshape_of_no_elements():
 @pytest.mark.parametrize(
     ("act", "message"),
     [
+        (lambda: device(VIEWS["dense"]).part(0, 3), "must lie in a flat array, got 0 to 3 of (2, 3, 4)"),
+        (lambda: device(VIEWS["dense"]).reshape(-1).part(20, 5), "got 20 to 25 of (24,)"),
+        (lambda: device(VIEWS["dense"]).reshape(-1).part(-1, 2), "got -1 to 1 of (24,)"),
         (lambda: device(VIEWS["dense"]).reshape((5, 5)), "shape must have the 24 elements of (2, 3, 4)"),
         (lambda: device(VIEWS["dense"]).reshape((-1, 7)), "shape must have the 24 elements"),
         (lambda: device(VIEWS["transposed"]).reshape(24), "must be C-contiguous to be reshaped, got strides"),

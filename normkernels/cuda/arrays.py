@@ -161,11 +161,17 @@ class DeviceArray(NDArrayOperatorsMixin, OnDevice):
         """The axes in another order, given as a sequence or one by one, or reversed; no copy."""
         reverse = not order or order[0] is None
         order = tuple(reversed(range(self.ndim))) if reverse else _integers(order)
+        order = tuple(a + self.ndim if a < 0 else a for a in order)
         if sorted(order) != list(range(self.ndim)):
             raise ValueError(f"order must name each of the {self.ndim} axes once, got {order}")
         return self._seen(
             tuple(self.shape[a] for a in order), tuple(self.strides[a] for a in order), self.dtype
         )
+
+    @property
+    def T(self) -> "DeviceArray":
+        """The axes reversed; no copy."""
+        return self.transpose()
 
     def reshape(self, *shape: Any) -> "DeviceArray":
         """The same elements in another shape, a sequence or its lengths, of which one may be -1; no copy."""
@@ -180,6 +186,10 @@ class DeviceArray(NDArrayOperatorsMixin, OnDevice):
 
     def part(self, first: int, size: int) -> "DeviceArray":
         """Elements of a flat array; no copy."""
+        if self.ndim != 1 or first < 0 or first + size > self.shape[0]:
+            raise ValueError(
+                f"a part must lie in a flat array, got {first} to {first + size} of {self.shape}"
+            )
         return DeviceArray(
             (size,), self.strides, self.dtype, self.address + first * self.dtype.itemsize, self.device,
             self.stream, self.owner, self.readonly,

@@ -217,7 +217,7 @@ def command(
 ) -> None:
     """Compile the CUDA kernels without a GPU, and show what they take: registers, spills, accesses.
 
-    Every variant that launch rules choose, thinned to those that need most; a second or two each, thousands in all.
+    Every variant that launch rules choose, thinned to those that need most: thousands, of a second or two.
     """
     check_names((), dtypes)
     for name in architectures:

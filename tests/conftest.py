@@ -5,6 +5,7 @@ import os
 if os.environ.get("NORMKERNELS_TEST_DEVICE") == "host":  # before numba is imported: host_device.py says why
     os.environ["LLVMLITE_ENABLE_IR_LAYER_TYPED_POINTERS"] = "0"
 
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import numpy as np
 import psutil
 import pytest
 from hypothesis import settings
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("normkernels", deadline=None, max_examples=60, derandomize=True)
 settings.load_profile("normkernels")

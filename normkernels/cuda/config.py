@@ -182,11 +182,16 @@ def _team(needed: int, most: int, lanes: int, rule: Rule, form: Form) -> Form:
     )
 
 
+def _at_once(form: Form, device: DeviceProperties) -> int:
+    """How many teams can be there at once."""
+    return device.multiprocessors * form.resident // form.blocks * form.teams
+
+
 def row_grid(rows: int, form: Form, device: DeviceProperties) -> int:
     """How many blocks take `rows` rows: a team for each; those that can be there at once if they meet."""
     if form.blocks == 1:
         return min(-(-rows // form.teams), MOST_BLOCKS)
-    return min(rows, device.multiprocessors * form.resident // form.blocks) * form.blocks
+    return min(rows, _at_once(form, device)) * form.blocks
 
 
 def sweep_grid(rows: int, cols: int, form: Form, device: DeviceProperties) -> int:
@@ -195,7 +200,7 @@ def sweep_grid(rows: int, cols: int, form: Form, device: DeviceProperties) -> in
     The rows of a team begin alike within a vector: so there is a multiple of as many teams as there are
     places, or 0 where the device has no room for them.
     """
-    teams = device.multiprocessors * form.resident // form.blocks * form.teams
+    teams = _at_once(form, device)
     teams -= teams % max(form.teams, _places(cols, form))
     return min(teams // form.teams, -(-rows // form.teams)) * form.blocks
 
@@ -209,8 +214,7 @@ def group_parts(samples: int, groups: int, form: Form, device: DeviceProperties)
 
     No more than it takes, so that none of them is without a sample for long.
     """
-    teams = device.multiprocessors * form.resident // form.blocks * form.teams
-    each = -(-samples // min(samples, -(-SHARED_OUT * teams // groups)))
+    each = -(-samples // min(samples, -(-SHARED_OUT * _at_once(form, device) // groups)))
     return -(-samples // each)
 
 

@@ -8,6 +8,7 @@ array given as ``out`` comes back as it is. docs/cuda.md has the rest.
 
 from typing import TYPE_CHECKING, Any
 
+from ._ahead import Compiled, compile
 from ._buffers import release_buffers, set_buffer_limit
 from ._devices import DeviceUnavailable, FatalDeviceError
 from .functional import (
@@ -50,6 +51,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "NORMS",
+    "Compiled",
     "DeviceArray",
     "DeviceUnavailable",
     "FatalDeviceError",
@@ -66,6 +68,7 @@ __all__ = [
     "batch_renorm",
     "batch_renorm_backward",
     "batch_renorm_forward",
+    "compile",
     "group_norm",
     "group_norm_backward",
     "group_norm_forward",

@@ -91,6 +91,9 @@ class _Pool:
 
 
 _pool = _Pool(_initial_limit())
+if hasattr(os, "register_at_fork"):  # what another thread holds would stay held in the child
+    _lock = _pool.lock
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 _set: int | None = None
 elsewhere: list[tuple[Callable[[int], None], Callable[[], None]]] = []
 """Of pools on devices, once there are any: what sets their limit, and what empties them."""

@@ -19,7 +19,9 @@ MAX_LINES = 400
 LAYERS = [
     "normkernels.cli  normkernels.sklearn",
     "normkernels.bench",
+    "normkernels.compile_command",
     "normkernels",
+    "normkernels._ahead",
     "normkernels.norms",
     "normkernels.functional  normkernels.jit",
     "normkernels._local_response  normkernels._scaling  normkernels._row_passes  normkernels._group_passes",
@@ -40,6 +42,7 @@ LAYERS = [
     "normkernels.cpu.activations  normkernels.cpu.primitives",
     "normkernels.cpu.vectors",
     "normkernels.cpu.jit  normkernels.cpu.argument_types",
+    "normkernels.cpu.cache  normkernels.cpu.parallel",
     "normkernels.cuda.launch",
     "normkernels.cuda.launch_rows  normkernels.cuda.launch_groups  normkernels.cuda.launch_channels",
     "normkernels.cuda.launch_long_rows",
@@ -71,8 +74,14 @@ LAYERS = [
 DEPTH = {name: depth for depth, line in enumerate(LAYERS) for name in line.split()}
 
 # What `import normkernels` may depend on; the command line and the benchmarks may depend on more.
-CORE = {"llvmlite", "normkernels", "numba", "numpy", *sys.stdlib_module_names}
-NEEDS_EXTRA = ("normkernels.cli", "normkernels.bench", "normkernels.sklearn", "normkernels.cuda")
+CORE = {"filelock", "llvmlite", "normkernels", "numba", "numpy", *sys.stdlib_module_names}
+NEEDS_EXTRA = (
+    "normkernels.cli",
+    "normkernels.compile_command",
+    "normkernels.bench",
+    "normkernels.sklearn",
+    "normkernels.cuda",
+)
 
 
 def module_files(package=PACKAGE):

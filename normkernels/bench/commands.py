@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .. import __version__, _buffers
 from ..norms import NORMS
 from . import compare as stored
-from . import compiling, cuda_resources, files, markdown, outputs, ratios, results, summary, timing
+from . import cuda_resources, files, markdown, outputs, ratios, results, summary, timing
 from . import noise as noises
 from .ab.command import ab
 from .check import Mismatch
@@ -28,7 +28,7 @@ from .process import WorkerEnded
 from .report.command import report
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .say import say
-from .selection import LAYOUTS, BadOption, Selection, check_fuses, check_names, select, takes
+from .selection import LAYOUTS, BadOption, Selection, select, takes
 from .table import show
 from .torch_baseline import available
 from .work import Work
@@ -216,32 +216,6 @@ def _check_baseline(baseline: str, dtypes: tuple[str, ...], fuses: tuple[str, ..
         raise BadOption("--baseline steps needs --fuse: a norm alone is one step")
     if baseline == "torch" and not available():
         raise BadOption("--baseline torch needs PyTorch: pip install torch")
-
-
-@cli.command("compile")
-@click.option("--op", "ops", multiple=True, help="A norm; default all.")
-@click.option("--dtype", "dtypes", multiple=True, help="float32 (default), float64, float16, bfloat16.")
-@click.option("--fuse", "fuses", multiple=True, help="As for bench; without it the norms alone.")
-@file_option(outputs.MARKDOWN, "page", help="Write the table into a page, as bench does.")
-def compile_(
-    ops: tuple[str, ...], dtypes: tuple[str, ...], fuses: tuple[str, ...], page: Path | None
-) -> None:
-    """Compile kernels ahead of use, and show what that takes.
-
-    They stay in numba's cache on disk: no later process compiles them again. What is there already is
-    loaded and not shown.
-    """
-    check_names(ops, dtypes)
-    check_fuses(fuses, ops)
-    if page:
-        outputs.check({outputs.MARKDOWN: page})
-    done = compiling.compile_all(ops or tuple(NORMS), dtypes or ("float32",), fuses or ("",))
-    asked = (("op", ops), ("dtype", dtypes), ("fuse", fuses))
-    words = [f"--{name} {value}" for name, values in asked for value in values]
-    text = compiling.render(done, " ".join(["normkernels compile", *words])) if done else "nothing to compile"
-    if page and done:
-        markdown.insert(page, text)
-    say(text)
 
 
 @cli.command()

@@ -3,32 +3,29 @@
 from time import perf_counter
 from typing import Any
 
-import numba
 import numpy as np
-from numba import prange
 from numpy.typing import NDArray
 
-from ..cpu.jit import kernel
+from ..cpu.jit import loop
+from ..cpu.parallel import team_of
 from ..cpu.vectors import CACHE_LINE, fence, lanes, load, pointer, store, store_streaming
 
 BLOCK = 16384
 
 
-@kernel
-def _plain(source: Any, target: Any) -> None:
-    """target = source, in whole blocks."""
-    for b in prange(source.size // BLOCK):
-        for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
-            store(pointer(target), i, load(pointer(source), i))
+@loop
+def _plain(b: int, source: Any, target: Any) -> None:
+    """target = source, a block of it."""
+    for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
+        store(pointer(target), i, load(pointer(source), i))
 
 
-@kernel
-def _streaming(source: Any, target: Any) -> None:
+@loop
+def _streaming(b: int, source: Any, target: Any) -> None:
     """As `_plain`, past the caches; target must begin a cache line."""
-    for b in prange(source.size // BLOCK):
-        for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
-            store_streaming(pointer(target), i, load(pointer(source), i))
-        fence()
+    for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
+        store_streaming(pointer(target), i, load(pointer(source), i))
+    fence()
 
 
 def copy_bytes(cache_bytes: int) -> int:
@@ -65,11 +62,10 @@ class Copy:
         return self._seconds(_streaming)
 
     def _seconds(self, form: Any) -> float:
-        numba.set_num_threads(self._threads)
-        function = form.serial if self._threads == 1 else form.parallel
+        team = team_of(self._threads)
         # First what ran before must be out of the cache: see timing.Contender.
         end = self._source.size // 4
-        function(self._source[-end:], self._target[-end:])
+        form(team, end // BLOCK, self._source[-end:], self._target[-end:])
         start = perf_counter()
-        function(self._source, self._target)
+        form(team, self._source.size // BLOCK, self._source, self._target)
         return perf_counter() - start

@@ -4,12 +4,10 @@ The baseline of fused passes: the norm as it is, and beside it sweeps with the s
 stores and threads.
 """
 
-from numba import prange
-
 from .._plan import row_plan
 from ..cpu.activations import slope
 from ..cpu.fusion import activated, plus
-from ..cpu.jit import kernel, primitive, step
+from ..cpu.jit import loop, primitive, step
 from ..cpu.layouts import empty
 from ..cpu.layouts import flat as laid_out
 from ..cpu.primitives import fetch, put, streamed_head
@@ -42,17 +40,16 @@ def _sweep_run(x, addend, dy, n, kind, y, stream):
         put(y, i, n - i, _value(x, addend, dy, kind, i, n - i), stream)
 
 
-@kernel
-def sweep(x, addend, dy, n, kind, y, stream):
+@loop
+def sweep(p, x, addend, dy, n, kind, y, stream):
     """y = act(x + addend), or dy * act'(x) with a dy."""
-    for p in prange(-(-n // PIECE)):
-        k = p * PIECE
-        _sweep_run(
-            offset(pointer(x), k), offset(pointer(addend), k), offset(pointer(dy), k), min(PIECE, n - k),
-            kind, offset(pointer(y), k), stream,
-        )  # fmt: skip
-        if stream:
-            fence()
+    k = p * PIECE
+    _sweep_run(
+        offset(pointer(x), k), offset(pointer(addend), k), offset(pointer(dy), k), min(PIECE, n - k),
+        kind, offset(pointer(y), k), stream,
+    )  # fmt: skip
+    if stream:
+        fence()
 
 
 def _swept(
@@ -62,7 +59,10 @@ def _swept(
     y, flat = empty(plan.layout, x) if out is None else (out, laid_out(plan.layout, out, x))
     others = (None if a is None else laid_out(plan.layout, a, x) for a in (addend, dy))
     stream = streams(flat, x.size)
-    run(sweep, x.nbytes, None, laid_out(plan.layout, x, x), *others, x.size, kind(activation), flat, stream)
+    run(
+        sweep, x.nbytes, None, -(-x.size // PIECE),
+        laid_out(plan.layout, x, x), *others, x.size, kind(activation), flat, stream,
+    )  # fmt: skip
     return y
 
 

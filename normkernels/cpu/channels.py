@@ -13,8 +13,6 @@ follows. In their backward `affine` has the room of `constants`, and dz, which l
 kept in `dz` and copied to `dresidual`.
 """
 
-from numba import prange
-
 from .channel_primitives import (
     block_dots,
     block_moments,
@@ -27,7 +25,8 @@ from .channel_primitives import (
     tile_dots,
 )
 from .fusion import copy_run, first_of
-from .jit import kernel, primitive
+from .jit import kernel, loop, primitive
+from .parallel import share
 from .primitives import merged, tile_bounds, tile_count, tile_moments
 from .vectors import fence, offset, pointer
 
@@ -45,7 +44,7 @@ def _tile(k, outer, channels, inner):
 
 
 @primitive
-def _moments_piece(x, k, outer, channels, inner, partials):
+def _moments_piece(k, x, outer, channels, inner, partials):
     c, t, start, runs, n = _tile(k, outer, channels, inner)
     moments = tile_moments(offset(pointer(x), start), runs, channels * inner, n)
     for j in range(4):
@@ -53,7 +52,7 @@ def _moments_piece(x, k, outer, channels, inner, partials):
 
 
 @primitive
-def _normalize_piece(x, residual, p, outer, channels, inner, constants, kind, y, stream):
+def _normalize_piece(p, x, residual, outer, channels, inner, constants, kind, y, stream):
     k, end = p * PIECE, min((p + 1) * PIECE, outer * channels * inner)
     while k < end:
         run = k // inner
@@ -77,72 +76,75 @@ def _gradient(dy, x, n, a, training, dx, dresidual, stream):
         copy_run(dy, n, dresidual, stream)
 
 
+@primitive
+def _merge(c, partials, tiles, mean, m2):
+    mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+
+
 @kernel
-def moments(x, outer, channels, inner, partials, mean, m2):
+def moments(team, x, outer, channels, inner, partials, mean, m2):
     """mean and m2 of every channel."""
-    for k in prange(channels * tile_count(outer, inner)):
-        _moments_piece(x, k, outer, channels, inner, partials)
+    share(team, channels * tile_count(outer, inner), _moments_piece, x, outer, channels, inner, partials)
     tiles = partials.shape[1]
-    for c in prange(channels):
-        mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+    share(team, channels, _merge, partials, tiles, mean, m2)
 
 
 @kernel
-def normalize(x, residual, outer, channels, inner, mean, rstd, weight, bias, constants, kind, y, stream):
+def normalize(
+    team, x, residual, outer, channels, inner, mean, rstd, weight, bias, constants, kind, y, stream
+):
     """y = act((x - mean) * rstd * weight + bias + residual) with given statistics."""
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, 1)
-    for p in prange(-(-outer * channels * inner // PIECE)):
-        _normalize_piece(x, residual, p, outer, channels, inner, constants, kind, y, stream)
+    pieces = -(-outer * channels * inner // PIECE)
+    share(team, pieces, _normalize_piece, x, residual, outer, channels, inner, constants, kind, y, stream)
 
 
-@kernel
+@loop
 def forward(
-    x, residual, outer, channels, inner, block, weight, bias, settings, statistics, scratch, constants,
+    b, x, residual, outer, channels, inner, block, weight, bias, settings, statistics, scratch, constants,
     partials, kind, y, stream,
 ):  # fmt: skip
-    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x; by blocks."""
-    for b in prange(-(-channels // block)):
-        start, end = b * block, min((b + 1) * block, channels)
-        for t in range(tile_count(outer, inner)):
-            block_moments(pointer(x), t, start, end, outer, channels, inner, scratch, constants, partials)
+    """y = act((x - mean) * rstd * weight + bias + residual) of a block of channels, with their statistics."""
+    start, end = b * block, min((b + 1) * block, channels)
+    for t in range(tile_count(outer, inner)):
+        block_moments(pointer(x), t, start, end, outer, channels, inner, scratch, constants, partials)
+    for c in range(start, end):
+        a = offset(pointer(constants), 4 * c)
+        finish_moments(
+            pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+            pointer(statistics), pointer(partials), partials.shape[1], a, 1,
+        )  # fmt: skip
+    for n in range(outer):
         for c in range(start, end):
-            a = offset(pointer(constants), 4 * c)
-            finish_moments(
-                pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
-                pointer(statistics), pointer(partials), partials.shape[1], a, 1,
-            )  # fmt: skip
-        for n in range(outer):
-            for c in range(start, end):
-                k, a = (n * channels + c) * inner, offset(pointer(constants), 4 * c)
-                x_run, residual_run = offset(pointer(x), k), offset(pointer(residual), k)
-                normalize_run(x_run, inner, a, residual_run, kind, offset(pointer(y), k), stream)
-        if stream:
-            fence()
+            k, a = (n * channels + c) * inner, offset(pointer(constants), 4 * c)
+            x_run, residual_run = offset(pointer(x), k), offset(pointer(residual), k)
+            normalize_run(x_run, inner, a, residual_run, kind, offset(pointer(y), k), stream)
+    if stream:
+        fence()
 
 
 @kernel
 def forward_tiles(
-    x, residual, outer, channels, inner, weight, bias, settings, statistics, constants, partials, kind, y,
-    stream,
+    team, x, residual, outer, channels, inner, weight, bias, settings, statistics, constants, partials, kind,
+    y, stream,
 ):  # fmt: skip
     """As `forward`; a tile is one piece of work."""
-    for k in prange(channels * tile_count(outer, inner)):
-        _moments_piece(x, k, outer, channels, inner, partials)
+    share(team, channels * tile_count(outer, inner), _moments_piece, x, outer, channels, inner, partials)
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         finish_moments(
             pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
             pointer(statistics), pointer(partials), partials.shape[1], a, 1,
         )  # fmt: skip
-    for p in prange(-(-outer * channels * inner // PIECE)):
-        _normalize_piece(x, residual, p, outer, channels, inner, constants, kind, y, stream)
+    pieces = -(-outer * channels * inner // PIECE)
+    share(team, pieces, _normalize_piece, x, residual, outer, channels, inner, constants, kind, y, stream)
 
 
-@kernel
+@loop
 def backward(
-    dy, x, residual, outer, channels, inner, block, workers, weight, bias, kind, mean, rstd, training,
+    w, dy, x, residual, outer, channels, inner, block, workers, weight, bias, kind, mean, rstd, training,
     scratch, constants, affine, dz, partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
@@ -150,67 +152,80 @@ def backward(
     The blocks are shared out among `workers`, each with room in dz for one of them.
     """
     blocks = -(-channels // block)
-    for w in prange(workers):
-        own = offset(pointer(dz), w * block * outer * inner)
-        for b in range(w * blocks // workers, (w + 1) * blocks // workers):
-            start, end = b * block, min((b + 1) * block, channels)
+    own = offset(pointer(dz), w * block * outer * inner)
+    for b in range(w * blocks // workers, (w + 1) * blocks // workers):
+        start, end = b * block, min((b + 1) * block, channels)
+        for c in range(start, end):
+            a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
+            dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
+        for t in range(tile_count(outer, inner)):
+            block_dots(
+                pointer(dy), pointer(x), pointer(residual), t, start, end, outer, channels, inner, kind,
+                own, scratch, constants, pointer(affine), partials,
+            )  # fmt: skip
+        for c in range(start, end):
+            a = offset(pointer(constants), 4 * c)
+            finish_dots(
+                pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
+                pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
+            )  # fmt: skip
+        for n in range(outer):
             for c in range(start, end):
-                a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
-                dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
-            for t in range(tile_count(outer, inner)):
-                block_dots(
-                    pointer(dy), pointer(x), pointer(residual), t, start, end, outer, channels, inner, kind,
-                    own, scratch, constants, pointer(affine), partials,
+                k, j = (n * channels + c) * inner, (n * (end - start) + c - start) * inner
+                _gradient(
+                    first_of(offset(own, j), offset(pointer(dy), k)), offset(pointer(x), k), inner,
+                    offset(pointer(constants), 4 * c), training, offset(pointer(dx), k),
+                    offset(pointer(dresidual), k), stream,
                 )  # fmt: skip
-            for c in range(start, end):
-                a = offset(pointer(constants), 4 * c)
-                finish_dots(
-                    pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
-                    pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
-                )  # fmt: skip
-            for n in range(outer):
-                for c in range(start, end):
-                    k, j = (n * channels + c) * inner, (n * (end - start) + c - start) * inner
-                    _gradient(
-                        first_of(offset(own, j), offset(pointer(dy), k)), offset(pointer(x), k), inner,
-                        offset(pointer(constants), 4 * c), training, offset(pointer(dx), k),
-                        offset(pointer(dresidual), k), stream,
-                    )  # fmt: skip
-        if stream:
-            fence()
+    if stream:
+        fence()
+
+
+@primitive
+def _dots_piece(k, dy, x, residual, outer, channels, inner, kind, constants, affine, dz, partials):
+    c, t, start, runs, n = _tile(k, outer, channels, inner)
+    partials[c, t, 0], partials[c, t, 1] = tile_dots(
+        offset(pointer(dy), start), offset(pointer(x), start), runs, channels * inner, n,
+        constants[c, 0], constants[c, 1], offset(pointer(affine), 4 * c),
+        offset(pointer(residual), start), kind, offset(pointer(dz), start),
+    )  # fmt: skip
+
+
+@primitive
+def _gradient_piece(p, dy, x, outer, channels, inner, training, constants, dz, dx, dresidual, stream):
+    k, end = p * PIECE, min((p + 1) * PIECE, outer * channels * inner)
+    while k < end:
+        c, n = k // inner % channels, min((k // inner + 1) * inner, end) - k
+        _gradient(
+            first_of(offset(pointer(dz), k), offset(pointer(dy), k)), offset(pointer(x), k), n,
+            offset(pointer(constants), 4 * c), training, offset(pointer(dx), k),
+            offset(pointer(dresidual), k), stream,
+        )  # fmt: skip
+        k += n
+    if stream:
+        fence()
 
 
 @kernel
 def backward_tiles(
-    dy, x, residual, outer, channels, inner, weight, bias, kind, mean, rstd, training, constants, affine, dz,
-    partials, dx, dresidual, dweight, dbias, stream,
+    team, dy, x, residual, outer, channels, inner, weight, bias, kind, mean, rstd, training, constants,
+    affine, dz, partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """As `backward`; a tile is one piece of work, and dz is as large as x."""
     for c in range(channels):
         a, z = offset(pointer(constants), 4 * c), offset(pointer(affine), 4 * c)
         dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, 1)
-    for k in prange(channels * tile_count(outer, inner)):
-        c, t, start, runs, n = _tile(k, outer, channels, inner)
-        partials[c, t, 0], partials[c, t, 1] = tile_dots(
-            offset(pointer(dy), start), offset(pointer(x), start), runs, channels * inner, n,
-            constants[c, 0], constants[c, 1], offset(pointer(affine), 4 * c),
-            offset(pointer(residual), start), kind, offset(pointer(dz), start),
-        )  # fmt: skip
+    share(
+        team, channels * tile_count(outer, inner), _dots_piece, dy, x, residual, outer, channels,
+        inner, kind, constants, affine, dz, partials,
+    )  # fmt: skip
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         finish_dots(
             pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
             pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
         )  # fmt: skip
-    for p in prange(-(-outer * channels * inner // PIECE)):
-        k, end = p * PIECE, min((p + 1) * PIECE, outer * channels * inner)
-        while k < end:
-            c, n = k // inner % channels, min((k // inner + 1) * inner, end) - k
-            _gradient(
-                first_of(offset(pointer(dz), k), offset(pointer(dy), k)), offset(pointer(x), k), n,
-                offset(pointer(constants), 4 * c), training, offset(pointer(dx), k),
-                offset(pointer(dresidual), k), stream,
-            )  # fmt: skip
-            k += n
-        if stream:
-            fence()
+    share(
+        team, -(-outer * channels * inner // PIECE), _gradient_piece, dy, x, outer, channels, inner,
+        training, constants, dz, dx, dresidual, stream,
+    )  # fmt: skip

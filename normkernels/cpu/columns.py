@@ -11,7 +11,6 @@ costs more than the slopes. `dz` has room for a row for each piece of work, whic
 """
 
 import numpy as np
-from numba import prange
 
 from .channel_primitives import dot_constants, finish_dots, finish_moments, forward_constants
 from .column_primitives import (
@@ -25,6 +24,7 @@ from .column_primitives import (
 )
 from .fusion import first_of
 from .jit import kernel, primitive
+from .parallel import share
 from .primitives import LARGE, SMALL, merged, reciprocal_sd, tile_moments
 from .vectors import fence, lanes, offset, pointer
 
@@ -37,7 +37,13 @@ TOGETHER = 4
 
 
 @primitive
-def _moments_piece(x, k, rows, cols, scratch, partials):
+def _tiles(rows, cols):
+    """Tiles of ROWS rows and COLS columns, each one piece of work."""
+    return -(-rows // ROWS) * -(-cols // COLS)
+
+
+@primitive
+def _moments_piece(k, x, rows, cols, scratch, partials):
     """Moments of COLS columns of one tile."""
     blocks = -(-cols // COLS)
     t, start = k // blocks, k % blocks * COLS
@@ -62,7 +68,7 @@ def _moments_piece(x, k, rows, cols, scratch, partials):
 
 
 @primitive
-def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials):
+def _dots_piece(k, dy, x, residual, rows, cols, constants, affine, kind, scratch, partials):
     """Dots of COLS columns of one tile."""
     blocks = -(-cols // COLS)
     t, start = k // blocks, k % blocks * COLS
@@ -82,7 +88,7 @@ def _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch
 
 
 @primitive
-def _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stream):
+def _normalize_piece(b, x, residual, block, rows, cols, constants, kind, y, stream):
     for i in range(b * block, min((b + 1) * block, rows)):
         k = i * cols
         columns_normalize(
@@ -93,38 +99,47 @@ def _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stre
         fence()
 
 
+@primitive
+def _merge(c, partials, tiles, mean, m2):
+    mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+
+
 @kernel
-def moments(x, rows, cols, scratch, partials, mean, m2):
+def moments(team, x, rows, cols, scratch, partials, mean, m2):
     """mean and m2 of every column.
 
     scratch: (tiles, 4, cols) in the dtype of x. partials: (cols, tiles, 4) in float64.
     """
-    for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
-        _moments_piece(x, k, rows, cols, scratch, partials)
+    share(team, _tiles(rows, cols), _moments_piece, x, rows, cols, scratch, partials)
     tiles = partials.shape[1]
-    for c in prange(cols):
-        mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+    share(team, cols, _merge, partials, tiles, mean, m2)
+
+
+@primitive
+def _finish_moments(c, x, rows, cols, weight, bias, settings, statistics, partials, constants):
+    a = offset(pointer(constants), c)
+    finish_moments(
+        pointer(x), c, cols, rows, pointer(weight), pointer(bias), pointer(settings),
+        pointer(statistics), pointer(partials), partials.shape[1], a, cols,
+    )  # fmt: skip
 
 
 @kernel
 def forward(
-    x, residual, rows, cols, weight, bias, settings, statistics, scratch, partials, constants, kind, y, stream
+    team, x, residual, rows, cols, weight, bias, settings, statistics, scratch, partials, constants, kind, y,
+    stream,
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x.
 
     scratch, partials: as for `moments`. constants: (4, cols) in the dtype of x: hi, scale, shift, nothing.
     """
-    for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
-        _moments_piece(x, k, rows, cols, scratch, partials)
-    for c in prange(cols):
-        a = offset(pointer(constants), c)
-        finish_moments(
-            pointer(x), c, cols, rows, pointer(weight), pointer(bias), pointer(settings),
-            pointer(statistics), pointer(partials), partials.shape[1], a, cols,
-        )  # fmt: skip
+    share(team, _tiles(rows, cols), _moments_piece, x, rows, cols, scratch, partials)
+    share(team, cols, _finish_moments, x, rows, cols, weight, bias, settings, statistics, partials, constants)
     block = 1 + PIECE // cols
-    for b in prange(-(-rows // block)):
-        _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stream)
+    share(
+        team, -(-rows // block), _normalize_piece,
+        x, residual, block, rows, cols, constants, kind, y, stream,
+    )  # fmt: skip
 
 
 @kernel
@@ -133,20 +148,53 @@ def reciprocal(var, eps, rstd):
         rstd[c] = reciprocal_sd(var[c], eps)
 
 
+@primitive
+def _forward_constants(c, x, cols, mean, rstd, weight, bias, constants):
+    a = offset(pointer(constants), c)
+    forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, cols)
+
+
 @kernel
-def normalize(x, residual, rows, cols, mean, rstd, weight, bias, constants, kind, y, stream):
+def normalize(team, x, residual, rows, cols, mean, rstd, weight, bias, constants, kind, y, stream):
     """As `forward`, with given statistics."""
-    for c in prange(cols):
-        a = offset(pointer(constants), c)
-        forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, cols)
+    share(team, cols, _forward_constants, x, cols, mean, rstd, weight, bias, constants)
     block = 1 + PIECE // cols
-    for b in prange(-(-rows // block)):
-        _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stream)
+    share(
+        team, -(-rows // block), _normalize_piece,
+        x, residual, block, rows, cols, constants, kind, y, stream,
+    )  # fmt: skip
+
+
+@primitive
+def _finish_dots(c, x, rows, cols, weight, mean, rstd, training, partials, dweight, dbias, constants):
+    a = offset(pointer(constants), c)
+    finish_dots(
+        pointer(x), c, rows, pointer(weight), pointer(mean), pointer(rstd), training,
+        pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, cols,
+    )  # fmt: skip
+
+
+@primitive
+def _gradient_piece(
+    b, dy, x, residual, block, rows, cols, kind, training, constants, affine, dz, dx, dresidual, stream
+):  # fmt: skip
+    for i in range(b * block, min((b + 1) * block, rows)):
+        k = i * cols
+        dy_row, x_row, own = offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(dz), b * cols)
+        if kind is not None:
+            residual_row = offset(pointer(residual), k)
+            columns_slope(dy_row, x_row, cols, cols, pointer(affine), residual_row, kind, own)
+        columns_gradient(
+            first_of(own, dy_row), x_row, cols, cols, pointer(constants), training,
+            offset(pointer(dx), k), offset(pointer(dresidual), k), stream,
+        )  # fmt: skip
+    if stream:
+        fence()
 
 
 @kernel
 def backward(
-    dy, x, residual, rows, cols, weight, bias, kind, mean, rstd, training, scratch, partials, constants,
+    team, dy, x, residual, rows, cols, weight, bias, kind, mean, rstd, training, scratch, partials, constants,
     affine, dz, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
@@ -157,25 +205,16 @@ def backward(
     for c in range(cols):
         a, z = offset(pointer(constants), c), offset(pointer(affine), c)
         dot_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, z, cols)
-    for k in prange(-(-rows // ROWS) * -(-cols // COLS)):
-        _dots_piece(dy, x, residual, k, rows, cols, constants, affine, kind, scratch, partials)
-    for c in prange(cols):
-        a = offset(pointer(constants), c)
-        finish_dots(
-            pointer(x), c, rows, pointer(weight), pointer(mean), pointer(rstd), training,
-            pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, cols,
-        )  # fmt: skip
+    share(
+        team, _tiles(rows, cols), _dots_piece,
+        dy, x, residual, rows, cols, constants, affine, kind, scratch, partials,
+    )  # fmt: skip
+    share(
+        team, cols, _finish_dots, x, rows, cols, weight, mean, rstd, training, partials, dweight,
+        dbias, constants,
+    )  # fmt: skip
     block = 1 + PIECE // cols
-    for b in prange(-(-rows // block)):
-        for i in range(b * block, min((b + 1) * block, rows)):
-            k = i * cols
-            dy_row, x_row, own = offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(dz), b * cols)
-            if kind is not None:
-                residual_row = offset(pointer(residual), k)
-                columns_slope(dy_row, x_row, cols, cols, pointer(affine), residual_row, kind, own)
-            columns_gradient(
-                first_of(own, dy_row), x_row, cols, cols, pointer(constants), training,
-                offset(pointer(dx), k), offset(pointer(dresidual), k), stream,
-            )  # fmt: skip
-        if stream:
-            fence()
+    share(
+        team, -(-rows // block), _gradient_piece, dy, x, residual, block, rows, cols, kind,
+        training, constants, affine, dz, dx, dresidual, stream,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""How kernels are compiled: flags, cache, serial and parallel forms."""
+"""How kernels are compiled and kept."""
 
 import hashlib
 from collections.abc import Callable
@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core.caching import IndexDataCacheFile
+from numba import types
+from numba.core import sigutils
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
+from numba.core.registry import CPUDispatcher
+
+from .cache import KernelCache
+from .parallel import share
 
 if numba.config.DISABLE_JIT:
     raise ImportError("normkernels needs numba's compiler: NUMBA_DISABLE_JIT must not be set, got 1")
@@ -21,18 +28,56 @@ _PARTS = b"".join(f.read_bytes() for f in sorted([*_HERE.glob("*.py"), _HERE.par
 
 
 def _source_stamp(function: Callable[..., Any]) -> bytes:
-    """A hash over every file that a kernel is made of.
-
-    numba stamps a cached kernel with its own file only, and would go on using it after a change
-    in the primitives it calls.
-    """
+    """A hash over every file that a kernel is made of."""
     own = Path(function.__code__.co_filename)
     return hashlib.sha256(_PARTS + (b"" if own.parent == _HERE else own.read_bytes())).digest()
 
 
-def primitive(function: Callable[..., Any]) -> Any:
+class Unfinished(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
+    """The code of a primitive for kernels, which are optimized and made machine code as a whole.
+
+    numba does both for every function by itself first: a quarter of the time that a kernel took to compile.
+    """
+
+    def _optimize_final_module(self) -> None:
+        pass
+
+    def _finalize_final_module(self) -> None:
+        self._finalize_dynamic_globals()
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    @property
+    def codegen(self) -> "Unfinished":
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        """Nothing: what calls of Python would need has no address here."""
+
+
+class PrimitiveCompiler(Compiler):  # type: ignore[misc]
+    """numba's compiler, with an unfinished library for the result."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.state.library = Unfinished(self.state.targetctx.codegen(), "primitive")
+
+
+class Primitive(CPUDispatcher):  # type: ignore[misc]
+    """A function that kernels call."""
+
+    def get_call_template(self, args: Any, kws: Any) -> Any:
+        """As numba's, but for one type of integers: it would compile again for every literal, like 0."""
+        return super().get_call_template([types.unliteral(a) for a in args], kws)
+
+
+def primitive(function: Callable[..., Any], **options: Any) -> Any:
     """Compile a function that kernels call."""
-    return numba.njit(**_INTERNAL)(function)
+    return Primitive(
+        function, targetoptions={"nopython": True, **_INTERNAL, **options}, pipeline_class=PrimitiveCompiler
+    )
 
 
 def callable_from_python(function: Callable[..., Any]) -> Any:
@@ -45,42 +90,46 @@ def step(function: Callable[..., Any]) -> Any:
 
     Left to its own judgement LLVM calls it, and every constant of a row is loaded again for every vector.
     """
-    return numba.njit(forceinline=True, **_INTERNAL)(function)
+    return primitive(function, forceinline=True)
 
 
-def _compiled(function: Callable[..., Any], form: str) -> Any:
-    dispatcher = numba.njit(parallel=form == "parallel", **_FLAGS)(function)
-    try:
-        dispatcher.enable_caching()
-    except RuntimeError:  # no writable place for it: kernels are compiled in every process
-        return dispatcher
-    cache = dispatcher._cache
-    # numba's cache key knows neither the other files nor `parallel`: both go into the file.
-    cache._cache_file = IndexDataCacheFile(
-        cache.cache_path, f"{cache._impl.filename_base}.{form}", _source_stamp(function)
-    )
-    return dispatcher
+class Kernel(CPUDispatcher):  # type: ignore[misc]  # numba is untyped
+    """A function that Python calls, compiled at its first call with a signature, and kept on disk."""
 
+    def __init__(self, function: Callable[..., Any], name: str) -> None:
+        super().__init__(function, targetoptions={"nopython": True, **_FLAGS})
+        self.name = name
+        self._cache = KernelCache(function, name, _source_stamp(function))
 
-class Kernel:
-    """One kernel in two forms: `serial` for small arrays, `parallel` where `prange` pays."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.__doc__ = function.__doc__
-        self.name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
-        self.serial = _compiled(function, "serial")
-        self.parallel = _compiled(function, "parallel")
-
-    @property
-    def signatures(self) -> int:
-        """How many machine-code variants this process has made or loaded."""
-        return len(self.serial.signatures) + len(self.parallel.signatures)
+    def compile(self, sig: Any) -> Any:
+        args, _ = sigutils.normalize_signature(sig)
+        if args in self.overloads:
+            return super().compile(args)
+        with self._cache.alone(args, self.targetctx.codegen()):
+            return super().compile(args)
 
 
 KERNELS: list[Kernel] = []
 
 
-def kernel(function: Callable[..., Any]) -> Kernel:
-    """Compile a function that Python calls, when it is first called."""
-    KERNELS.append(Kernel(function))
+def _kept(function: Callable[..., Any], module: str, name: str) -> Kernel:
+    KERNELS.append(Kernel(function, f"{module.rpartition('.')[2]}.{name}"))
     return KERNELS[-1]
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """A kernel of several steps: (team, *args), with `share` for what the team is to share out."""
+    return _kept(function, function.__module__, function.__name__)
+
+
+def loop(function: Callable[..., Any]) -> Kernel:
+    """A kernel that is one loop, from what it does with a piece: (piece, *args) to (team, pieces, *args)."""
+    body = primitive(function)
+
+    def entry(team, pieces, *args):  # type: ignore[no-untyped-def]  # compiled
+        share(team, pieces, body, *args)
+
+    # Symbols of machine code are named after these two.
+    entry.__module__, entry.__qualname__ = function.__module__, f"{function.__qualname__}.loop"
+    entry.__doc__ = function.__doc__
+    return _kept(entry, function.__module__, function.__name__)

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 from .. import _buffers
@@ -10,6 +9,7 @@ from .._layout import ChannelPlan
 from ..results import Array
 from . import channels, columns, short_runs
 from .column_primitives import ROWS
+from .parallel import team_size
 from .primitives import TILE, tile_count
 from .run import FEW, STREAM_BYTES, kind, parameter, run, streams, update
 from .vectors import VECTOR_BYTES
@@ -123,7 +123,7 @@ def channel_forward(
     elif _short(plan):
         block = _block(plan, 1)
         run(
-            short_runs.forward, plan.nbytes, threads,
+            short_runs.forward, plan.nbytes, threads, -(-c // block),
             x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
             _scratch(plan, 4), _partials(plan, 4), kind(activation), y, streams(y, block * n),
         )  # fmt: skip
@@ -134,9 +134,10 @@ def channel_forward(
             _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
     else:
+        block = _block(plan, 1)
         run(
-            channels.forward, plan.nbytes, threads,
-            x, residual, plan.outer, c, n, _block(plan, 1), weight, bias, settings, statistics,
+            channels.forward, plan.nbytes, threads, -(-c // block),
+            x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
             _scratch(plan, 4), _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
     mean, rstd, new_mean, new_var, r, d = statistics
@@ -153,7 +154,7 @@ def given_statistics(running: Sequence[Array], eps: float) -> tuple[Array, Array
 def reciprocal_sd(var: Array, eps: float) -> Array:
     """1/sqrt(var + eps), 0 where both vanish; var: flat, in float64."""
     rstd = np.empty_like(var)
-    columns.reciprocal.serial(var, eps, rstd)
+    columns.reciprocal(var, eps, rstd)
     return rstd
 
 
@@ -201,7 +202,7 @@ def _shares(
     blocks = -(-plan.channels // block)
     if activation is None:
         return blocks, None
-    workers = min(blocks, threads or numba.get_num_threads())
+    workers = min(blocks, team_size(threads))
     return workers, np.empty(workers * block * plan.count, plan.layout.arithmetic)
 
 
@@ -266,7 +267,7 @@ def channel_backward(
         affine = None if activation is None else _scratch(plan, 2)
         workers, dz = _shares(plan, block, activation, threads)
         run(
-            short_runs.backward, plan.nbytes, threads,
+            short_runs.backward, plan.nbytes, threads, workers,
             dy, x, residual, plan.outer, c, n, block, workers, *statistics, _scratch(plan, 2), affine, dz,
             _partials(plan, 2), dx, dresidual, *sums, streams(dx, block * n),
         )  # fmt: skip
@@ -283,7 +284,7 @@ def channel_backward(
         affine = None if activation is None else _constants(plan)
         workers, dz = _shares(plan, block, activation, threads)
         run(
-            channels.backward, plan.nbytes, threads,
+            channels.backward, plan.nbytes, threads, workers,
             dy, x, residual, plan.outer, c, n, block, workers, *statistics, _scratch(plan, 2),
             _constants(plan), affine, dz, _partials(plan, 2), dx, dresidual, *sums, streams(dx, n),
         )  # fmt: skip

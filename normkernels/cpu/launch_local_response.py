@@ -38,9 +38,10 @@ def local_response_forward(
 ) -> None:
     """Write y."""
     n = plan.channels * plan.inner
+    block = 1 + PIECE // min(TILE, n)
     run(
-        local_response.forward, plan.nbytes, threads,
-        x, plan.outer, n, plan.inner, 1 + PIECE // min(TILE, n), *_window(plan, size),
+        local_response.forward, plan.nbytes, threads, -(-plan.outer * -(-n // TILE) // block),
+        x, plan.outer, n, plan.inner, block, *_window(plan, size),
         _settings(plan, size, alpha, beta, k), y, streams(y, min(TILE, n)),
     )  # fmt: skip
 
@@ -58,8 +59,9 @@ def local_response_backward(
 ) -> None:
     """Write dx, which may be dy or x."""
     width = _width(plan)
+    block = 1 + PIECE // (plan.channels * width)
     run(
-        local_response.backward, plan.nbytes, threads,
-        dy, x, plan.outer, plan.channels, plan.inner, width, 1 + PIECE // (plan.channels * width),
+        local_response.backward, plan.nbytes, threads, -(-plan.outer * -(-plan.inner // width) // block),
+        dy, x, plan.outer, plan.channels, plan.inner, width, block,
         *_window(plan, size), _settings(plan, size, alpha, beta, k), dx, streams(dx, width),
     )  # fmt: skip

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-import numba
 import numpy as np
 
 from .. import _buffers
 from .._layout import GroupPlan, RowPlan
 from ..results import Array
 from . import groups, rows
+from .parallel import team_size
 from .primitives import TILE
 from .run import FEW, PIECE, kind, parameter, run, streams, update
 
@@ -46,7 +46,7 @@ def row_forward(
         var = rstd
     weight, bias = _parameters(plan, weight, bias)
     stream = streams(y, n)
-    if n > PIECE and plan.rows < (threads or numba.get_num_threads()):  # the same bits as below
+    if n > PIECE and plan.rows < (team_size(threads)):  # the same bits as below
         run(
             rows.forward_tiles, plan.nbytes, threads,
             x, residual, plan.rows, n, weight, bias, plan.period, kind(activation), plan.centred, eps,
@@ -55,10 +55,10 @@ def row_forward(
         return mean, rstd
     block, scratch = 1 + PIECE // n, None
     if residual is not None:
-        block = max(block, -(-plan.rows // (threads or numba.get_num_threads())))  # one for each thread
+        block = max(block, -(-plan.rows // (team_size(threads))))  # one for each thread
         scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n, 1), x.dtype)
     run(
-        rows.forward, plan.nbytes, threads,
+        rows.forward, plan.nbytes, threads, -(-plan.rows // block),
         x, residual, plan.rows, n, block, weight, bias, plan.period, kind(activation), plan.centred, eps,
         scratch, total, y, mean, rstd, var, stream,
     )  # fmt: skip
@@ -154,12 +154,12 @@ def _group_forward(
     if n < SHORT_RUN and plan.centred:
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
         return row_forward(_as_rows(plan), x, weight, bias, eps, y, threads, activation, var=var)
-    mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
+    mean, rstd, block = np.empty(plan.rows), np.empty(plan.rows), 1 + PIECE // plan.cols
     weight = parameter(weight, plan.parameters, 1.0, dtype)
     bias = parameter(bias, plan.parameters, 0.0, dtype)
     run(
-        groups.forward, plan.nbytes, threads,
-        x, plan.rows, plan.groups, plan.channels, n, 1 + PIECE // plan.cols, plan.divisor, weight, bias,
+        groups.forward, plan.nbytes, threads, -(-plan.rows // block),
+        x, plan.rows, plan.groups, plan.channels, n, block, plan.divisor, weight, bias,
         kind(activation), plan.centred, eps, np.empty((plan.rows, 5), dtype), y, mean, rstd,
         rstd if var is None else var, streams(y, n),
     )  # fmt: skip
@@ -188,10 +188,10 @@ def group_backward(
     dweight, dbias = np.empty((2, plan.samples, plan.parameters))
     workers, affine, dz = -(-plan.rows // (1 + PIECE // plan.cols)), None, None
     if activation is not None:
-        workers = min(workers, threads or numba.get_num_threads())
+        workers = min(workers, team_size(threads))
         affine, dz = np.empty((plan.rows, 5), dtype), np.empty(workers * plan.cols, dtype)
     run(
-        groups.backward, plan.nbytes, threads,
+        groups.backward, plan.nbytes, threads, workers,
         dy, x, plan.rows, plan.groups, plan.channels, n, workers, plan.divisor,
         parameter(weight, plan.parameters, 1.0, dtype), parameter(bias, plan.parameters, 0.0, dtype),
         kind(activation), plan.centred, mean, rstd, np.empty((plan.rows, 5), dtype), affine, dz, dx,

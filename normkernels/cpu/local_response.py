@@ -10,10 +10,9 @@ Settings and scratch memory are in the dtype of the arithmetic.
 import math
 
 import numpy as np
-from numba import prange
 
 from .fusion import copy_run
-from .jit import kernel, primitive
+from .jit import loop, primitive
 from .vectors import as_element, element, fence, offset, pointer
 
 # Elements taken through all steps together: three arrays of them stay in L1.
@@ -78,20 +77,19 @@ def _forward_tile(x, start, n, size, stride, before, after, settings, r, p, y, s
     copy_run(p, n, offset(y, start), stream)
 
 
-@kernel
-def forward(x, outer, size, stride, block, before, after, settings, y, stream):
+@loop
+def forward(b, x, outer, size, stride, block, before, after, settings, y, stream):
     """y = x / (k + scale * (sum of x² over the window)) ** beta; settings: scale, k, beta, slope."""
     tiles = -(-size // TILE)
-    for b in prange(-(-outer * tiles // block)):
-        r, p = np.empty(TILE, settings.dtype), np.empty(TILE, settings.dtype)
-        for j in range(b * block, min((b + 1) * block, outer * tiles)):
-            sample, start = j // tiles * size, j % tiles * TILE
-            _forward_tile(
-                offset(pointer(x), sample), start, min(TILE, size - start), size, stride, before, after,
-                pointer(settings), pointer(r), pointer(p), offset(pointer(y), sample), stream,
-            )  # fmt: skip
-        if stream:
-            fence()
+    r, p = np.empty(TILE, settings.dtype), np.empty(TILE, settings.dtype)
+    for j in range(b * block, min((b + 1) * block, outer * tiles)):
+        sample, start = j // tiles * size, j % tiles * TILE
+        _forward_tile(
+            offset(pointer(x), sample), start, min(TILE, size - start), size, stride, before, after,
+            pointer(settings), pointer(r), pointer(p), offset(pointer(y), sample), stream,
+        )  # fmt: skip
+    if stream:
+        fence()
 
 
 @primitive
@@ -136,22 +134,21 @@ def _backward_columns(
         )  # fmt: skip
 
 
-@kernel
-def backward(dy, x, outer, channels, stride, width, block, before, after, settings, dx, stream):
+@loop
+def backward(b, dy, x, outer, channels, stride, width, block, before, after, settings, dx, stream):
     """dx = dy / d**beta - slope * x * (sum of dy * x / d**(beta + 1) over the windows x is in).
 
     settings: scale, k, beta, slope. A width below the stride must not be above TILE.
     """
     parts, size = -(-stride // width), channels * stride
-    for b in prange(-(-outer * parts // block)):
-        r = np.empty(TILE, settings.dtype)
-        terms = np.empty(2 * channels * width, settings.dtype)
-        for j in range(b * block, min((b + 1) * block, outer * parts)):
-            sample, first = j // parts * size, j % parts * width
-            _backward_columns(
-                offset(pointer(dy), sample), offset(pointer(x), sample), channels, stride, first,
-                min(width, stride - first), before, after, pointer(settings), pointer(r), pointer(terms),
-                offset(pointer(terms), channels * width), offset(pointer(dx), sample), stream,
-            )  # fmt: skip
-        if stream:
-            fence()
+    r = np.empty(TILE, settings.dtype)
+    terms = np.empty(2 * channels * width, settings.dtype)
+    for j in range(b * block, min((b + 1) * block, outer * parts)):
+        sample, first = j // parts * size, j % parts * width
+        _backward_columns(
+            offset(pointer(dy), sample), offset(pointer(x), sample), channels, stride, first,
+            min(width, stride - first), before, after, pointer(settings), pointer(r), pointer(terms),
+            offset(pointer(terms), channels * width), offset(pointer(dx), sample), stream,
+        )  # fmt: skip
+    if stream:
+        fence()

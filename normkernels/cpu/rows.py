@@ -12,10 +12,9 @@ gradient before the activation in that of the arithmetic.
 `forward_tiles` and `backward_tiles`, and read twice; a row has the same bits either way.
 """
 
-from numba import prange
-
 from .fusion import add_residual, first_of, tile_on_stack
-from .jit import kernel, primitive
+from .jit import kernel, loop, primitive
+from .parallel import share
 from .primitives import (
     TILE,
     centring,
@@ -56,59 +55,78 @@ def scratch_width(cols, rows):
     return max(rows * cols, BATCH)
 
 
-@kernel
+@loop
 def forward(
-    x, residual, rows, cols, block, weight, bias, period, kind, centred, eps, scratch, total, y, mean, rstd,
-    var, stream,
+    b, x, residual, rows, cols, block, weight, bias, period, kind, centred, eps, scratch, total, y, mean,
+    rstd, var, stream,
 ):  # fmt: skip
-    """y = act((x + residual - mean) * rstd * weight + bias); `block` rows are one piece of work.
+    """y = act((x + residual - mean) * rstd * weight + bias) of `block` rows.
 
     var, which nobody else needs, may be rstd.
     """
     batch = max(1, BATCH // cols)
-    for b in prange((rows + block - 1) // block):
-        end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols, 1))
-        for first in range(b * block, end, batch):
-            last, k = min(first + batch, end), first * cols
-            h = add_residual(
-                offset(pointer(x), k), offset(pointer(residual), k), (last - first) * cols, own,
-                offset(pointer(total), k), stream,
-            )  # fmt: skip
-            for i in range(first, last):
-                row = offset(h, (i - first) * cols)
-                if centred:
-                    mean[i], var[i] = row_moments(row, cols)
-                else:
-                    mean[i], var[i] = 0.0, row_squares(row, cols)
-            for i in range(first, last):
-                var[i] /= cols
-                rstd[i] = reciprocal_sd(var[i], eps)
-            for i in range(first, last):
-                row, y_row = offset(h, (i - first) * cols), offset(pointer(y), i * cols)
-                k = i % period * cols if period > 1 else 0
-                w, bias_row = offset(pointer(weight), k), offset(pointer(bias), k)
-                normalize_row(row, cols, mean[i], rstd[i], w, bias_row, kind, y_row, stream)
-        if stream:
-            fence()
+    end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols, 1))
+    for first in range(b * block, end, batch):
+        last, k = min(first + batch, end), first * cols
+        h = add_residual(
+            offset(pointer(x), k), offset(pointer(residual), k), (last - first) * cols, own,
+            offset(pointer(total), k), stream,
+        )  # fmt: skip
+        for i in range(first, last):
+            row = offset(h, (i - first) * cols)
+            if centred:
+                mean[i], var[i] = row_moments(row, cols)
+            else:
+                mean[i], var[i] = 0.0, row_squares(row, cols)
+        for i in range(first, last):
+            var[i] /= cols
+            rstd[i] = reciprocal_sd(var[i], eps)
+        for i in range(first, last):
+            row, y_row = offset(h, (i - first) * cols), offset(pointer(y), i * cols)
+            k = i % period * cols if period > 1 else 0
+            w, bias_row = offset(pointer(weight), k), offset(pointer(bias), k)
+            normalize_row(row, cols, mean[i], rstd[i], w, bias_row, kind, y_row, stream)
+    if stream:
+        fence()
+
+
+@primitive
+def _forward_tile(k, x, residual, tiles, cols, centred, partials, total, stream):
+    """Moments of one tile, and its sum with the residual."""
+    i, t = k // tiles, k % tiles
+    start, n = i * cols + t * TILE, min(TILE, cols - t * TILE)
+    x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
+    h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), offset(pointer(total), start), stream)
+    moments = tile_moments(h, 1, 0, n) if centred else (0.0, 0.0, 0.0, tile_squares(h, n))
+    for j in range(4):
+        partials[i, t, j] = moments[j]
+    if stream:
+        fence()
+
+
+@primitive
+def _normalize_tile(p, x, residual, tiles, cols, weight, bias, period, kind, total, y, mean, rstd, stream):
+    i, c = p // tiles, p % tiles * TILE
+    start, k, n = i * cols + c, i % period * cols + c, min(TILE, cols - c)
+    if total is None:
+        x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
+        h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), None, False)
+    else:
+        h = offset(pointer(total), start)
+    w, b = offset(pointer(weight), k), offset(pointer(bias), k)
+    normalize_row(h, n, mean[i], rstd[i], w, b, kind, offset(pointer(y), start), stream)
+    if stream:
+        fence()
 
 
 @kernel
 def forward_tiles(
-    x, residual, rows, cols, weight, bias, period, kind, centred, eps, partials, total, y, mean, rstd, var,
-    stream,
+    team, x, residual, rows, cols, weight, bias, period, kind, centred, eps, partials, total, y, mean, rstd,
+    var, stream,
 ):  # fmt: skip
     """As `forward`; partials: (rows, tiles, 4) in float64."""
     tiles = -(-cols // TILE)
-    for k in prange(rows * tiles):
-        i, t = k // tiles, k % tiles
-        start, n = i * cols + t * TILE, min(TILE, cols - t * TILE)
-        x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
-        h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), offset(pointer(total), start), stream)
-        moments = tile_moments(h, 1, 0, n) if centred else (0.0, 0.0, 0.0, tile_squares(h, n))
-        for j in range(4):
-            partials[i, t, j] = moments[j]
-        if stream:
-            fence()
+    share(team, rows * tiles, _forward_tile, x, residual, tiles, cols, centred, partials, total, stream)
     for i in range(rows):
         if centred:
             mean[i], m2 = merged(offset(pointer(partials), 4 * tiles * i), tiles)
@@ -118,24 +136,66 @@ def forward_tiles(
                 m2 += partials[i, t, 3]
         var[i] = m2 / cols
         rstd[i] = reciprocal_sd(var[i], eps)
-    for p in prange(rows * tiles):
-        i, c = p // tiles, p % tiles * TILE
-        start, k, n = i * cols + c, i % period * cols + c, min(TILE, cols - c)
-        if total is None:
-            x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
-            h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), None, False)
-        else:
-            h = offset(pointer(total), start)
-        w, b = offset(pointer(weight), k), offset(pointer(bias), k)
-        normalize_row(h, n, mean[i], rstd[i], w, b, kind, offset(pointer(y), start), stream)
-        if stream:
-            fence()
+    share(
+        team, rows * tiles, _normalize_tile, x, residual, tiles, cols, weight, bias, period, kind,
+        total, y, mean, rstd, stream,
+    )  # fmt: skip
+
+
+@primitive
+def _backward_block(
+    b, dy, x, rows, cols, block, weight, bias, period, kind, scratch, dsum, centred, mean, rstd, dx,
+    scalars, dweight, dbias, partials, stream
+):  # fmt: skip
+    """dx + dsum of `block` rows, and their sums of dy * x_hat and of dy."""
+    step = 1 if SINGLE[0] < cols <= SINGLE[1] or period > 1 else 2
+    width, sums = period * cols, partials.shape[1]
+    batch = max(step, BATCH // cols)
+    start, end = b * block, min((b + 1) * block, rows)
+    dw, db = offset(pointer(dweight), b * width), offset(pointer(dbias), b * width)
+    dw_partial = offset(pointer(partials), b * sums * width)
+    db_partial = offset(dw_partial, width)
+    zero(dw, width)
+    zero(db, width)
+    zero(dw_partial, sums * width)
+    own = offset(pointer(scratch), b * scratch_width(cols, 2))
+    for chunk in range(start, end, FLUSH):
+        stop = min(chunk + FLUSH, end)
+        for first in range(chunk, stop, batch):
+            last = min(first + batch, stop)
+            for i in range(first, last):
+                # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
+                r = rstd[i] if cols > 1 or not centred else 0.0
+                row = offset(pointer(x), i * cols)
+                scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(row, mean[i], r)
+            for i in range(first, last, step):
+                second, k = step == 2 and i + 1 < last, i % period * cols if period > 1 else 0
+                c1, c2, c1_b, c2_b = rows_sums(
+                    offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
+                    offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
+                    offset(pointer(bias), k), kind, offset(own, (i - first) * cols),
+                    offset(dw, k), offset(db, k),
+                )  # fmt: skip
+                scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
+                if second:
+                    scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols if centred else 0.0
+            for i in range(first, last):
+                j, k = i * cols, i % period * cols if period > 1 else 0
+                dz = first_of(offset(own, (i - first) * cols), offset(pointer(dy), j))
+                row_gradient(
+                    dz, offset(pointer(x), j), cols, offset(pointer(scalars), 5 * i),
+                    offset(pointer(weight), k), offset(pointer(dsum), j), offset(pointer(dx), j), stream,
+                )  # fmt: skip
+        flush(dw, dw_partial, width)
+        flush(db, db_partial, width)
+    if stream:
+        fence()
 
 
 @kernel
 def backward(
-    dy, x, rows, cols, block, weight, bias, period, kind, scratch, dsum, centred, mean, rstd, dx, scalars,
-    dweight, dbias, partials, stream,
+    team, dy, x, rows, cols, block, weight, bias, period, kind, scratch, dsum, centred, mean, rstd, dx,
+    scalars, dweight, dbias, partials, stream,
 ):  # fmt: skip
     """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
@@ -143,57 +203,48 @@ def backward(
     of at most FLUSH rows at a time, all in the dtype of x. partials: (blocks, 2, period, cols) in float64, or
     1 without dbias; the first receives the result.
     """
-    step = 1 if SINGLE[0] < cols <= SINGLE[1] or period > 1 else 2
     width, sums = period * cols, partials.shape[1]
-    batch = max(step, BATCH // cols)
-    for b in prange((rows + block - 1) // block):
-        start, end = b * block, min((b + 1) * block, rows)
-        dw, db = offset(pointer(dweight), b * width), offset(pointer(dbias), b * width)
-        dw_partial = offset(pointer(partials), b * sums * width)
-        db_partial = offset(dw_partial, width)
-        zero(dw, width)
-        zero(db, width)
-        zero(dw_partial, sums * width)
-        own = offset(pointer(scratch), b * scratch_width(cols, 2))
-        for chunk in range(start, end, FLUSH):
-            stop = min(chunk + FLUSH, end)
-            for first in range(chunk, stop, batch):
-                last = min(first + batch, stop)
-                for i in range(first, last):
-                    # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-                    r = rstd[i] if cols > 1 or not centred else 0.0
-                    row = offset(pointer(x), i * cols)
-                    scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(row, mean[i], r)
-                for i in range(first, last, step):
-                    second, k = step == 2 and i + 1 < last, i % period * cols if period > 1 else 0
-                    c1, c2, c1_b, c2_b = rows_sums(
-                        offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
-                        offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
-                        offset(pointer(bias), k), kind, offset(own, (i - first) * cols),
-                        offset(dw, k), offset(db, k),
-                    )  # fmt: skip
-                    scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
-                    if second:
-                        scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols if centred else 0.0
-                for i in range(first, last):
-                    j, k = i * cols, i % period * cols if period > 1 else 0
-                    dz = first_of(offset(own, (i - first) * cols), offset(pointer(dy), j))
-                    row_gradient(
-                        dz, offset(pointer(x), j), cols, offset(pointer(scalars), 5 * i),
-                        offset(pointer(weight), k), offset(pointer(dsum), j), offset(pointer(dx), j), stream,
-                    )  # fmt: skip
-            flush(dw, dw_partial, width)
-            flush(db, db_partial, width)
-        if stream:
-            fence()
+    share(
+        team, -(-rows // block), _backward_block, dy, x, rows, cols, block, weight, bias, period,
+        kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight, dbias, partials, stream,
+    )  # fmt: skip
     for b in range(1, len(partials)):
         add(pointer(partials), offset(pointer(partials), b * sums * width), sums * width)
 
 
+@primitive
+def _sums_tile(t, dy, x, rows, cols, weight, bias, kind, scratch, scalars, dweight, dbias, partials):
+    c, n = t * TILE, min(TILE, cols - t * TILE)
+    w, b = offset(pointer(weight), c), offset(pointer(bias), c)
+    dw, db = offset(pointer(dweight), c), offset(pointer(dbias), c)
+    zero(dw, n)
+    zero(db, n)
+    for i in range(rows):
+        dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
+        a = offset(pointer(scalars), 5 * i)
+        dz = offset(pointer(scratch), i * cols + c)
+        dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dz, dw, db)
+        partials[t, i, 0], partials[t, i, 1] = dots[0], dots[1]
+
+
+@primitive
+def _gradient_tile(t, dy, x, rows, cols, weight, scratch, dsum, dx, scalars, stream):
+    c, n = t * TILE, min(TILE, cols - t * TILE)
+    for i in range(rows):
+        k = i * cols + c
+        dz = first_of(offset(pointer(scratch), k), offset(pointer(dy), k))
+        row_gradient(
+            dz, offset(pointer(x), k), n, offset(pointer(scalars), 5 * i), offset(pointer(weight), c),
+            offset(pointer(dsum), k), offset(pointer(dx), k), stream,
+        )  # fmt: skip
+    if stream:
+        fence()
+
+
 @kernel
 def backward_tiles(
-    dy, x, rows, cols, weight, bias, kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight, dbias,
-    partials, stream,
+    team, dy, x, rows, cols, weight, bias, kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight,
+    dbias, partials, stream,
 ):  # fmt: skip
     """As `backward` with a period of 1; dweight, dbias: (cols,) in the dtype of x, the result.
 
@@ -202,32 +253,14 @@ def backward_tiles(
     for i in range(rows):
         scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(pointer(x), mean[i], rstd[i])
     tiles = -(-cols // TILE)
-    for t in prange(tiles):
-        c, n = t * TILE, min(TILE, cols - t * TILE)
-        w, b = offset(pointer(weight), c), offset(pointer(bias), c)
-        dw, db = offset(pointer(dweight), c), offset(pointer(dbias), c)
-        zero(dw, n)
-        zero(db, n)
-        for i in range(rows):
-            dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
-            a = offset(pointer(scalars), 5 * i)
-            dz = offset(pointer(scratch), i * cols + c)
-            dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dz, dw, db)
-            partials[t, i, 0], partials[t, i, 1] = dots[0], dots[1]
+    share(
+        team, tiles, _sums_tile, dy, x, rows, cols, weight, bias, kind, scratch, scalars, dweight,
+        dbias, partials,
+    )  # fmt: skip
     for i in range(rows):
         c1 = c2 = 0.0
         for t in range(tiles):
             c1 += partials[t, i, 0]
             c2 += partials[t, i, 1]
         scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
-    for t in prange(tiles):
-        c, n = t * TILE, min(TILE, cols - t * TILE)
-        for i in range(rows):
-            k = i * cols + c
-            dz = first_of(offset(pointer(scratch), k), offset(pointer(dy), k))
-            row_gradient(
-                dz, offset(pointer(x), k), n, offset(pointer(scalars), 5 * i), offset(pointer(weight), c),
-                offset(pointer(dsum), k), offset(pointer(dx), k), stream,
-            )  # fmt: skip
-        if stream:
-            fence()
+    share(team, tiles, _gradient_tile, dy, x, rows, cols, weight, scratch, dsum, dx, scalars, stream)

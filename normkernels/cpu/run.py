@@ -1,18 +1,17 @@
 """How a kernel is run: serial or parallel, on how many threads, how it stores; parameters as it sees them."""
 
 import os
-import threading
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 
 from .. import _buffers
 from .._layout import ACTIVATIONS
 from ..results import Array
 from .jit import Kernel
+from .parallel import ALONE, needs_turns, one_at_a_time, team_of, team_size
 from .vectors import CACHE_LINE
 
 # Below this many bytes of one tensor a parallel region costs more than it saves.
@@ -23,8 +22,6 @@ PIECE = 32768
 FEW = 8
 # Shorter runs that do not meet cache lines alike are written faster through the caches.
 STREAM_RUN_BYTES = 512
-
-_one_at_a_time = threading.RLock()
 
 
 def _last_level_cache() -> int:
@@ -40,34 +37,15 @@ STREAM_BYTES = _last_level_cache() // 16
 
 
 def run(kernel: Kernel, nbytes: int, threads: int | None, *args: Any) -> None:
-    if nbytes < PARALLEL_BYTES or threads == 1:
-        kernel.serial(*args)
-        return
-    before = numba.get_num_threads()
-    if threads is None or threads == before:
-        _run_parallel(kernel, args)
-        return
-    numba.set_num_threads(threads)
-    try:
-        _run_parallel(kernel, args)
-    finally:
-        numba.set_num_threads(before)
-
-
-def _run_parallel(kernel: Kernel, args: tuple[Any, ...]) -> None:
-    if _needs_turns():
-        with _one_at_a_time:
-            kernel.parallel(*args)
+    """Call a kernel on one tensor of so many bytes, with a team of threads where that pays."""
+    size = 1 if nbytes < PARALLEL_BYTES else team_size(threads)
+    if size == 1:
+        kernel(ALONE, *args)
+    elif needs_turns():
+        with one_at_a_time:
+            kernel(team_of(size), *args)
     else:
-        kernel.parallel(*args)
-
-
-def _needs_turns() -> bool:
-    """numba's own pool ("workqueue") ends the process when two threads enter it at once."""
-    try:
-        return bool(numba.threading_layer() == "workqueue")
-    except ValueError:  # not started yet: nobody knows which one it will be
-        return True
+        kernel(team_of(size), *args)
 
 
 def streams(y: Array, run: int) -> bool:

@@ -85,7 +85,7 @@ def compile(
     for done, (dtype, name, fuse) in enumerate(steps):
         if progress:
             progress(done, len(steps), " ".join(filter(None, (name, fuse, dtype))))
-        with _listening() as seconds, warnings.catch_warnings(), np.errstate(all="ignore"):
+        with listening() as seconds, warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)
             for shape in SHAPES:
                 _call(name, shape, dtype, fuse.split("+") if fuse else [])
@@ -171,7 +171,7 @@ def _passes(spec: NormSpec, x: Any, arguments: dict[str, Any], beside_dy: dict[s
 
 
 @contextmanager
-def _listening() -> Iterator[dict[str, float]]:
+def listening() -> Iterator[dict[str, float]]:
     """Seconds spent compiling, by kernel."""
     started: dict[int, float] = {}
     seconds: dict[str, float] = {}

@@ -16,9 +16,7 @@ from .cpu.cache import quiet
 @click.option("--dtype", "dtypes", multiple=True, help="float32 (default), float64, float16, bfloat16.")
 @click.option("--fuse", "fused", multiple=True, help="What is fused, as for bench; default nothing.")
 @click.option("--all", "everything", is_flag=True, help="All norms with all dtypes and fusions.")
-@click.option(
-    "--markdown", type=click.Path(dir_okay=False), metavar="FILE", help="Put the table into a page."
-)
+@click.option("--markdown", type=click.Path(), metavar="FILE", help="Put the table into a page.")
 def compile_(
     ops: tuple[str, ...],
     dtypes: tuple[str, ...],
@@ -32,13 +30,13 @@ def compile_(
     """
     if everything and (dtypes or fused):
         raise click.UsageError("--all takes all dtypes and fusions: leave --dtype and --fuse out")
+    kinds = (DTYPES, None) if everything else (dtypes or ("float32",), fused or ("",))
     try:
         check(ops, dtypes, fused, ("--op", "--dtype", "--fuse"))
+        page = _page(markdown)
+        done = _compiled(ops or None, *kinds)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    page = _page(markdown)
-    kinds = (DTYPES, None) if everything else (dtypes or ("float32",), fused or ("",))
-    done = _compiled(ops or None, *kinds)
     seconds = sum(c.seconds for c in done)
     click.echo(f"compiled {len(done)} kernels in {seconds:.0f} s" if done else "nothing to compile")
     if page and done:

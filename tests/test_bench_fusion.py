@@ -1,9 +1,6 @@
 """Fused passes in the benchmark, the steps they are compared with, and what compiling costs."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,7 @@ import pytest
 pytest.importorskip("click")
 pytest.importorskip("rich")
 
-from normkernels.bench import check, markdown, results
+from normkernels.bench import check, results
 from normkernels.bench.cases import Case
 from normkernels.bench.copy import Copy
 from normkernels.bench.inputs import copied, make_inputs
@@ -160,28 +157,3 @@ def test_options_that_do_not_go_together(normkernels: Any, options: list[str], m
     assert shown.code == 2
     assert shown.err.count("\n") == 1
     assert re.search(message, shown.err)
-
-
-def test_compile_fills_an_empty_cache(tmp_path: Path) -> None:
-    """In processes of their own: the second has nothing left to do."""
-    page = tmp_path / "page.md"
-    page.write_text(f"{markdown.START}\n{markdown.END}\n")
-    command = [sys.executable, "-m", "normkernels.cli", "compile", "--op", "weight_norm"]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
-    first, second = (
-        subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=True).stdout
-        for more in (["--markdown", str(page)], [])
-    )
-    assert "| groups.forward |" in first
-    assert "Measured with `normkernels compile --op weight_norm`" in page.read_text()
-    assert second == "nothing to compile\n"
-
-
-@pytest.mark.parametrize(
-    "options", [("--op", "norm"), ("--dtype", "int8"), ("--fuse", "x"), ("--markdown", "none")]
-)
-def test_compile_says_what_is_wrong(normkernels: Any, options: tuple[str, str]) -> None:
-    shown = normkernels("compile", *options)
-    assert shown.code == 2
-    assert options[0] in shown.err
-    assert shown.err.count("\n") == 1

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("scipy", reason="the extra ab is not installed")
+
 from normkernels.bench.ab import checkouts as checkouts_module
 from normkernels.bench.ab import outcome as outcomes
 from normkernels.bench.ab import pairs, verdict, worker

@@ -1,6 +1,8 @@
 """The workflows: every action pinned to a commit, no token with more rights than its job needs."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +58,25 @@ def test_code_of_a_pull_request_never_meets_a_token_that_writes() -> None:
         if "workflow_run" in events:
             steps = [step for job in workflow["jobs"].values() for step in job.get("steps", [])]
             assert not any("checkout" in step.get("uses", "") for step in steps), name
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [
+        ("github-workflows", ".github/workflows/*.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/[!c]*.yml"),
+        ("github-issue-config", ".github/ISSUE_TEMPLATE/config.yml"),
+        ("dependabot", ".github/dependabot.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_what_others_read_follows_its_schema(schema: str, files: str) -> None:
+    pytest.importorskip("check_jsonschema", reason="the extra dev is not installed")
+    found = sorted(map(str, FOLDER.parents[1].glob(files)))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}", *found]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert found
+    assert done.returncode == 0, done.stdout
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)

@@ -59,7 +59,7 @@ def table(run: bool) -> str:
         [
             *(line(head), rule(2, 3), *map(line, rows)),
             "",
-            f"Measured with `python benchmarks/installs.py` on {where}.",
+            f"Measured with `python benchmarks/installs.py{'' if run else ' --install-only'}` on {where}.",
         ]
     )
 

@@ -30,10 +30,10 @@ class Commands(click.Group):
         """Below the commands, in a sentence, why there are no more."""
         try:
             _of_bench()
-        except click.UsageError as error:
+        except click.UsageError:
             with formatter.indentation():
                 formatter.write_paragraph()
-                formatter.write_text(f"More commands: {error.format_message()}")
+                formatter.write_text(f"More commands with an extra: {install('bench')}")
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         try:

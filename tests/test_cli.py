@@ -295,7 +295,7 @@ def test_help_needs_no_extra(normkernels: Any, monkeypatch: pytest.MonkeyPatch) 
     lacking("psutil", monkeypatch)
     shown = normkernels("--help")
     assert (shown.code, shown.err) == (0, "")
-    says = "More commands: psutil is missing: pip install -e '.[bench]' in a clone of normkernels"
+    says = "More commands with an extra: pip install -e '.[bench]' in a clone of normkernels"
     assert says in " ".join(shown.out.split())
     assert normkernels("--version").code == 0
 

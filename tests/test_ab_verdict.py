@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+pytest.importorskip("scipy", reason="the extra ab is not installed")
+
 from normkernels.bench.ab import outcome as outcomes
 from normkernels.bench.ab import page, verdict, worker
 from normkernels.bench.ab.outcome import Outcome, Plan, Side

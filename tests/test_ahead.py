@@ -17,7 +17,7 @@ from normkernels.norms import NORMS, NormSpec
 
 
 def calls(spec: NormSpec, dtype: Any, rng: np.random.Generator) -> None:
-    """Public calls of all kinds: shapes small and large, with and without parameters, fused, in evaluation."""
+    """Public calls: small and large, with and without parameters, fused, in evaluation."""
     shapes = [(3, 7), (40, 600), (1, 33_000), (1, 200_000), (4, 2, 3, 3), (16, 16, 7, 7), (4, 3, 90, 90)]
     for shape in (fitted(spec, shape) for shape in shapes):
         x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))

@@ -65,7 +65,7 @@ LAYERS = [
     "normkernels.cuda.simulated",
     "normkernels.cuda.arrays",
     "normkernels.cuda.devices  normkernels.cuda.dlpack",
-    "normkernels._devices",
+    "normkernels._devices  normkernels._extras",
     "normkernels._layout",
     "normkernels._buffers",
     "normkernels.results",

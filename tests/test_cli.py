@@ -267,18 +267,45 @@ def test_a_reader_that_has_enough_is_no_error(
     assert Path("r.json").is_file() == ("--json" in arguments)
 
 
-@pytest.mark.parametrize("package", cli.BENCH)
-def test_without_the_extra_one_line_says_what_to_install(
-    normkernels: Any, monkeypatch: pytest.MonkeyPatch, package: str
-) -> None:
+def lacking(package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a package is not installed."""
     for name in list(sys.modules):
         if name.startswith("normkernels.bench") or name.partition(".")[0] == package:
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    words = ["ab", "--base", "main"] if package == "scipy" else ["bench", "--plot", "p.png", "--shape", "3x8"]
-    shown = normkernels(*words)
+
+
+@pytest.mark.parametrize(
+    ("extra", "package"),
+    [(extra, package) for extra, packages in cli.PACKAGES.items() for package in packages],
+)
+def test_without_the_extra_one_line_says_what_to_install(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch, extra: str, package: str
+) -> None:
+    lacking(package, monkeypatch)
+    words = ["ab", "--base", "main"] if extra == "ab" else ["bench", "--plot", "p.png", "--shape", "3x8"]
+    shown = normkernels(*words, *(["--dtype", "bfloat16"] if package == "ml_dtypes" else []))
     assert shown.code == 2
-    assert shown.err == f"normkernels: {package} is missing: pip install 'normkernels[bench]'\n"
+    assert shown.err == (
+        f"normkernels: {package} is missing: pip install -e '.[{extra}]' in a clone of normkernels\n"
+    )
+
+
+def test_help_needs_no_extra(normkernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking("psutil", monkeypatch)
+    shown = normkernels("--help")
+    assert (shown.code, shown.err) == (0, "")
+    says = "More commands with an extra: pip install -e '.[bench]' in a clone of normkernels"
+    assert says in " ".join(shown.out.split())
+    assert normkernels("--version").code == 0
+
+
+def test_a_fault_of_ours_is_not_taken_for_a_missing_package(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lacking("normkernels.bench.noise", monkeypatch)
+    with pytest.raises(ModuleNotFoundError, match=r"normkernels\.bench\.noise"):
+        normkernels("list")
 
 
 # Which cases the options select

@@ -193,9 +193,8 @@ def test_a_device_is_current_for_as_long_as_it_is_needed(driver):
 
 def test_missing_packages(driver, monkeypatch):
     monkeypatch.setattr(devices, "driver", None)
-    with pytest.raises(
-        DeviceUnavailable, match=r"^CUDA arrays need the extra: pip install 'normkernels\[cuda\]'$"
-    ):
+    needs = r"^CUDA arrays need the extra: pip install -e '\.\[cuda\]' in a clone of normkernels$"
+    with pytest.raises(DeviceUnavailable, match=needs):
         devices.require()
 
 

@@ -239,7 +239,7 @@ def test_without_the_disassembler_it_is_one_line(normkernels, monkeypatch):
 
 
 def test_the_compilers_of_cuda_12_have_other_names(monkeypatch):
-    """As `pip install 'normkernels[cuda12]'` brings them."""
+    """As the extra `cuda12` brings them."""
     installed = {"nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12", "nvidia-cuda-nvrtc-cu12", "numba-cuda"}
     monkeypatch.setattr(cuda_resources, "_version", lambda name: "12.9" if name in installed else None)
     assert cuda_resources.compilers() == ("numba-cuda", "nvidia-cuda-nvcc-cu12", "nvidia-nvjitlink-cu12")

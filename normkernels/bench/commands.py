@@ -1,4 +1,4 @@
-"""The command line: options in, cases measured, tables and files out."""
+"""Commands of the benchmark: options in, cases measured, tables and files out."""
 
 import io
 import os
@@ -12,7 +12,7 @@ import numba
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from .. import __version__, _buffers
+from .. import _buffers
 from ..norms import NORMS
 from . import compare as stored
 from . import cuda_resources, files, markdown, outputs, ratios, results, summary, timing
@@ -33,33 +33,7 @@ from .table import show
 from .torch_baseline import available
 from .work import Work
 
-
-class OneLineErrors(click.Group):
-    """Errors are one line on standard error, without usage."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            return super().main(*args, **{**kwargs, "standalone_mode": False})
-        except click.ClickException as error:
-            click.echo(f"normkernels: {error.format_message()}", err=True)
-            raise SystemExit(error.exit_code) from None
-        except BadOption as error:
-            click.echo(f"normkernels: {error}", err=True)
-            raise SystemExit(2) from None
-        except click.Abort:
-            click.echo("normkernels: interrupted", err=True)
-            raise SystemExit(130) from None
-
-
-@click.group(cls=OneLineErrors, invoke_without_command=True)
-@click.version_option(__version__)
-@click.pass_context
-def cli(context: click.Context) -> None:
-    """Fused normalization kernels: measure them on this machine."""
-    if context.invoked_subcommand is None:
-        click.echo(context.get_help())
-
-
+cli = click.Group()
 for command in (ab, cuda_resources.command, ratios.table, report):
     cli.add_command(command)
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import click
+
 from .._layout import ACTIVATIONS
 from ..norms import NORMS
 from .cases import DTYPES, Case
@@ -61,8 +63,10 @@ DEVICE = {
 DEVICE_QUICK = {"bert_base": (1,), "decode": (1,), "llama3_8b": (1,), "resnet18": (16,)}
 
 
-class BadOption(ValueError):
+class BadOption(click.ClickException):
     """An option that cannot be followed; the message is one line for the user."""
+
+    exit_code = 2
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from typing import Any
 import numba
 
 from .._devices import DeviceUnavailable, FatalDeviceError
+from .._extras import install
 
 try:
     from cuda.bindings import driver as _installed
@@ -21,7 +22,7 @@ except ImportError:
     _installed = None
 driver: Any = _installed
 
-EXTRA = "CUDA arrays need the extra: pip install 'normkernels[cuda]'"
+EXTRA = f"CUDA arrays need the extra: {install('cuda')}"
 DRIVER = (
     "CUDA arrays need an NVIDIA driver and GPU: install the driver from nvidia.com/drivers, "
     "or start the container with --gpus all"

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from ..selection import BadOption
 
-ENTRY_POINTS = "normkernels.ab"
 # What ends a program from outside; Windows has no SIGHUP.
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # What git sets in a hook, where it would name another work tree.
@@ -151,7 +150,7 @@ def _installed(root: Path, place: Path) -> Path:
 
 def cases_at(head: Path, option: str | None) -> CasesAt:
     """The cases asked for, or those that the project names in its pyproject.toml."""
-    text = option or _entry_point(head / "pyproject.toml")
+    text = option or _cases_in(head / "pyproject.toml")
     module, _, function = text.partition(":")
     if not all(part.isidentifier() for part in [*module.split("."), function]):
         raise BadOption(f"--cases must be module:function, got {text}")
@@ -164,15 +163,12 @@ def cases_at(head: Path, option: str | None) -> CasesAt:
     return CasesAt(module, function, None)
 
 
-def _entry_point(file: Path) -> str:
+def _cases_in(file: Path) -> str:
     try:
-        project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
-        names = dict(project.get("entry-points", {}).get(ENTRY_POINTS, {}))
-    except (OSError, ValueError):
-        names = {}
-    if len(names) != 1:
+        text = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["normkernels"]["cases"]
+    except (KeyError, OSError, TypeError, ValueError):
         raise BadOption(
-            f'head must have one entry in [project.entry-points."{ENTRY_POINTS}"] of its pyproject.toml, '
-            f"or --cases be given, got {len(names)}"
-        )
-    return str(next(iter(names.values())))
+            "head must name its cases as `cases` in [tool.normkernels] of its pyproject.toml, "
+            "or --cases be given"
+        ) from None
+    return str(text)

@@ -3,7 +3,18 @@
 import sys
 
 # What the extra `bench` installs, by the names they are imported by.
-BENCH = ("click", "cpuinfo", "jinja2", "matplotlib", "psutil", "rich", "scipy", "yaml")
+BENCH = (
+    "annotated_types",
+    "click",
+    "cpuinfo",
+    "jinja2",
+    "matplotlib",
+    "psutil",
+    "pydantic",
+    "rich",
+    "scipy",
+    "yaml",
+)
 
 
 def main() -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from normkernels.bench.ab import checkouts as checkouts_module
+from normkernels.bench.ab import gate, pairs, verdict, worker
 from normkernels.bench.ab import outcome as outcomes
-from normkernels.bench.ab import pairs, verdict, worker
 from normkernels.bench.ab.checkouts import cases_at, checkouts
+from normkernels.bench.ab.outcome import Plan
 from normkernels.bench.selection import BadOption
 
 ROOT = Path(__file__).parents[1]
@@ -145,7 +146,7 @@ def test_an_interrupted_gate_leaves_nothing_behind(project, temporary, tmp_path)
             ["--base", "fast", "--aa", "--head", "slow"],
             "--aa compares base with itself and takes no --head, got",
         ),
-        (["--base", "fast", "--max-minutes", "0"], "--max-minutes must be more than 0, got 0"),
+        (["--base", "fast", "--max-minutes", "0"], "--max-minutes must be a number above 0, got 0"),
         (
             ["--base", "fast", "--threshold", "much"],
             "--threshold must be a percentage above 0, like 10%, got much",
@@ -266,7 +267,8 @@ def test_a_removal_is_not_interrupted():
 def test_worker_checks_before_and_after(monkeypatch):
     seen = []
     monkeypatch.setattr(worker, "samples", lambda call, seconds: seen.append("timed") or [1.0])
-    assert worker.measure(lambda: (lambda: seen.append("call"), lambda: seen.append("check")), 0.1) == [1.0]
+    setup = lambda: (lambda: seen.append("call"), lambda: seen.append("check"), 64)  # noqa: E731
+    assert worker.measure(setup, 0.1) == ([1.0], 64)
     assert seen == ["call", "check", "timed", "check"]
 
 
@@ -309,3 +311,197 @@ def test_a_package_that_is_not_ours(temporary, tmp_path, monkeypatch):
 def test_the_planted_slowdown_applies_to_the_kernel():
     patch = ROOT / "tests" / "data" / "slowdown.patch"
     subprocess.run(["git", "apply", "--check", str(patch)], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize(
+    ("made", "problem"),
+    [
+        ((), "()"),
+        ((len, len, 8, 9), "(<built-in"),
+        ((len, len, 0), "(<built-in"),
+        ((len, len, "8"), "(<built-in"),
+        (8, "8"),
+    ],
+)
+def test_what_a_case_may_return(made, problem):
+    with pytest.raises(TypeError, match="a case must return a function to time, or a tuple of ") as error:
+        worker.prepared(lambda: made)
+    assert f"got {problem}" in str(error.value)
+
+
+# Where the measured code came from. In a folder: two checkouts, a work tree, and an environment.
+
+
+@pytest.fixture
+def places(tmp_path, monkeypatch):
+    """Files by arm; `imported` makes the worker believe that modules were imported."""
+    folder = tmp_path / "places"
+    for arm in ("head", "base"):
+        for name in (
+            "python/pkg/__init__.py",
+            "python/pkg/fast.py",
+            "python/flat.py",
+            "python/space/inner.py",
+        ):
+            file = folder / arm / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text("")
+        (folder / arm / "helper.py").write_text("")
+        (folder / arm / "bench").mkdir()
+        (folder / arm / "bench" / "shapes.py").write_text(arm)
+        (folder / arm / "bench" / "cases.py").write_text("")
+        (folder / arm / "pyproject.toml").write_text('[project]\nname = "a.name"\n')
+    monkeypatch.setattr(worker, "imported", dict)
+    monkeypatch.setattr(sys, "prefix", str(folder / "environment"))
+    return folder
+
+
+def asked(places, arm="head", **more):
+    other = {"head": "base", "base": "head"}[arm]
+    folders = {"root": places / arm, "other": places / other, "repository": places / "repository"}
+    cases = {
+        "file": str(places / "head/bench/cases.py"),
+        "beside": str(places / "head/bench"),
+        "isolated": False,
+    }
+    return {**{name: str(path) for name, path in folders.items()}, **cases, **more}
+
+
+@pytest.mark.parametrize(
+    ("arm", "name", "file", "right"),
+    [
+        ("head", "pkg", "head/python/pkg/__init__.py", True),
+        ("head", "pkg", "environment/site-packages/pkg/__init__.py", False),
+        ("head", "pkg.fast", "environment/site-packages/pkg/fast.py", False),
+        ("head", "flat", "environment/site-packages/flat.py", False),
+        ("head", "space.inner", "environment/site-packages/space/inner.py", False),
+        ("head", "pkg", "repository/python/pkg/__init__.py", False),
+        ("head", "else", "repository/else.py", False),
+        ("base", "pkg", "head/python/pkg/__init__.py", False),  # sys.path led to it
+        ("base", "shapes", "head/bench/shapes.py", True),  # as the cases, which are head's
+        ("base", "pkg", "base/python/pkg/__init__.py", True),
+        ("head", "numpy", "environment/site-packages/numpy/__init__.py", True),
+        ("head", "fast", "environment/site-packages/fast.py", True),  # pkg is one: it has pkg.fast
+    ],
+)
+def test_what_was_measured_came_from_the_checkout(places, monkeypatch, arm, name, file, right):
+    """Whatever else did: here a helper is always imported from it."""
+    modules = {
+        "helper": places / arm / "helper.py",
+        name: places / file,
+        "ab_cases": places / "head/bench/cases.py",
+    }
+    monkeypatch.setattr(worker, "imported", lambda: modules)
+    found = worker.origins(asked(places, arm))
+    assert found["found"] is True
+    assert found["stray"] == (None if right else str(places / file))
+    assert found["shared"] == (["bench/shapes.py"] if name == "shapes" else [])
+
+
+def test_an_extension_that_is_installed_is_not_of_the_checkout(places, monkeypatch):
+    """It has no file in the checkout by its name; its distribution has the checkout's name."""
+    site = places / "environment"
+    (site / "a_name-1.dist-info").mkdir(parents=True)
+    (site / "a_name-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: a-name\nVersion: 1\n")
+    (site / "a_name-1.dist-info" / "RECORD").write_text("native.so,,\na_name-1.dist-info/METADATA,,\n")
+    monkeypatch.syspath_prepend(site)
+    modules = {"helper": places / "head/helper.py", "native": site / "native.so"}
+    monkeypatch.setattr(worker, "imported", lambda: modules)
+    assert worker.origins(asked(places))["stray"] == str(site / "native.so")
+    (places / "head/pyproject.toml").write_text("[project]\nname = 3\n")
+    assert worker.origins(asked(places))["stray"] is None
+
+
+def test_isolated_code_is_what_was_installed(places, monkeypatch):
+    modules = {"pkg": places / "environment/lib/pkg/__init__.py"}
+    monkeypatch.setattr(worker, "imported", lambda: modules)
+    assert worker.origins(asked(places, isolated=True)) == {"found": True, "stray": None, "shared": []}
+    modules["pkg"] = places / "head/python/pkg/__init__.py"
+    assert worker.origins(asked(places, "base", isolated=True))["stray"] == str(modules["pkg"])
+
+
+def test_an_installed_package_is_not_compared_with_itself(
+    normkernels, project, temporary, tmp_path, monkeypatch
+):
+    """It lies where nothing is imported from, below python/, and a helper comes from the checkout."""
+    site = tmp_path / "site"
+    site.mkdir()
+    shutil.copy(project / "work.py", site)
+    (project / "python").mkdir()
+    git("mv", "work.py", "python/work.py", at=project)
+    (project / "sizes.py").write_text("")
+    text = (project / "cases.py").read_text()
+    (project / "cases.py").write_text(f"import sys, sizes\nsys.path.append({str(site)!r})\n{text}")
+    git("add", ".", at=project)
+    git("commit", "--quiet", "-m", "moved", at=project)
+    git("commit", "--quiet", "--allow-empty", "-m", "again", at=project)
+    done = normkernels("ab", "--base", "HEAD~1")
+    assert done.code == 2
+    assert f"got {site}/work.py in head; --isolated installs what cannot be imported so" in done.err
+
+
+# What is not compared
+
+
+def test_cases_that_head_does_not_have_any_more_are_named(project, temporary):
+    text = (project / "cases.py").read_text()
+    (project / "cases.py").write_text(text.replace('"total": lambda: lambda: work.total(2000),', ""))
+    git("commit", "--quiet", "-am", "fewer", at=project)
+    with checkouts({"base": "slow", "head": "HEAD"}, isolated=False) as ready:
+        arms = pairs.Arms(ready, cases_at(ready["head"].root, None), root_matters=True)
+        arms.prepare()
+        plan = Plan("slow", "HEAD", None, 12, 0.1, None, False, 1, 0, False)
+        assert gate._removed(arms, plan) == (["total"], [])
+        (ready["base"].root / "cases.py").write_text("1 / 0")
+        gone, (note,) = gate._removed(arms, plan)
+        assert gone == []
+        assert note.startswith(
+            "which cases base alone has is not known: the cases must run in base (slow), got Zero"
+        )
+        (ready["base"].root / "cases.py").unlink()
+        assert gate._removed(arms, plan) == ([], [])
+
+
+def test_a_clone_without_history_is_told(normkernels, project, tmp_path, monkeypatch):
+    git("clone", "--quiet", "--depth", "1", f"file://{project}", str(tmp_path / "clone"), at=tmp_path)
+    for folder, hint in ((tmp_path / "clone", True), (project, False)):
+        monkeypatch.chdir(folder)
+        done = normkernels("ab", "--base", "HEAD~9")
+        assert done.code == 2
+        assert done.err.startswith("normkernels: --base must name a commit of this repository, got HEAD~9")
+        assert ("; this clone lacks history: git fetch --unshallow" in done.err) is hint
+
+
+# How long it takes
+
+
+def timed_arms(monkeypatch, seconds):
+    """Arms whose process takes so long beside the cases."""
+    clock = iter([0.0, 2 * (seconds + pairs.LEAST_SECONDS * 2)])
+    monkeypatch.setattr(pairs, "perf_counter", lambda: next(clock))
+    arms = pairs.Arms({}, None, root_matters=True, names=["a"], controls=["b"])
+    monkeypatch.setattr(arms, "answer", lambda *_: {})
+    return arms
+
+
+def test_the_default_run_takes_as_long_as_it_needs(monkeypatch):
+    assert timed_arms(monkeypatch, 1.0).seconds_to_spend(12, None, 0.0)[1] == pairs.DEFAULT_MINUTES
+    seconds, minutes = timed_arms(monkeypatch, 20.0).seconds_to_spend(12, None, 1.0)
+    assert minutes == 18  # 1 + 24 processes of 20.08 s, twice
+    assert 2 * 24 * (20 + 2 * seconds) / 60 + 1 <= minutes
+    assert seconds >= pairs.LEAST_SECONDS
+
+
+def test_a_bound_that_was_given_is_kept(monkeypatch):
+    with pytest.raises(BadOption, match="--max-minutes must be 18 or more for 12 pairs of 1 cases, got 10"):
+        timed_arms(monkeypatch, 20.0).seconds_to_spend(12, 10.0, 1.0)
+    assert timed_arms(monkeypatch, 20.0).seconds_to_spend(12, 18.0, 1.0)[1] == 18.0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "project = 3", "project.entry-points = 3", "[project.entry-points]\n'normkernels.ab' = 3"]
+)
+def test_a_project_file_may_hold_anything(text, tmp_path):
+    (tmp_path / "pyproject.toml").write_text(text)
+    with pytest.raises(BadOption, match="head must have one entry in "):
+        cases_at(tmp_path, None)

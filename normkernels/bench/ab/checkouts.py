@@ -19,6 +19,7 @@ ENTRY_POINTS = "normkernels.ab"
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # What git sets in a hook, where it would name another work tree.
 IN_A_HOOK = "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"
+DEEPEN = "git fetch --unshallow origin '+refs/heads/*:refs/remotes/origin/*' (in CI fetch-depth: 0)"
 THREADS = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
@@ -78,7 +79,9 @@ def commit_of(option: str, ref: str) -> str:
     try:
         return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     except GitError:
-        raise BadOption(f"{option} must name a commit of this repository, got {ref}") from None
+        shallow = git("rev-parse", "--is-shallow-repository") == "true"
+        hint = f"; this clone lacks history: {DEEPEN}" if shallow else ""
+        raise BadOption(f"{option} must name a commit of this repository, got {ref}{hint}") from None
 
 
 def uncommitted() -> bool:
@@ -168,7 +171,7 @@ def _entry_point(file: Path) -> str:
     try:
         project = tomllib.loads(file.read_text(encoding="utf-8")).get("project", {})
         names = dict(project.get("entry-points", {}).get(ENTRY_POINTS, {}))
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError, TypeError):  # it may hold anything
         names = {}
     if len(names) != 1:
         raise BadOption(

@@ -7,8 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from ..schema import Positive, Share
+
 Verdict = Literal["slower", "faster", "same"]
-Pair = tuple[float, float]
+Pair = tuple[Positive, Positive]
 """Seconds of base and of head, measured one right after the other."""
 
 CONFIDENCE = 0.99
@@ -22,15 +24,15 @@ class Comparison:
     """One case, measured in pairs."""
 
     name: str
-    base: float
+    base: Positive
     """Median seconds per call."""
-    head: float
-    ratio: float
+    head: Positive
+    ratio: Positive
     """The median over the pairs of head by base: above 1 is slower."""
-    low: float
-    high: float
+    low: Positive
+    high: Positive
     """The 99 % bootstrap interval of `ratio`."""
-    p: float
+    p: Share
     """Wilcoxon's signed-rank test of the log-ratios, adjusted for the number of cases."""
     verdict: Verdict
     pairs: list[Pair]

@@ -7,7 +7,8 @@ import click
 
 from .. import files, outputs
 from ..options import file_option
-from ..results import ResultsError, load
+from ..results import load
+from ..schema import ResultsError
 from ..selection import BadOption
 from .data import report as report_on
 from .page import render

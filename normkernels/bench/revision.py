@@ -48,7 +48,7 @@ def web_address(folder: Path) -> str | None:
         host, port = parts.hostname, parts.port
     except ValueError:
         return None
-    if not host or "." not in host or parts.scheme == "file":
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)+", host or "") or parts.scheme == "file":
         return None
     on_web = parts.scheme in ("http", "https")
     place = f"{host}:{port}" if port and on_web else host

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Len
 
 from ..schema import Positive, Share
 
@@ -35,7 +36,7 @@ class Comparison:
     p: Share
     """Wilcoxon's signed-rank test of the log-ratios, adjusted for the number of cases."""
     verdict: Verdict
-    pairs: list[Pair]
+    pairs: Annotated[list[Pair], Len(1)]
 
     @property
     def change(self) -> float:

@@ -85,6 +85,54 @@ def temporary(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.fixture
+def answers(monkeypatch):
+    """Processes that answer at once, with times never measured: "total" takes `slower` times as long."""
+    said = {"slower": 1.0, "gone": [], "shared": [], "start": 0.0}
+
+    def answer(arms, arm, names, seconds, seed=0, at=None):
+        every = ["total", "largest", *said["gone"] * (at is not None), *worker.CONTROLS]
+        times = dict.fromkeys(every, 1e-3) | {"total": 1e-3 * (said["slower"] if arm == "head" else 1)}
+        found = {"found": True, "stray": None, "shared": said["shared"]}
+        return {
+            "names": every,
+            "seconds": times,
+            "failed": {},
+            "bytes": {"total": 4096, "largest": None},
+        } | found
+
+    def clock():
+        said["start"] += said.get("step", 0.0)
+        return said["start"]
+
+    monkeypatch.setattr(pairs.Arms, "answer", answer)
+    monkeypatch.setattr(pairs, "perf_counter", clock)
+    return said
+
+
+def test_the_whole_gate_without_waiting(normkernels, project, temporary, tmp_path, answers):
+    answers |= {"slower": 3.0, "gone": ["sorted"], "shared": ["benchmarks/sizes.py"], "step": 60.0}
+    files = tmp_path / "ab.json", tmp_path / "ab.md"
+    done = normkernels("ab", "--base", "fast", "--json", str(files[0]), "--markdown", str(files[1]))
+    outcome = outcomes.load(files[0])
+    assert done.code == outcomes.REGRESSION
+    assert [c.name for c in outcome.recurred("slower")] == ["total"]
+    assert [c.name for c in outcome.again] == ["total"]
+    assert outcome.headline == "1 slower by more than 10%, of 2 cases; 1 case of base is not in head"
+    assert outcome.bytes == {"total": 4096}
+    minutes = outcome.plan.minutes
+    assert outcome.notes == [
+        f"12 pairs of 2 cases need {minutes:g} minutes and not 10 on this machine",
+        "read from head in both arms, although base has another: benchmarks/sizes.py",
+    ]
+    for text in (done.out, files[1].read_text()):
+        assert "not in head: sorted" in text
+        assert all(note in text for note in outcome.notes)
+    assert f"measuring, {minutes:g} minutes at most, 24 processes" in done.err
+    assert left_behind(project, temporary) == (0, [])
+
+
+@pytest.mark.slow
 def test_a_slower_commit_is_flagged_twice_and_named(normkernels, project, temporary, tmp_path, monkeypatch):
     monkeypatch.setattr(pairs, "MOST_SECONDS", pairs.LEAST_SECONDS)
     files = tmp_path / "ab.json", tmp_path / "ab.md"
@@ -102,6 +150,7 @@ def test_a_slower_commit_is_flagged_twice_and_named(normkernels, project, tempor
     assert left_behind(project, temporary) == (0, [])
 
 
+@pytest.mark.slow
 def test_an_interrupted_gate_leaves_nothing_behind(project, temporary, tmp_path):
     file = tmp_path / "ab.json"
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
@@ -282,15 +331,17 @@ def test_cases_of_this_repository_cover_every_norm(monkeypatch):
     assert {name.split("/")[0] for name in cases} == set(NORMS)
     assert {name.split("/")[1] for name in cases} == {"forward", "backward"}
     assert set(ab_cases.short()) < set(cases)
-    call, check = cases["layer_norm/forward/256x768"]()
+    call, check, nbytes = cases["layer_norm/forward/256x768"]()
     call()
     check()
+    assert nbytes == 2 * 256 * 768 * 4
     monkeypatch.setattr(ab_cases.nk, "layer_norm_forward", lambda x, **keywords: (x, None))
-    call, check = cases["layer_norm/forward/256x768"]()
+    call, check, _ = cases["layer_norm/forward/256x768"]()
     with pytest.raises(AssertionError):
         check()
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_ours(temporary, tmp_path, monkeypatch):
     """The example of the docs, in a repository of its own: found by its pyproject.toml, run in both arms."""
     folder = tmp_path / "imagestats"
@@ -327,97 +378,6 @@ def test_what_a_case_may_return(made, problem):
     with pytest.raises(TypeError, match="a case must return a function to time, or a tuple of ") as error:
         worker.prepared(lambda: made)
     assert f"got {problem}" in str(error.value)
-
-
-# Where the measured code came from. In a folder: two checkouts, a work tree, and an environment.
-
-
-@pytest.fixture
-def places(tmp_path, monkeypatch):
-    """Files by arm; `imported` makes the worker believe that modules were imported."""
-    folder = tmp_path / "places"
-    for arm in ("head", "base"):
-        for name in (
-            "python/pkg/__init__.py",
-            "python/pkg/fast.py",
-            "python/flat.py",
-            "python/space/inner.py",
-        ):
-            file = folder / arm / name
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text("")
-        (folder / arm / "helper.py").write_text("")
-        (folder / arm / "bench").mkdir()
-        (folder / arm / "bench" / "shapes.py").write_text(arm)
-        (folder / arm / "bench" / "cases.py").write_text("")
-        (folder / arm / "pyproject.toml").write_text('[project]\nname = "a.name"\n')
-    monkeypatch.setattr(worker, "imported", dict)
-    monkeypatch.setattr(sys, "prefix", str(folder / "environment"))
-    return folder
-
-
-def asked(places, arm="head", **more):
-    other = {"head": "base", "base": "head"}[arm]
-    folders = {"root": places / arm, "other": places / other, "repository": places / "repository"}
-    cases = {
-        "file": str(places / "head/bench/cases.py"),
-        "beside": str(places / "head/bench"),
-        "isolated": False,
-    }
-    return {**{name: str(path) for name, path in folders.items()}, **cases, **more}
-
-
-@pytest.mark.parametrize(
-    ("arm", "name", "file", "right"),
-    [
-        ("head", "pkg", "head/python/pkg/__init__.py", True),
-        ("head", "pkg", "environment/site-packages/pkg/__init__.py", False),
-        ("head", "pkg.fast", "environment/site-packages/pkg/fast.py", False),
-        ("head", "flat", "environment/site-packages/flat.py", False),
-        ("head", "space.inner", "environment/site-packages/space/inner.py", False),
-        ("head", "pkg", "repository/python/pkg/__init__.py", False),
-        ("head", "else", "repository/else.py", False),
-        ("base", "pkg", "head/python/pkg/__init__.py", False),  # sys.path led to it
-        ("base", "shapes", "head/bench/shapes.py", True),  # as the cases, which are head's
-        ("base", "pkg", "base/python/pkg/__init__.py", True),
-        ("head", "numpy", "environment/site-packages/numpy/__init__.py", True),
-        ("head", "fast", "environment/site-packages/fast.py", True),  # pkg is one: it has pkg.fast
-    ],
-)
-def test_what_was_measured_came_from_the_checkout(places, monkeypatch, arm, name, file, right):
-    """Whatever else did: here a helper is always imported from it."""
-    modules = {
-        "helper": places / arm / "helper.py",
-        name: places / file,
-        "ab_cases": places / "head/bench/cases.py",
-    }
-    monkeypatch.setattr(worker, "imported", lambda: modules)
-    found = worker.origins(asked(places, arm))
-    assert found["found"] is True
-    assert found["stray"] == (None if right else str(places / file))
-    assert found["shared"] == (["bench/shapes.py"] if name == "shapes" else [])
-
-
-def test_an_extension_that_is_installed_is_not_of_the_checkout(places, monkeypatch):
-    """It has no file in the checkout by its name; its distribution has the checkout's name."""
-    site = places / "environment"
-    (site / "a_name-1.dist-info").mkdir(parents=True)
-    (site / "a_name-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: a-name\nVersion: 1\n")
-    (site / "a_name-1.dist-info" / "RECORD").write_text("native.so,,\na_name-1.dist-info/METADATA,,\n")
-    monkeypatch.syspath_prepend(site)
-    modules = {"helper": places / "head/helper.py", "native": site / "native.so"}
-    monkeypatch.setattr(worker, "imported", lambda: modules)
-    assert worker.origins(asked(places))["stray"] == str(site / "native.so")
-    (places / "head/pyproject.toml").write_text("[project]\nname = 3\n")
-    assert worker.origins(asked(places))["stray"] is None
-
-
-def test_isolated_code_is_what_was_installed(places, monkeypatch):
-    modules = {"pkg": places / "environment/lib/pkg/__init__.py"}
-    monkeypatch.setattr(worker, "imported", lambda: modules)
-    assert worker.origins(asked(places, isolated=True)) == {"found": True, "stray": None, "shared": []}
-    modules["pkg"] = places / "head/python/pkg/__init__.py"
-    assert worker.origins(asked(places, "base", isolated=True))["stray"] == str(modules["pkg"])
 
 
 def test_an_installed_package_is_not_compared_with_itself(

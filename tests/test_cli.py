@@ -349,6 +349,18 @@ def test_a_shape_goes_to_the_norms_that_take_it() -> None:
 
 
 @pytest.mark.parametrize(
+    "options",
+    [
+        {"ops": ["layer_norm"], "shapes": ["64x32"], "passes": ["forward"], "dtypes": ["float64"]},
+        {"ops": ["layer_norm"], "presets": ["gpt2"], "batches": [2], "fuses": ["residual"]},
+    ],
+)
+def test_what_is_given_twice_is_measured_once(options: dict[str, Any]) -> None:
+    twice = {name: values * 2 for name, values in options.items()}
+    assert select(Selection(**twice)) == select(Selection(**options))
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"ops": ["foo"]}, "--op must be one of .*, got foo"),

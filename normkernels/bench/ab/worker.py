@@ -190,7 +190,7 @@ def origins(request: dict[str, Any]) -> dict[str, Any]:
     """Where the imported code came from.
 
     `found`: whether any besides the cases came from the checkout. `stray`: a file from elsewhere, of a module
-    that the checkout has too, in whichever folder. `shared`: files beside the cases, which are read from head
+    that the checkout has too, in whichever folder. `shared`: modules beside the cases, which are read from head
     in both arms, that differ in base.
     """
     root, other, repository = (Path(request[name]) for name in ("root", "other", "repository"))
@@ -204,8 +204,10 @@ def origins(request: dict[str, Any]) -> dict[str, Any]:
         if path.is_relative_to(own):
             found = True
         elif request["beside"] and path.is_relative_to(request["beside"]):
-            if differs(path, root, other):
+            if differs(path, root, other) and str(path.parent) == request["beside"]:
                 shared.append(str(path.relative_to(other)))
+            elif differs(path, root, other):  # a package, which is more than a part of the cases
+                stray.append(str(path))
         elif (
             path in installed
             or holds(folders, name)

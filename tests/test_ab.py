@@ -188,7 +188,10 @@ def test_an_interrupted_gate_leaves_nothing_behind(project, temporary, tmp_path)
     [
         (["--base", "nowhere"], "--base must name a commit of this repository, got nowhere"),
         (["--base", "fast", "--head", "--help"], "--head must name a commit of this repository, got --help"),
-        (["--base", "fast", "--pairs", "11"], "--pairs must be 12 or more, got 11"),
+        (["--base", "fast", "--pairs", "11"], "--pairs must be between 12 and 500, got 11"),
+        (["--base", "fast", "--pairs", "9" * 30], "--pairs must be between 12 and 500, got 999"),
+        (["--base", "fast", "--seed", "-1"], "--seed must be 0 or more, got -1"),
+        (["--base", "fast", "--max-minutes", "nan"], "--max-minutes must be a number above 0, got nan"),
         (["--base", "fast", "--threads", "0"], "--threads must be between 1 and "),
         (["--base", "HEAD"], "--base and --head must be two commits (or use --aa), got "),
         (

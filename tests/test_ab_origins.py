@@ -1,4 +1,4 @@
-"""Where the code came from that the gate measured: two checkouts, a work tree and an environment in a folder."""
+"""Where the code that the gate measured came from: two checkouts, a work tree, an environment."""
 
 import sys
 

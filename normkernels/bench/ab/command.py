@@ -26,7 +26,7 @@ from . import page
 from .checkouts import ENDING, uncommitted
 from .gate import run
 from .outcome import Outcome, Plan
-from .pairs import DEFAULT_MINUTES, LEAST_PAIRS, Failed
+from .pairs import DEFAULT_MINUTES, LEAST_PAIRS, MOST_PAIRS, Failed
 
 
 @click.command()
@@ -72,8 +72,10 @@ def ab(
     """
     import scipy  # noqa: F401  a missing one is better found now
 
-    if pairs < LEAST_PAIRS:
-        raise BadOption(f"--pairs must be {LEAST_PAIRS} or more, got {pairs}")
+    if not LEAST_PAIRS <= pairs <= MOST_PAIRS:
+        raise BadOption(f"--pairs must be between {LEAST_PAIRS} and {MOST_PAIRS}, got {pairs}")
+    if seed < 0:
+        raise BadOption(f"--seed must be 0 or more, got {seed}")
     cores = psutil.cpu_count() or 1
     if not 1 <= threads <= cores:
         raise BadOption(f"--threads must be between 1 and {cores}, got {threads}")

@@ -18,7 +18,7 @@ from .verdict import FALSE_DISCOVERIES, Pair
 WORKER = Path(__file__).with_name("worker.py")
 BASE, HEAD = "base", "head"
 # With fewer no outcome is significant beside many cases: the least p that n pairs can give is 2 / 2**n.
-LEAST_PAIRS = 12
+LEAST_PAIRS, MOST_PAIRS = 12, 500
 # Seconds for each case in each process: with less, the scheduler is measured; more gains nothing.
 LEAST_SECONDS, MOST_SECONDS = 0.04, 0.3
 # Of the minutes allowed; a rerun of all cases takes as long again.

@@ -190,8 +190,8 @@ def origins(request: dict[str, Any]) -> dict[str, Any]:
     """Where the imported code came from.
 
     `found`: whether any besides the cases came from the checkout. `stray`: a file from elsewhere, of a module
-    that the checkout has too, in whichever folder. `shared`: modules beside the cases, which are read from head
-    in both arms, that differ in base.
+    that the checkout has too, in whichever folder. `shared`: modules beside the cases, which are read from
+    head in both arms, that differ in base.
     """
     root, other, repository = (Path(request[name]) for name in ("root", "other", "repository"))
     own = Path(sys.prefix) if request["isolated"] else root

@@ -65,7 +65,7 @@ def arguments(op, shape, rng):
 
 
 def prepare(op, pass_, shape):
-    """The call that is timed, and a check of its last result."""
+    """The call that is timed, a check of its last result, and the bytes that it must move."""
     rng = np.random.default_rng(0)
     x, dy = (np.resize(rng.standard_normal(99991, dtype=np.float32), shape) for _ in range(2))
     forward, backward = getattr(nk, f"{op}_forward"), getattr(nk, f"{op}_backward")
@@ -80,7 +80,7 @@ def prepare(op, pass_, shape):
         want = EXPECTED.get(op, affine_norm)(op, pass_, x, dy, keywords)
         np.testing.assert_allclose(last[0][want[0]], want[1], rtol=1e-3, atol=1e-3)
 
-    return call, check
+    return call, check, (2 if pass_ == "forward" else 3) * x.nbytes
 
 
 def affine_norm(op, pass_, x, dy, keywords):

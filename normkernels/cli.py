@@ -10,7 +10,16 @@ from .compile_command import compile_
 
 # What an extra installs for the command line, by the names it is imported by.
 PACKAGES = {
-    "bench": ("cpuinfo", "jinja2", "matplotlib", "ml_dtypes", "psutil", "yaml"),
+    "bench": (
+        "annotated_types",
+        "cpuinfo",
+        "jinja2",
+        "matplotlib",
+        "ml_dtypes",
+        "psutil",
+        "pydantic",
+        "yaml",
+    ),
     "ab": ("scipy",),
 }
 

@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Any
 
+from normkernels.bench.ab.outcome import Outcome, Plan, Side
+from normkernels.bench.ab.verdict import Comparison
 from normkernels.bench.cases import Case
 from normkernels.bench.machine import Machine
 from normkernels.bench.results import Baseline, CopySpeed, Results, Row, Timing
@@ -100,3 +102,31 @@ def nasty_results(name: str) -> Results:
         }
     )
     return Results(machine, {name: [name], "op": [name]}, COPY, rows, [name], Revision(name, name, True))
+
+
+def compared(name: str, base: float, ratio: float) -> Comparison:
+    """A case of the gate that was measured in twelve pairs."""
+    pairs = [(base * (1 + i / 100), ratio * base * (1 + i / 100)) for i in range(-5, 7)]
+    verdict = "slower" if ratio > 1.1 else "faster" if ratio < 0.9 else "same"
+    return Comparison(name, base, base * ratio, ratio, 0.99 * ratio, 1.01 * ratio, 0.01, verdict, pairs)
+
+
+def gate_outcome(*ratios: float, **more: Any) -> Outcome:
+    """The gate on another package: two batches of a function, and a function that says no bytes."""
+    names = "contrast/16x128", "contrast/64x128", "total"
+    controls = compared("control: copy", 2e-3, 1.0), compared("control: NumPy", 1e-4, 1.0)
+    fields = {
+        "machine": dataclasses.replace(MACHINE, threads=1),
+        "base": Side("main", "a" * 40),
+        "head": Side("topic", "b" * 40),
+        "plan": Plan("main", "topic", None, 12, 0.1, 10.0, False, 1, 0, False),
+        "seconds": 60.0,
+        "first": [compared(n, 1e-3 * (i + 1), r) for i, (n, r) in enumerate(zip(names, ratios, strict=True))],
+        "again": [],
+        "controls": list(controls),
+        "moved": [],
+        "only_head": {},
+        "bytes": {names[0]: 1 << 20, names[1]: 1 << 26},
+        "url": "https://example.org/imagestats",
+    }
+    return Outcome(**{**fields, **more})

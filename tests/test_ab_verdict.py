@@ -15,7 +15,7 @@ from normkernels.bench.ab import outcome as outcomes
 from normkernels.bench.ab import page, verdict, worker
 from normkernels.bench.ab.outcome import Outcome, Plan, Side
 from normkernels.bench.machine import machine
-from normkernels.bench.results import ResultsError
+from normkernels.bench.schema import ResultsError
 
 ROOT = Path(__file__).parents[1]
 PLANTED = ("layer_norm/forward/1x1", "rms_norm/forward/1x1", "batch_norm/forward/1x1")

@@ -18,8 +18,8 @@ MAX_LINES = 400
 # unless that has a line of its own; `normkernels` is only the package's __init__.
 LAYERS = [
     "normkernels.cli  normkernels.sklearn",
-    "normkernels.bench",
     "normkernels.compile_command",
+    "normkernels.bench",
     "normkernels",
     "normkernels._ahead",
     "normkernels.norms",

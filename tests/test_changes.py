@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 from normkernels.bench import noise, results
+from normkernels.bench.ab import outcome as outcomes
 from normkernels.bench.cases import Case
 from normkernels.bench.machine import machine
 from normkernels.bench.results import CopySpeed, Results, Row, Timing
+from report_examples import gate_outcome
 
 
 def stored(folder: Path, name: str, seconds: dict[str, float], **other: Any) -> str:
@@ -31,7 +33,7 @@ def test_compare_fails_where_it_is_told_to(
     normkernels: Any, tmp_path: Path, limit: str | None, code: int
 ) -> None:
     files = [
-        stored(tmp_path, "a.json", {"layer_norm": 1.0, "rms_norm": 1.0, "batch_norm": 1.0}),
+        stored(tmp_path, "a.json", {"layer_norm": 1.0, "rms_norm": 1.0}),
         stored(tmp_path, "b.json", {"layer_norm": 0.5, "rms_norm": 1.2, "group_norm": 9.0}),
     ]
     done = normkernels("compare", *files, *(["--fail-on", limit] if limit else []))
@@ -40,7 +42,30 @@ def test_compare_fails_where_it_is_told_to(
     assert [line.split()[0] for line in lines[:3]] == ["+20.0%", "-50.0%", "-22.5%"]
     assert "rms_norm/forward" in lines[0]
     assert lines[2].endswith("geometric mean of 2 cases")
-    assert lines[3] == "2 cases are in one of the files only"
+    assert lines[3] == f"only in {files[1]}: group_norm/forward/shape/128x256x8/float32"
+    assert lines[4:] == ["1 slower by more than 10%"] * code
+
+
+@pytest.mark.parametrize(("limit", "code"), [("10%", 1), (None, 0)])
+def test_a_case_that_is_gone_is_named_and_fails_where_asked(
+    normkernels: Any, tmp_path: Path, limit: str | None, code: int
+) -> None:
+    a = stored(tmp_path, "a.json", dict.fromkeys(("layer_norm", "rms_norm", "batch_norm"), 1.0))
+    b = stored(tmp_path, "b.json", {"layer_norm": 1.0})
+    done = normkernels("compare", a, b, *(["--fail-on", limit] if limit else []))
+    assert done.code == code
+    gone = [f"only in {a}: {op}/forward/shape/128x256x8/float32" for op in ("rms_norm", "batch_norm")]
+    assert done.out.splitlines()[2:] == [*gone, *[f"2 of {a} not in {b}"] * code]
+
+
+def test_compare_takes_what_the_gate_wrote(normkernels: Any, tmp_path: Path) -> None:
+    files = [str(tmp_path / name) for name in ("a.json", "b.json")]
+    outcomes.save(gate_outcome(1.0, 1.0, 1.0), Path(files[0]))
+    outcomes.save(gate_outcome(1.0, 1.5, 0.5), Path(files[1]))
+    done = normkernels("compare", *files, "--fail-on", "10%")
+    assert done.code == 1
+    assert [line.split()[0] for line in done.out.splitlines()] == ["+50.0%", "+0.0%", "-50.0%", "-9.1%", "1"]
+    assert normkernels("compare", files[0], stored(tmp_path, "c.json", {"rms_norm": 1.0})).code == 2
 
 
 def test_compare_refuses_other_machines(normkernels: Any, tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def test_the_caption_names_the_device_and_the_driver() -> None:
 
 def test_another_device_is_another_machine() -> None:
     one, host = made_on_device(ROWS), made(ROWS)
-    assert [c.ratio for c in compare.compare(one, one, any_machine=False)] == [1.0] * 3
+    assert [c.ratio for c in compare.compare(one, one, any_machine=False).changes] == [1.0] * 3
     with pytest.raises(BadOption, match="device is Device.*Test GPU.* and None"):
         compare.compare(one, host, any_machine=False)
 

@@ -18,7 +18,7 @@ pytest.importorskip("numba_cuda")
 
 from bench_examples import DEVICE, case, row
 from normkernels._devices import DeviceUnavailable
-from normkernels.bench import process, results
+from normkernels.bench import process, results, schema
 from normkernels.bench.cases import Case
 from normkernels.bench.device import command, libraries, plan, run
 from normkernels.bench.process import Process, WorkerEnded
@@ -55,7 +55,7 @@ class Talk:
     def ask(self, message: Any, what: str, seconds: float) -> Any:
         self.asked.append((self.name, what))
         assert 0 < seconds <= run.CASE_SECONDS
-        return type(self).said(self.name, results.case_from(message))
+        return type(self).said(self.name, schema.made(Case, message))
 
 
 def answered(name: str, c: Case) -> Any:

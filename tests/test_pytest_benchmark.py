@@ -167,6 +167,12 @@ def test_runs_are_saved_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "Performance has regressed" in slower.stderr
     assert "20.0" in slower.stderr
 
+    (saved,) = tmp_path.glob(".benchmarks/*/0001_*.json")
+    saved.write_text(saved.read_text()[:99])
+    cut = gate(*GATE[1:], "-k", "one")
+    assert (cut.returncode, cut.stderr.count("\n")) == (4, 2)
+    assert "--benchmark-compare must find saved runs that are whole, got " in cut.stderr
+
     unknown = gate("--benchmark-compare=0042", GATE[2], "-k", "one")
     assert unknown.returncode == 4
     assert "got none in" in unknown.stderr
@@ -224,14 +230,19 @@ BOTH = document(("numpy", 1.0), ("normkernels", 1.0))
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (json.dumps(BOTH)[:-9], ["b.json", "cannot be read"]),
-        ("", ["b.json", "cannot be read"]),
+        (json.dumps(BOTH)[:-9], ["b.json", "must be a readable JSON file"]),
+        ("", ["b.json", "must be a readable JSON file"]),
         ([], ["schema 1, got schema None in ", "b.json"]),
         ({"benchmarks": []}, ["schema 1, got schema None in ", "b.json"]),
         ({**BOTH, "normkernels": {"schema": 99}}, ["schema 1, got schema 99 in ", "b.json"]),
         ({**BOTH, "benchmarks": [{}]}, ["b.json", "KeyError: 'extra_info'"]),
         (document(("torch", 0.0)), ["b.json", "a median of 0.0 s"]),
         (document(("torch", float("nan"))), ["b.json", "a median of nan s"]),
+        (document(("torch", 10**400)), ["b.json", "OverflowError: "]),
+        (document(("torch", 1e300)), ["b.json", "a median of 1e+300 s"]),
+        (document(("torch", 1.0), memory_bytes=10**400), ["b.json", "memory_bytes must be less than "]),
+        (document(("torch", 1.0), threads="2"), ["b.json", "threads must be a valid integer, got '2'"]),
+        (document((["torch"], 1.0)), ["b.json", "backend must be text, got ['torch']"]),
         (document(("torch", 1.0), cpu="B CPU"), ["one machine", "a.json and B CPU in ", "b.json"]),
         (document(("torch", 1.0), threads=1), ["one machine", "threads 2 in ", "b.json"]),
         (document(("torch", 1.0), versions={"numpy": "3"}), ["one version of numpy", "3 in ", "b.json"]),
@@ -257,7 +268,7 @@ def test_what_else_the_table_needs(normkernels: Any, tmp_path: Path) -> None:
     for arguments, word in [
         ([alone], "one baseline, got none"),
         ([str(tmp_path / "nowhere.json")], "nowhere.json"),
-        ([str(tmp_path)], "cannot be read"),
+        ([str(tmp_path)], "must be a readable JSON file"),
         ([], "FILE..."),
         ([good, "--markdown", page], f"must hold {START}"),
         ([good, "--markdown", "nowhere.md"], "must name a readable page, got nowhere.md"),

@@ -1,5 +1,6 @@
 """`normkernels report`: what its page holds. What the page does in a browser is in test_report_browser.py."""
 
+import csv
 import dataclasses
 import json
 import re
@@ -12,16 +13,18 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("rich")
 
-from normkernels.bench import results
+from normkernels.bench import markdown, ratios, results
+from normkernels.bench.ab import outcome as gate
+from normkernels.bench.ab.outcome import Outcome
 from normkernels.bench.report import charts, data, page
 from normkernels.bench.report.data import Report
 from normkernels.bench.revision import Revision
-from report_examples import NASTY, changed, nasty_results, run_of, some_results
+from report_examples import NASTY, changed, gate_outcome, nasty_results, run_of, some_results
 
 PLAIN = "PLAIN--"
 
 
-def report_of(*outcomes: results.Results) -> Report:
+def report_of(*outcomes: results.Results | Outcome) -> Report:
     return data.report("a title", [(Path(f"{i}.json"), outcome) for i, outcome in enumerate(outcomes)])
 
 
@@ -131,7 +134,7 @@ def test_the_page_holds_every_case_without_javascript() -> None:
     body = text[text.index("<tbody>") : text.index("</tbody>")]
     assert body.count("<tr>") == len(report.entries)
     for entry in report.entries:
-        assert f'<td data-sort="{entry.median}">{entry.time}</td>' in body
+        assert f'data-sort="{entry.median}">{entry.time}</td>' in body
     run = report.runs[0]
     for shown in (run.caption, run.date, run.code, run.versions, "too/large", *(c[1] for c in data.CHARTS)):
         assert shown in text
@@ -154,6 +157,80 @@ def test_the_page_needs_no_other_file() -> None:
 
 def test_the_page_is_the_same_for_the_same_results() -> None:
     assert page.render(report_of(some_results())) == page.render(report_of(some_results()))
+
+
+# Of the gate, and of other people's cases
+
+
+def test_a_run_of_the_gate_is_two_runs_of_the_page() -> None:
+    report = report_of(gate_outcome(1.0, 1.25, 0.5))
+    assert [(run.own, run.label, run.code) for run in report.runs] == [
+        ("base", "aaaaaaa", "aaaaaaa, main"),
+        ("head", "bbbbbbb", "bbbbbbb, topic"),
+    ]
+    assert report.runs[0].copy == pytest.approx(2**26 / 2e-3 / 1e9, rel=0.01)
+    base, head = report.entries[:3], report.entries[3:]
+    assert [entry.newest for entry in base + head] == [False] * 3 + [True] * 3
+    assert [entry.id for entry in base] == [entry.id for entry in head]
+    assert [entry.other and entry.other.ratio for entry in head] == [1.0, 0.8, 2.0]
+    one, other, unknown = head
+    assert (one.norm, one.shape, one.rows, one.layer) == ("contrast", "16x128", 16, "Nx128")
+    assert (one.gbs, one.fraction) == (pytest.approx(1.05, rel=0.01), None)  # it stays in the cache
+    assert other.gbs == pytest.approx(2**26 / 2.5e-3 / 1e9, rel=0.01)
+    assert other.fraction == pytest.approx(0.8, rel=0.01)
+    assert (unknown.norm, unknown.shape, unknown.bytes, unknown.gbs) == ("total", "", None, None)
+    text = page.render(report)
+    headings = [heading for heading, _ in page.columns(report)]
+    assert headings == ["norm", "shape", "time", "p10–p90", "GB/s", "of copy", "vs baseline", "results"]
+    assert '<button type="button">function</button>' in text
+
+
+def test_two_nights_of_the_gate_are_a_history(tmp_path: Path) -> None:
+    later = {"machine": dataclasses.replace(gate_outcome(1, 1, 1).machine, date="2026-11-21T12:00:00+00:00")}
+    report = report_of(gate_outcome(1.0, 1.2, 1.0, **later), gate_outcome(1.0, 0.9, 1.0))
+    assert [run.file for run in report.runs] == [
+        "1.json, base",
+        "1.json, head",
+        "0.json, base",
+        "0.json, head",
+    ]
+    assert {path.stem for path in charts.draw(report, tmp_path)} == {"speed", "roofline", "batch", "history"}
+
+
+def test_commits_are_linked_where_the_repository_has_a_page() -> None:
+    url = "https://example.org/imagestats/commit/"
+    assert {
+        a["href"] for tag, a in Page(page.render(report_of(gate_outcome(1, 1, 1)))).tags if tag == "a"
+    } == {
+        f"{url}{'a' * 40}",
+        f"{url}{'b' * 40}",
+    }
+    outcome = dataclasses.replace(
+        some_results(), revision=Revision("0123456789", None, False, "https://a.org/b")
+    )
+    assert report_of(outcome).runs[0].link == "https://a.org/b/commit/0123456789"
+    nasty = dataclasses.replace(outcome, revision=Revision("0123456789", None, False, "javascript:alert(1)"))
+    assert report_of(nasty).runs[0].link is None
+
+
+def test_the_commands_take_what_the_gate_wrote(normkernels: Any, tmp_path: Path) -> None:
+    gate.save(gate_outcome(1.0, 1.25, 0.5), tmp_path / "ab.json")
+    start, end = markdown.START, markdown.END
+    Path("page.md").write_text(f"{start}\n{end}\n{' '.join(markdown.markers(ratios.BLOCK))}\n")
+    ended = normkernels("report", "ab.json", "--csv", "cases.csv", "--markdown", "page.md")
+    assert (ended.code, ended.err) == (0, "")
+    assert "contrast" in Path("report.html").read_text(encoding="utf-8")
+    assert "| contrast/64x128 | 2 ms | 2.5 ms | +25.0% |" in Path("page.md").read_text()
+    rows = list(csv.DictReader(Path("cases.csv").read_text().splitlines()))
+    assert [(row["commit"], row["norm"], row["baseline"], row["times_faster"]) for row in rows[2:4]] == [
+        ("aaaaaaa", "total", "", ""),
+        ("bbbbbbb", "contrast", "base", "1.0"),
+    ]
+    assert float(rows[4]["seconds"]) == pytest.approx(2.5e-3, rel=0.01)
+    table = normkernels("table", "ab.json", "--markdown", "page.md")
+    assert (table.code, table.err) == (0, "")
+    assert "| norm | pass | shape | base aaaaaaaaa | head bbbbbbbbb |" in table.out
+    assert "| contrast | – | 64x128 | 2 ms | 0.8× |" in table.out
 
 
 # What it must not do
@@ -231,6 +308,9 @@ def test_lone_surrogates_do_not_end_it(normkernels: Any, tmp_path: Path) -> None
         (["r.json", "-o", "link.json"], "--output must name another file than RESULTS, got link.json"),
         (["r.json", "-o", "none/r.html"], "--output must name a file that can be written, got none/r.html ("),
         (["r.json", "-o", "."], "--output must name a file that can be written, got . (Is a directory)"),
+        (["r.json", "--csv", "r.json"], "--csv must name another file than RESULTS, got r.json"),
+        (["r.json", "--csv", "report.html"], "--csv must name another file than --output, got report.html"),
+        (["r.json", "--csv", "none/r.csv"], "--csv must name a file that can be written, got none/r.csv ("),
         (["r.json", "--charts", "r.json"], "--charts must name a folder that can be written, got r.json ("),
     ],
 )

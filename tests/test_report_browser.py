@@ -1,5 +1,6 @@
 """The page of `normkernels report` in a real browser, with its network cut."""
 
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +18,12 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
+from normkernels.bench.ab.outcome import Outcome
+from normkernels.bench.cases import Case
 from normkernels.bench.report import data, page
 from normkernels.bench.results import Results
-from report_examples import NASTY, changed, nasty_results, some_results
+from normkernels.bench.revision import Revision
+from report_examples import NASTY, changed, gate_outcome, nasty_results, row, run_of, some_results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -69,7 +73,7 @@ def media(browser: Any, scheme: str) -> None:
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
 
 
-def show(browser: Any, folder: Path, *outcomes: Results, title: str = "a title") -> None:
+def show(browser: Any, folder: Path, *outcomes: Results | Outcome, title: str = "a title") -> None:
     files = [(Path(f"{i}.json"), outcome) for i, outcome in enumerate(outcomes)]
     path = folder / "report.html"
     path.write_text(page.render(data.report(title, files)), encoding="utf-8")
@@ -252,6 +256,46 @@ def test_the_page_does_not_scroll_sideways(width: int, browser: Any, tmp_path: P
         browser.execute_script("return document.querySelector('#cases').parentElement.scrollWidth")
         > width - 40
     )
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_table_fits(width: int, browser: Any, tmp_path: Path) -> None:
+    """All columns at once, with the longest names that are usual; on a phone as a card for each case."""
+    case = Case(
+        "local_response_norm", "backward", (32, 2048, 112, 112), preset="inception_v3", count=11, batch=32
+    )
+    outcome = run_of([row(case, 0.5, 12), row(dataclasses.replace(case, layout="channels_last"), 0.5, 12)])
+    resize(browser, width, 900)
+    show(browser, tmp_path, outcome, outcome)
+    box = "const box = document.querySelector('#cases').parentElement; return box."
+    assert browser.execute_script(f"{box}scrollWidth <= box.clientWidth")
+    seen = [cell for cell in all_of(browser, "#cases tbody tr:not([hidden]) > *") if cell.text]
+    assert len(seen) == 2 * 12
+    assert all(cell.location["x"] + cell.size["width"] <= width for cell in seen)
+
+
+def test_a_point_of_the_history_opens_its_commit(browser: Any, tmp_path: Path) -> None:
+    revisions = [Revision(f"{i}123456789", "main", False, "https://example.org/a") for i in range(2)]
+    outcomes = [dataclasses.replace(some_results(), revision=revision) for revision in revisions]
+    show(browser, tmp_path, outcomes[0], changed(outcomes[1], date="2026-11-21T00:00:00+00:00"))
+    browser.execute_script("window.opened = []; window.open = (url) => window.opened.push(url)")
+    mark = browser.find_element(By.CSS_SELECTOR, "#history .mark.opens:last-of-type")
+    ActionChains(browser).scroll_to_element(mark).move_to_element(mark).click().perform()
+    browser.execute_script("arguments[0].focus()", mark)
+    ActionChains(browser).send_keys(Keys.ENTER).perform()
+    opened = browser.execute_script("return window.opened")
+    assert len(opened) == 2
+    assert set(opened) <= {f"https://example.org/a/commit/{i}123456789" for i in range(2)}
+    assert all_of(browser, "#cases td a")
+
+
+def test_functions_without_passes_have_a_page(browser: Any, tmp_path: Path) -> None:
+    show(browser, tmp_path, gate_outcome(1.0, 1.25, 0.5))
+    assert browser.find_element(By.ID, "summary").text.startswith("3 of 3 cases · call ")
+    assert column(browser, 1) == ["contrast", "contrast", "total"]
+    assert len(all_of(browser, "#roofline > svg .mark")) == 2
+    assert [e.text for e in all_of(browser, "#batch .title")] == ["contrast, Nx128"]
+    assert len(all_of(browser, "#history > svg .mark")) == 6
 
 
 def test_charts_follow_the_width(browser: Any, tmp_path: Path) -> None:

@@ -1,16 +1,24 @@
 """Results as files: what comes back, what is refused, which code they are of."""
 
 import dataclasses
+import io
 import json
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bench_examples import made, row
-from normkernels.bench import machine, results, revision, summary
+from normkernels.bench import compare, machine, markdown, results, revision, stored, summary, table
+from normkernels.bench.ab import outcome as outcomes
+from normkernels.bench.ab import page as gate_page
+from normkernels.bench.report import data, page, sheet
+from normkernels.bench.schema import ResultsError
+from report_examples import gate_outcome
 
 
 def test_results_come_back_from_json(tmp_path: Path) -> None:
@@ -50,18 +58,25 @@ def test_files_that_are_no_results(text: str, message: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("place", "value", "problem"),
     [
-        (("rows", 0, "fresh", "median"), "fast", "median must be float, got 'fast'"),
-        (("rows", 0, "fresh", "median"), 0, "median must be positive, got 0"),
-        (("rows", 0, "baseline", "copy", "plain"), float("nan"), "plain must be positive, got nan"),
-        (("rows", 0, "case", "dtype"), 32, "dtype must be str, got 32"),
-        (("rows", 0, "case", "batch"), "8", "batch must be int | None, got '8'"),
-        (("rows", 0, "case", "shape"), ["8"], "shape must be positive sizes, got ['8']"),
-        (("rows", 0), None, "'NoneType' object is not"),
-        (("machine", "date"), "yesterday", "Invalid isoformat string"),
-        (("machine", "versions"), [], "versions must be dict, got []"),
-        (("options",), None, "options must be dict, got None"),
-        (("revision",), {"commit": "abc"}, "missing 2 required"),
+        (("rows", 0, "fresh", "median"), "fast", "rows.0.fresh.median must be a valid number, got 'fast'"),
+        (("rows", 0, "fresh", "median"), 0, "rows.0.fresh.median must be greater than 0.0"),
+        (("rows", 0, "fresh", "median"), True, "rows.0.fresh.median must be a valid number, got True"),
+        (("rows", 0, "fresh", "median"), 10**400, "rows.0.fresh.median must be "),
+        (("rows", 0, "fresh", "median"), 1e300, "rows.0.fresh.median must be less than 1"),
+        (("rows", 0, "baseline", "copy", "plain"), float("nan"), "rows.0.baseline.copy.plain must be "),
+        (("rows", 0, "case", "count"), 10**400, "rows.0.case.count must be less than "),
+        (("rows", 0, "case", "count"), -1, "rows.0.case.count must be greater than 0, got -1"),
+        (("machine", "memory_bytes"), 10**400, "machine.memory_bytes must be less than "),
+        (("rows", 0, "case", "dtype"), 32, "rows.0.case.dtype must be a valid string, got 32"),
+        (("rows", 0, "case", "batch"), "8", "rows.0.case.batch must be a valid integer, got '8'"),
+        (("rows", 0, "case", "shape"), ["8"], "rows.0.case.shape.0 must be a valid integer, got '8'"),
+        (("rows", 0), None, "rows.0 must be "),
+        (("machine", "date"), "yesterday", "machine.date must be a date in ISO format, got 'yesterday'"),
+        (("machine", "versions"), [], "machine.versions must be an object, got []"),
+        (("options",), None, "options must be an object, got None"),
+        (("revision",), {"commit": "abc"}, "revision.branch is missing"),
     ],
+    ids=lambda value: str(value)[:20],
 )
 def test_results_with_a_wrong_field(
     place: tuple[str | int, ...], value: Any, problem: str, tmp_path: Path
@@ -78,6 +93,94 @@ def test_results_with_a_wrong_field(
         results.load(path)
     assert problem in str(error.value)
     assert "\n" not in str(error.value)
+
+
+VALUES = (10**400, -1, 1e300, float("nan"), "x|y", None, [[]], {"a": []})
+
+
+@pytest.mark.parametrize("kind", ["bench", "gate"])
+def test_no_value_in_a_file_breaks_what_reads_it(kind: str, tmp_path: Path) -> None:
+    """Every field in turn holds something else: it is refused in one line, or shown."""
+    path = tmp_path / "r.json"
+    if kind == "bench":
+        results.save(made([row(), row(pass_="backward", batch=8, preset="gpt2")]), path)
+    else:
+        outcomes.save(gate_outcome(1.0, 1.2, 0.8), path)
+    document = json.loads(path.read_text())
+    refused = shown = 0
+    for holder, key in list(places(document)):
+        before = holder[key]
+        for value in VALUES:
+            holder[key] = value
+            path.write_text(json.dumps(document))
+            try:
+                found = stored.load(path)
+            except ResultsError as error:
+                refused += "\n" not in str(error)
+                continue
+            shown += 1
+            report = data.report("t", [(path, found)])
+            assert page.render(report)
+            assert sheet.render(report)
+            if isinstance(found, outcomes.Outcome):
+                assert not found.first or gate_page.markdown(found)
+            else:
+                assert markdown.render(found)
+            if compare.seconds(found):
+                assert compare.compare(found, found, any_machine=False)
+        holder[key] = before
+    assert refused + shown == len(VALUES) * len(list(places(document)))
+    assert refused > shown > 0
+
+
+def places(value: Any) -> Iterator[tuple[Any, Any]]:
+    """Every field of a JSON document, with what holds it; of a list the first item."""
+    items = value.items() if isinstance(value, dict) else enumerate(value[:1])
+    for key, inner in list(items):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from places(inner)
+
+
+def test_a_case_is_in_a_file_once(tmp_path: Path) -> None:
+    path = tmp_path / "r.json"
+    results.save(made([row(), row(0.7)]), path)
+    with pytest.raises(ResultsError, match="results must have each case once, got layer_norm/.* again in "):
+        results.load(path)
+
+
+@pytest.mark.parametrize(
+    ("remote", "address"),
+    [
+        ("git@github.com:owner/name.git", "https://github.com/owner/name"),
+        ("ssh://git@github.com:22/owner/name.git", "https://github.com/owner/name"),
+        ("https://user:secret@gitlab.com/group/owner/name", "https://gitlab.com/group/owner/name"),
+        ("http://git.example.org:8080/name.git/", "http://git.example.org:8080/name"),
+        ("/srv/git/name.git", None),
+        ("file:///srv/git/name.git", None),
+        ("../name", None),
+        ("https://[::1/name", None),
+        (None, None),
+    ],
+)
+def test_where_a_repository_can_be_looked_at(
+    remote: str | None, address: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(revision, "_git", lambda *_: remote and [remote])
+    assert revision.web_address(tmp_path) == address
+
+
+@pytest.mark.parametrize(
+    ("url", "commit", "link"),
+    [
+        ("https://example.org/a", "0123456789", "https://example.org/a/commit/0123456789"),
+        ("javascript:alert(1)//https://example.org", "0123456789", None),
+        ("https://example.org/a", "<script>", None),
+        (None, "0123456789", None),
+    ],
+)
+def test_only_a_page_of_a_commit_is_linked(url: str | None, commit: str, link: str | None) -> None:
+    assert revision.commit_page(url, commit) == link
 
 
 def git(folder: Path, *arguments: str) -> None:
@@ -128,6 +231,31 @@ def test_what_others_used_is_said_where_it_matters() -> None:
     busy = dataclasses.replace(quiet, others=0.5)
     assert summary.caption(busy) == f"{summary.caption(quiet)}; others used 50% of the processors"
     assert summary.caption(dataclasses.replace(quiet, others=0.01)) == summary.caption(quiet)
+
+
+@pytest.mark.parametrize(
+    ("threads", "others", "advice"),
+    [
+        (2, 0.02, ""),
+        (
+            2,
+            0.65,
+            "other work used 1.3 of 2 cores meanwhile, and 2 threads wait for the slowest: use --threads 1,",
+        ),
+        (1, 0.4, ""),  # it used the core that was free
+        (1, 0.65, "other work used 1.3 of 2 cores meanwhile: measure again when it has ended"),
+    ],
+)
+def test_a_busy_machine_is_told_what_to_do_before_all_else(threads: int, others: float, advice: str) -> None:
+    quiet = made([row()])
+    here = dataclasses.replace(quiet.machine, logical_cores=2, threads=threads)
+    outcome = dataclasses.replace(quiet, machine=here, others=others)
+    assert summary.busy(outcome).startswith(advice)
+    assert bool(summary.busy(outcome)) is bool(advice)
+    text = io.StringIO()
+    table.show(outcome, Console(file=text, width=200))
+    assert text.getvalue().splitlines()[0].lower().startswith(advice or "layer_norm")
+    assert markdown.render(outcome).lower().startswith(f"**{advice}" if advice else "measured")
 
 
 def test_usage_tells_own_time_from_that_of_others() -> None:

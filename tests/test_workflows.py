@@ -1,6 +1,9 @@
 """The workflows: every action pinned to a commit, no token with more rights than its job needs."""
 
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,3 +95,56 @@ def test_only_what_was_built_and_tested_is_published() -> None:
     assert (jobs["publish"]["needs"], jobs["wheel"]["needs"]) == ("wheel", "check")
     assert jobs["publish"]["environment"]["name"] == "pypi"
     assert not any("run" in step for step in jobs["publish"]["steps"])
+
+
+# Stands for GitHub's own command: keeps comments in a file, and takes what the workflow says.
+GH = """#!{python}
+import json, os, pathlib, subprocess, sys
+words, file = sys.argv[1:], pathlib.Path("comments.json")
+comments = json.loads(file.read_text())
+if words[:2] == ["run", "download"]:
+    pathlib.Path("gate").mkdir(exist_ok=True)
+    pathlib.Path("gate/number").write_text("7")
+    if "TABLE" in os.environ:
+        pathlib.Path("gate/gate.md").write_text(os.environ["TABLE"])
+elif words[:2] == ["pr", "view"]:
+    print("abc")
+elif words[:3] == ["pr", "comment", "7"]:
+    body = pathlib.Path(words[words.index("--body-file") + 1]).read_text()
+    comments.append({"id": 100 + len(comments), "body": body, "user": {"type": "Bot"}})
+elif "PATCH" in words:
+    address = words[words.index("PATCH") + 1]
+    (comment,) = (c for c in comments if address == f"repos/o/n/issues/comments/{c['id']}")
+    comment["body"] = pathlib.Path(words[-1].removeprefix("body=@")).read_text()
+else:
+    assert words[:3] == ["api", "--paginate", "repos/o/n/issues/7/comments"], words
+    subprocess.run(["jq", "-r", words[-1]], input=json.dumps(comments), text=True, check=True)
+file.write_text(json.dumps(comments))
+"""
+
+
+@pytest.mark.skipif(not (shutil.which("bash") and shutil.which("jq")), reason="needs bash and jq")
+def test_the_comment_is_made_once_and_then_updated(tmp_path: Path) -> None:
+    (step,) = WORKFLOWS["benchmarks-comment"]["jobs"]["comment"]["steps"]
+    (tmp_path / "gh").write_text(GH.replace("{python}", sys.executable))
+    (tmp_path / "gh").chmod(0o755)
+    marked = "<!-- normkernels gate -->\nby a person"
+    others = [
+        {"id": 1, "body": "hello", "user": {"type": "Bot"}},
+        {"id": 2, "body": marked, "user": {"type": "User"}},
+    ]
+    (tmp_path / "comments.json").write_text(json.dumps(others))
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}",
+        "GH_REPO": "o/n",
+        "RUN": "5",
+        "HEAD": "abc",
+        "GITHUB_SERVER_URL": "https://example.org",
+    }
+    for table in ("first", "second"):
+        command = ["bash", "-eo", "pipefail", "-c", step["run"]]
+        subprocess.run(command, cwd=tmp_path, env={**environment, "TABLE": table}, check=True)
+        *kept, comment = json.loads((tmp_path / "comments.json").read_text())
+        assert kept == others
+        assert comment["body"] == f"<!-- normkernels gate -->\n{table}"

@@ -1,14 +1,20 @@
 """pytest-benchmark for the norms: which backend a process measures, and what a saved run says of itself."""
 
+import json
 import shlex
+from pathlib import Path
 from typing import Any
 
 import numba
 import pytest
+from pytest_benchmark.session import BenchmarkSession
 
 from backends import PROCESSES, missing
 from normkernels.bench.machine import Machine, machine
 from normkernels.bench.ratios import stamp
+
+# The names of saved runs, as pytest-benchmark numbers them.
+SAVED = ["[0-9][0-9][0-9][0-9]_"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -24,6 +30,20 @@ def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("backend")
     if packages := missing(name):
         raise pytest.UsageError(f"--backend {name} needs: pip install {' '.join(packages)}")
+    if wanted := config.getoption("benchmark_compare"):
+        runs = BenchmarkSession(config).storage.query(*(SAVED if wanted is True else [wanted]))
+        for file in runs:
+            _check_whole(Path(file))
+
+
+def _check_whole(file: Path) -> None:
+    """Refuse a saved run that was cut, at which pytest-benchmark would break down."""
+    try:
+        saved = json.loads(file.read_text(encoding="utf-8"))
+        _ = saved["machine_info"], [(run["fullname"], run["stats"]["median"]) for run in saved["benchmarks"]]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        rule = "--benchmark-compare must find saved runs that are whole"
+        raise pytest.UsageError(f"{rule}, got {file} ({type(error).__name__}: {error})") from None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

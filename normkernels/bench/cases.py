@@ -2,8 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from ..norms import NORMS
+from .schema import Shape, Size
 
 DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
@@ -19,14 +21,17 @@ MOST_SLOTS = 64
 class Case:
     """One norm and pass on one tensor. `shape` is (rows, hidden) or (N, C, ...), whatever the layout."""
 
+    # As results.as_json spells the fields.
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"alias_generator": lambda name: name.rstrip("_")}
+
     op: str
     pass_: str
-    shape: tuple[int, ...]
+    shape: Shape
     dtype: str = "float32"
     layout: str = "contiguous"
     preset: str = "shape"
-    count: int = 1
-    batch: int | None = None
+    count: Size = 1
+    batch: Size | None = None
     fuse: str = ""
     """What is fused with the norm, joined by +: residual, sum, an activation."""
 

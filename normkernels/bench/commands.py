@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from .. import _buffers
 from ..norms import NORMS
-from . import compare as stored
-from . import cuda_resources, files, markdown, outputs, ratios, results, summary, timing
+from . import compare as comparing
+from . import cuda_resources, files, markdown, outputs, ratios, stored, summary, timing
 from . import noise as noises
 from .ab.command import ab
 from .check import Mismatch
@@ -28,6 +28,7 @@ from .process import WorkerEnded
 from .report.command import report
 from .run import BASELINES, Plan, fitting, memory_text, run
 from .say import say
+from .schema import ResultsError
 from .selection import LAYOUTS, BadOption, Selection, select, takes
 from .table import show
 from .torch_baseline import available
@@ -195,18 +196,22 @@ def _check_baseline(baseline: str, dtypes: tuple[str, ...], fuses: tuple[str, ..
 @cli.command()
 @click.argument("base", type=click.Path(path_type=Path))
 @click.argument("head", type=click.Path(path_type=Path))
-@click.option("--fail-on", type=Percent(), help="Exit with 1 where a case takes so much longer: 10%.")
+@click.option(
+    "--fail-on",
+    type=Percent(),
+    help="Exit with 1 where a case takes so much longer, 10%, or is not in HEAD any more.",
+)
 @click.option("--any-machine", is_flag=True, help="Compare even results of different machines.")
 def compare(base: Path, head: Path, fail_on: float | None, any_machine: bool) -> None:
-    """Compare two files of `bench --json`, case by case.
+    """Compare two files of `bench --json`, or of `ab --json` head with head, case by case.
 
     One run each cannot tell a change from noise: `normkernels ab` can.
     """
     try:
-        before, after = results.load(base), results.load(head)
-    except results.ResultsError as error:
+        found = comparing.compare(stored.load(base), stored.load(head), any_machine)
+    except ResultsError as error:
         raise BadOption(str(error)) from None
-    changes = stored.compare(before, after, any_machine)
+    changes = found.changes
     for change in changes:
         say(
             f"{change.ratio - 1:+7.1%}  {summary.duration(change.base):>8} to "
@@ -214,12 +219,16 @@ def compare(base: Path, head: Path, fail_on: float | None, any_machine: bool) ->
         )
     mean = summary.geometric_mean([(change.ratio, 1) for change in changes]) or 1.0
     say(f"{mean - 1:+7.1%}  geometric mean of {len(changes)} cases")
-    alone = len(before.rows) + len(after.rows) - 2 * len(changes)
-    if alone:
-        say(f"{alone} cases are in one of the files only")
-    slower = [change for change in changes if fail_on is not None and change.ratio > 1 + fail_on]
-    if slower:
-        say(f"{len(slower)} slower by more than {fail_on:.0%}")
+    for path, names in ((base, found.only_base), (head, found.only_head)):
+        for name in names:
+            say(f"only in {path}: {name}")
+    if fail_on is None:
+        return
+    slower = sum(change.ratio > 1 + fail_on for change in changes)
+    problems = [f"{slower} slower by more than {fail_on:.0%}"] * bool(slower)
+    problems += [f"{len(found.only_base)} of {base} not in {head}"] * bool(found.only_base)
+    if problems:
+        say("; ".join(problems))
         sys.exit(1)
 
 

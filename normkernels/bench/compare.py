@@ -1,7 +1,8 @@
-"""Stored results beside each other: which cases took longer."""
+"""Stored results beside each other: which cases took longer, and which are in one of them only."""
 
 from dataclasses import dataclass
 
+from .ab.outcome import Outcome
 from .machine import difference
 from .results import Results
 from .selection import BadOption
@@ -22,19 +23,35 @@ class Change:
         return self.head / self.base
 
 
-def compare(base: Results, head: Results, any_machine: bool) -> list[Change]:
-    """The cases that both results have, the slowest change first; raises BadOption."""
+@dataclass(frozen=True)
+class Compared:
+    """The cases that both results have, the slowest change first, and the names of the others."""
+
+    changes: list[Change]
+    only_base: list[str]
+    only_head: list[str]
+
+
+def compare(base: Results | Outcome, head: Results | Outcome, any_machine: bool) -> Compared:
+    """Compare case by case; raises BadOption."""
     if not any_machine and (found := difference(base.machine, head.machine)):
         name, a, b = found
         raise BadOption(
             f"results must come from one machine: {name} is {a} and {b}; --any-machine compares all the same"
         )
-    before = {row.case.id: row.fresh.median for row in base.rows}
-    changes = [
-        Change(row.case.id, before[row.case.id], row.fresh.median)
-        for row in head.rows
-        if row.case.id in before
-    ]
+    before, after = seconds(base), seconds(head)
+    changes = [Change(name, before[name], after[name]) for name in after if name in before]
     if not changes:
         raise BadOption("two results must have a case in common, got none")
-    return sorted(changes, key=lambda change: -change.ratio)
+    return Compared(
+        sorted(changes, key=lambda change: -change.ratio),
+        [name for name in before if name not in after],
+        [name for name in after if name not in before],
+    )
+
+
+def seconds(results: Results | Outcome) -> dict[str, float]:
+    """Median seconds per call by case; of a run of the gate those of its head."""
+    if isinstance(results, Outcome):
+        return {case.name: case.head for case in results.first}
+    return {row.case.id: row.fresh.median for row in results.rows}

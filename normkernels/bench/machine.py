@@ -14,6 +14,7 @@ import numba
 import psutil
 
 from .. import __version__
+from .schema import Count, ResultsError
 
 PACKAGES = ("numba", "llvmlite", "numpy")
 
@@ -24,9 +25,9 @@ class Device:
 
     name: str
     compute_capability: str
-    multiprocessors: int
-    l2_bytes: int
-    memory_bytes: int
+    multiprocessors: Count
+    l2_bytes: Count
+    memory_bytes: Count
     driver: str
 
 
@@ -35,12 +36,12 @@ class Machine:
     """The machine, its software, and when it was asked."""
 
     cpu: str
-    cores: int
-    logical_cores: int
-    caches: dict[str, int]  # level -> bytes of one cache
-    last_level_bytes: int  # all caches of the last level together
-    memory_bytes: int
-    threads: int
+    cores: Count
+    logical_cores: Count
+    caches: dict[str, Count]  # level -> bytes of one cache
+    last_level_bytes: Count  # all caches of the last level together
+    memory_bytes: Count
+    threads: Count
     threading_layer: str
     os: str
     python: str
@@ -60,6 +61,14 @@ class Machine:
     def cache_bytes(self) -> int:
         """The cache before memory."""
         return self.device.l2_bytes if self.device else self.last_level_bytes
+
+
+def check_date(machine: Machine) -> None:
+    """Raise ResultsError where a stored machine has no date that can be put in order."""
+    try:
+        datetime.fromisoformat(machine.date).astimezone()
+    except (ValueError, OverflowError):
+        raise ResultsError(f"machine.date must be a date in ISO format, got {machine.date!r:.40}") from None
 
 
 # What two machines must share for times measured on them to be compared.

@@ -9,6 +9,7 @@ from .selection import LAYOUTS
 from .summary import (
     Means,
     baseline_name,
+    busy,
     caption,
     duration,
     group_title,
@@ -65,6 +66,7 @@ def render(results: Results) -> str:
     versions = ", ".join(f"{name} {v}" for name, v in results.machine.versions.items())
     return "\n\n".join(
         [
+            *([f"**{warning[0].upper()}{warning[1:]}.**"] if (warning := busy(results)) else []),
             f"Measured with `{command(results)}` on {caption(results)}.",
             summary(results),
             f"<details>\n<summary>Every case ({versions})</summary>",

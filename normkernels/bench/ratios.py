@@ -1,18 +1,18 @@
-"""Ratios of speed, from the JSON files of pytest-benchmark (benchmarks/pytest), as Markdown."""
+"""Ratios of speed, from JSON files of pytest-benchmark (benchmarks/pytest) or of the gate, as Markdown."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import click
 
 from . import markdown, outputs
+from .ab import outcome
 from .machine import Machine, difference
 from .say import say
+from .schema import LEAST, MOST, ResultsError, made, read
 from .selection import BadOption
 from .summary import duration, times
 
@@ -53,29 +53,44 @@ def stamp(machine: Machine, command: str) -> dict[str, Any]:
 
 def load(path: Path) -> Run:
     """Read a file of the suite; raises BadOption where it is something else."""
-    rule = "FILE must be written by pytest benchmarks/pytest --benchmark-json"
+    rule = "FILE must be written by pytest benchmarks/pytest --benchmark-json, or ab --json"
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise BadOption(f"{rule}, got {path}, which cannot be read ({reason})") from None
+        document = read(path)
+        if isinstance(document, dict) and document.get("schema") == outcome.SCHEMA:
+            return _of_gate(path, outcome.outcome_from(document, path))
+    except ResultsError as error:
+        raise BadOption(str(error)) from None
     ours = document.get(KEY) if isinstance(document, dict) else None
     schema = ours.get("schema") if isinstance(ours, dict) else None
     if ours is None or schema != SCHEMA:
         raise BadOption(f"{rule}, schema {SCHEMA}, got schema {schema} in {path}")
     try:
         measured = [_measured(benchmark) for benchmark in document["benchmarks"]]
-        return Run(path, Machine(**ours["machine"]), str(ours["command"]), measured)
-    except (KeyError, TypeError, ValueError) as error:
+        return Run(path, made(Machine, ours["machine"]), str(ours["command"]), measured)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise BadOption(f"{rule}, got {path} ({type(error).__name__}: {error})") from None
 
 
 def _measured(benchmark: dict[str, Any]) -> Measured:
     about, seconds = benchmark["extra_info"], float(benchmark["stats"]["median"])
-    if not (isfinite(seconds) and seconds > 0):
+    if not LEAST < seconds < MOST:
         raise ValueError(f"a median of {seconds} s")
+    for key in ("op", "pass", "shape", "dtype", "backend"):
+        if not isinstance(about[key], str):
+            raise TypeError(f"{key} must be text, got {about[key]!r:.40}")
     norm = f"{about['op']}, {about['dtype']}"
     return Measured(norm, about["pass"], about["shape"], about["backend"], about["baseline"] is True, seconds)
+
+
+def _of_gate(path: Path, found: outcome.Outcome) -> Run:
+    """The gate's base as the baseline, and head by the ratio that the gate found."""
+    base, head = f"base {found.base.commit[:9]}", f"head {found.head.commit[:9]}"
+    measured = []
+    for case in found.first:
+        norm, pass_, shape = (part.replace("|", "\\|") or "–" for part in outcome.parts(case.name))
+        measured.append(Measured(norm, pass_, shape, base, True, case.base))
+        measured.append(Measured(norm, pass_, shape, head, False, case.base * case.ratio))
+    return Run(path, found.machine, found.command, measured)
 
 
 def render(runs: Sequence[Run]) -> str:
@@ -158,7 +173,7 @@ def _check_same_machine(runs: Sequence[Run]) -> None:
     help=f"Write the table into a page: all between {' and '.join(markdown.markers(BLOCK))} is replaced.",
 )
 def table(files: tuple[Path, ...], page: Path | None) -> None:
-    """Speed ratios from files of `pytest benchmarks/pytest --benchmark-json FILE`.
+    """Speed ratios from files of `pytest benchmarks/pytest --benchmark-json FILE`, or of `ab --json FILE`.
 
     One file for each process: the ratios are to the baseline, whichever file it is in. The files must come
     from one machine.

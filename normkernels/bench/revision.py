@@ -1,9 +1,11 @@
 """Which code was measured."""
 
 import os
+import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 PACKAGE = Path(__file__).resolve().parent.parent
 TIMEOUT = 5  # seconds; a repository on a slow file system is not worth waiting for
@@ -16,6 +18,8 @@ class Revision:
     commit: str
     branch: str | None
     dirty: bool
+    url: str | None = None
+    """Where the repository can be looked at, by the remote that it was cloned from."""
 
 
 def revision(package: Path = PACKAGE) -> Revision | None:
@@ -31,7 +35,34 @@ def revision(package: Path = PACKAGE) -> Revision | None:
     if commit == "(initial)":
         return None
     dirty = any(not line.startswith("#") for line in lines)
-    return Revision(commit, None if branch == "(detached)" else branch, dirty)
+    return Revision(commit, None if branch == "(detached)" else branch, dirty, web_address(package))
+
+
+def web_address(folder: Path) -> str | None:
+    """The page of the repository that a folder was cloned from, with no password; None where it has none."""
+    (remote, *_) = _git(folder, "remote", "get-url", "origin") or [""]
+    if "://" not in remote:
+        remote = f"ssh://{remote.replace(':', '/', 1)}"  # git@host:path
+    try:
+        parts = urlsplit(remote)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if not re.fullmatch(r"[\w-]+(\.[\w-]+)+", host or "") or parts.scheme == "file":
+        return None
+    on_web = parts.scheme in ("http", "https")
+    place = f"{host}:{port}" if port and on_web else host
+    return f"{parts.scheme if on_web else 'https'}://{place}/{parts.path.strip('/').removesuffix('.git')}"
+
+
+def commit_page(url: str | None, commit: str) -> str | None:
+    """The page of a commit; None where these are not an address of the web and a commit."""
+    known = (
+        url is not None
+        and re.fullmatch(r"https?://[\w.:/~%+-]+", url)
+        and re.fullmatch("[0-9a-f]{7,64}", commit)
+    )
+    return f"{url}/commit/{commit}" if known else None
 
 
 def _git(folder: Path, *arguments: str) -> list[str] | None:

@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import click
 
@@ -103,6 +104,7 @@ class _Tensor:
 
 def select(options: Selection) -> list[Case]:
     """The cases of a selection, without repetition; raises BadOption."""
+    options = once(options)
     check_names(options.ops, options.dtypes)
     _one_of("--pass", options.passes, PASSES)
     _one_of("--preset", options.presets, ["all", *(preset.name for preset in presets())])
@@ -124,6 +126,17 @@ def select(options: Selection) -> list[Case]:
         if fusible(t.op, fuse) and (pass_ == "forward" or fuse != "residual")  # whose backward fuses nothing
     ]
     return list(dict.fromkeys(cases))
+
+
+def once(options: Selection) -> Selection:
+    """The same selection without what was given twice."""
+    given = {each.name: getattr(options, each.name) for each in fields(options)}
+    lists: dict[str, Any] = {
+        name: tuple(dict.fromkeys(values))
+        for name, values in given.items()
+        if isinstance(values, tuple | list)
+    }
+    return replace(options, **lists)
 
 
 def check_names(ops: Sequence[str], dtypes: Sequence[str]) -> None:

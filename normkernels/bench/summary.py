@@ -16,7 +16,7 @@ BACKENDS = {
     "cupy": "CuPy",
 }
 
-# From this share on what others did meanwhile is said: parallel kernels wait for the slowest core.
+# From this share on what others did meanwhile is said.
 BUSY = 0.05
 
 
@@ -114,6 +114,18 @@ def caption(results: Results) -> str:
         f"{m.cpu}, {m.threads} of {m.logical_cores} cores, {m.memory_bytes / 2**30:.0f} GB; "
         f"a large copy: {copy.best:.1f} GB/s ({form} stores); {m.date[:10]}{busy}"
     )
+
+
+def busy(results: Results) -> str:
+    """What to do where other work used the cores that were measured; an empty string where it did not."""
+    m = results.machine
+    taken = results.others * m.logical_cores
+    if m.device or m.threads + taken <= (1 + BUSY) * m.logical_cores:
+        return ""
+    used = f"other work used {taken:.1f} of {m.logical_cores} cores meanwhile"
+    if m.threads == 1:
+        return f"{used}: measure again when it has ended"
+    return f"{used}, and {m.threads} threads wait for the slowest: use --threads 1, or wait for it to end"
 
 
 def times(ratio: float | None) -> str:

@@ -9,6 +9,7 @@ from .results import Results, Row
 from .summary import (
     BACKENDS,
     baseline_name,
+    busy,
     caption,
     duration,
     group_title,
@@ -27,6 +28,10 @@ STYLES = ((0.9, "green"), (0.75, ""), (0.5, "yellow"), (0.0, "red"))
 def show(results: Results, console: Console) -> None:
     """Print one table for each norm and pass, and how to read it."""
     baseline = baseline_name(results)
+    if warning := busy(results):
+        console.print(
+            f"{warning[0].upper()}{warning[1:]}.", style="bold yellow", soft_wrap=True, highlight=False
+        )
     for title, rows in groups(results.rows, group_title):
         console.print(_table(title, rows, baseline))
     console.print(caption(results))

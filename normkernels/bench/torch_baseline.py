@@ -5,7 +5,8 @@ from importlib.util import find_spec
 
 from .cases import Case
 from .process import Process
-from .results import Baseline, as_json, baseline_from
+from .results import Baseline, as_json
+from .schema import made
 from .timing import Effort
 
 
@@ -33,4 +34,5 @@ class TorchBaseline(Process):
 
     def measure(self, case: Case) -> Baseline | None:
         """PyTorch on one case; None where it has no such norm."""
-        return baseline_from(self.ask(as_json(case), case.id))
+        answer = self.ask(as_json(case), case.id)
+        return made(Baseline, answer) if answer else None

@@ -18,7 +18,8 @@ from .cases import Case
 from .copy import Copy
 from .inputs import Inputs, make_inputs
 from .measure import beside
-from .results import Baseline, Timing, as_json, case_from
+from .results import Baseline, Timing, as_json
+from .schema import made
 from .timing import Contender, Effort
 
 # OpenMP threads spin for some milliseconds after a parallel region and would slow the copy down.
@@ -210,7 +211,7 @@ def main() -> None:
     copy = PatientCopy(setup["copy_bytes"], setup["threads"])
     effort = Effort(**setup["effort"])
     for line in sys.stdin:
-        case = case_from(json.loads(line))
+        case = made(Case, json.loads(line))
         answer = as_json(measure(case, copy, setup["cache_bytes"], effort)) if case.op in CALLS else None
         print(json.dumps(answer), flush=True)
 

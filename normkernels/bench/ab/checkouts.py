@@ -18,6 +18,7 @@ from ..selection import BadOption
 ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 # What git sets in a hook, where it would name another work tree.
 IN_A_HOOK = "GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX"
+DEEPEN = "git fetch --unshallow origin '+refs/heads/*:refs/remotes/origin/*' (in CI fetch-depth: 0)"
 THREADS = "NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
@@ -77,7 +78,9 @@ def commit_of(option: str, ref: str) -> str:
     try:
         return git("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
     except GitError:
-        raise BadOption(f"{option} must name a commit of this repository, got {ref}") from None
+        shallow = git("rev-parse", "--is-shallow-repository") == "true"
+        hint = f"; this clone lacks history: {DEEPEN}" if shallow else ""
+        raise BadOption(f"{option} must name a commit of this repository, got {ref}{hint}") from None
 
 
 def uncommitted() -> bool:
@@ -166,7 +169,7 @@ def cases_at(head: Path, option: str | None) -> CasesAt:
 def _cases_in(file: Path) -> str:
     try:
         text = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["normkernels"]["cases"]
-    except (KeyError, OSError, TypeError, ValueError):
+    except (KeyError, OSError, TypeError, ValueError):  # it may hold anything
         raise BadOption(
             "head must name its cases as `cases` in [tool.normkernels] of its pyproject.toml, "
             "or --cases be given"

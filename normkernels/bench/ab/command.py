@@ -1,6 +1,7 @@
 """`normkernels ab`: options in, a verdict and files out."""
 
 import io
+import math
 import os
 import signal
 import sys
@@ -25,7 +26,7 @@ from . import page
 from .checkouts import ENDING, uncommitted
 from .gate import run
 from .outcome import Outcome, Plan
-from .pairs import LEAST_PAIRS, Failed
+from .pairs import DEFAULT_MINUTES, LEAST_PAIRS, MOST_PAIRS, Failed
 
 
 @click.command()
@@ -35,7 +36,11 @@ from .pairs import LEAST_PAIRS, Failed
 @click.option("--cases", help="module:function; default: what pyproject.toml names.")
 @click.option("--threshold", type=Percent(), default="10%", show_default=True, help="Change worth flagging.")
 @click.option("--pairs", type=int, default=LEAST_PAIRS, show_default=True, help="Pairs of processes.")
-@click.option("--max-minutes", type=float, default=10.0, show_default=True, help="For everything.")
+@click.option(
+    "--max-minutes",
+    type=float,
+    help=f"For everything.  [default: {DEFAULT_MINUTES}, or what the cases need on this machine]",
+)
 @click.option("--threads", type=int, default=1, show_default=True, help="Of the code under test.")
 @click.option("--isolated", is_flag=True, help="Install each commit into an environment of its own.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the order of pairs and cases.")
@@ -48,7 +53,7 @@ def ab(
     cases: str | None,
     threshold: float,
     pairs: int,
-    max_minutes: float,
+    max_minutes: float | None,
     threads: int,
     isolated: bool,
     seed: int,
@@ -67,13 +72,15 @@ def ab(
     """
     import scipy  # noqa: F401  a missing one is better found now
 
-    if pairs < LEAST_PAIRS:
-        raise BadOption(f"--pairs must be {LEAST_PAIRS} or more, got {pairs}")
+    if not LEAST_PAIRS <= pairs <= MOST_PAIRS:
+        raise BadOption(f"--pairs must be between {LEAST_PAIRS} and {MOST_PAIRS}, got {pairs}")
+    if seed < 0:
+        raise BadOption(f"--seed must be 0 or more, got {seed}")
     cores = psutil.cpu_count() or 1
     if not 1 <= threads <= cores:
         raise BadOption(f"--threads must be between 1 and {cores}, got {threads}")
-    if not max_minutes > 0:
-        raise BadOption(f"--max-minutes must be more than 0, got {max_minutes:g}")
+    if max_minutes is not None and not 0 < max_minutes < math.inf:
+        raise BadOption(f"--max-minutes must be a number above 0, got {max_minutes:g}")
     if aa and head is not None:
         raise BadOption(f"--aa compares base with itself and takes no --head, got {head}")
     if json_file and text_file and os.path.realpath(json_file) == os.path.realpath(text_file):

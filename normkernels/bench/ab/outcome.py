@@ -1,12 +1,13 @@
 """What a run of the gate leaves behind: the verdict, and the JSON file."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..files import write
-from ..machine import Machine
-from ..results import ResultsError, read
+from ..machine import Machine, check_date
+from ..schema import Count, Positive, ResultsError, made, read
 from .verdict import Comparison
 
 SCHEMA = "normkernels.ab/1"
@@ -20,11 +21,12 @@ class Plan:
     base: str
     head: str
     cases: str | None
-    pairs: int
-    threshold: float
-    minutes: float
+    pairs: Count
+    threshold: Positive
+    minutes: Positive | None
+    """At most; None for as many as are needed."""
     isolated: bool
-    threads: int
+    threads: Count
     seed: int
     aa: bool
 
@@ -45,18 +47,33 @@ class Outcome:
     base: Side
     head: Side
     plan: Plan
-    seconds: float
+    seconds: Positive
     first: list[Comparison]
     again: list[Comparison]
     controls: list[Comparison]
     moved: list[str]
     """Names of the controls that moved, and did so again in a second run; `controls` are of the last run."""
     only_head: dict[str, str]
+    only_base: list[str] = field(default_factory=list)
+    """Cases of base that head has no more."""
+    notes: list[str] = field(default_factory=list)
+    """What else a reader has to know."""
+    bytes: dict[str, Count] = field(default_factory=dict)
+    """What a call of a case must move, where the case says so."""
+    url: str | None = None
+    """Where the repository can be looked at."""
 
     def recurred(self, verdict: str) -> list[Comparison]:
         """The cases with this verdict in both runs, as the rerun saw them."""
         flagged = {c.name for c in self.first if c.verdict == verdict}
         return [c for c in self.again if c.verdict == verdict and c.name in flagged]
+
+    @property
+    def command(self) -> str:
+        """The command line, but for how long it measured and the files it wrote."""
+        cases = f" --cases {self.plan.cases}" if self.plan.cases else ""
+        arms = "--aa" if self.plan.aa else f"--head {self.head.ref}"
+        return f"normkernels ab --base {self.base.ref} {arms}{cases}"
 
     @property
     def untold(self) -> list[Comparison]:
@@ -72,6 +89,16 @@ class Outcome:
     @property
     def headline(self) -> str:
         """The verdict in one line."""
+        gone = len(self.only_base)
+        missing = (
+            f"; {gone} case{'s' * (gone > 1)} of base {'are' if gone > 1 else 'is'} not in head"
+            if gone
+            else ""
+        )
+        return self._verdict + missing
+
+    @property
+    def _verdict(self) -> str:
         slower, faster = len(self.recurred("slower")), len(self.recurred("faster"))
         cases = f"{len(self.first)} case{'s' * (len(self.first) > 1)}"
         if self.moved:
@@ -83,6 +110,13 @@ class Outcome:
         return f"{' and '.join(parts)} by more than {self.plan.threshold:.0%}, of {cases}"
 
 
+def parts(name: str) -> tuple[str, str, str]:
+    """Function, pass and shape of a case such as layer_norm/forward/256x768, "" where it names none."""
+    first, *rest = name.split("/")
+    pass_ = next((part for part in rest if part in ("forward", "backward")), "")
+    return first, pass_, "/".join(part for part in rest if part != pass_)
+
+
 def save(outcome: Outcome, path: Path) -> None:
     """Write the outcome as JSON; an interrupted write leaves the file as it was."""
     write(path, (json.dumps({"schema": SCHEMA, **asdict(outcome)}, indent=1) + "\n").encode())
@@ -90,17 +124,17 @@ def save(outcome: Outcome, path: Path) -> None:
 
 def load(path: Path) -> Outcome:
     """Read what `save` wrote; raises ResultsError where it is something else."""
-    document = read(path)
-    schema = document.pop("schema", None) if isinstance(document, dict) else None
+    return outcome_from(read(path), path)
+
+
+def outcome_from(document: Any, path: Path) -> Outcome:
+    """An outcome from what JSON has of it; raises ResultsError."""
+    schema = document.get("schema") if isinstance(document, dict) else None
     if schema != SCHEMA:
-        raise ResultsError(f"results must have schema {SCHEMA}, got {schema} in {path}")
+        raise ResultsError(f"results must have schema {SCHEMA}, got {schema!r:.40} in {path}")
     try:
-        comparisons = {
-            key: [Comparison(**{**c, "pairs": [tuple(p) for p in c["pairs"]]}) for c in document[key]]
-            for key in ("first", "again", "controls")
-        }
-        sides = {key: Side(**document[key]) for key in ("base", "head")}
-        plan, machine = Plan(**document["plan"]), Machine(**document["machine"])
-        return Outcome(**{**document, **comparisons, **sides, "plan": plan, "machine": machine})
-    except (KeyError, TypeError, AttributeError) as error:
+        outcome = made(Outcome, document)
+        check_date(outcome.machine)
+    except ResultsError as error:
         raise ResultsError(f"results must have all fields of schema {SCHEMA}, got {path}: {error}") from None
+    return outcome

@@ -66,8 +66,15 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print(table)
     for name, reason in outcome.only_head.items():
         console.print(f"not in base: {name} ({reason})", markup=False)
+    for text in _notes(outcome):
+        console.print(text, markup=False, style="yellow")
     console.print(explanation(outcome), markup=False)
     console.print(_title(outcome), style="bold", markup=False)
+
+
+def _notes(outcome: Outcome) -> list[str]:
+    """What is missing in head, and what else a reader has to know."""
+    return [*(f"not in head: {name}" for name in outcome.only_base), *outcome.notes]
 
 
 def _title(outcome: Outcome) -> str:
@@ -85,7 +92,8 @@ def markdown(outcome: Outcome) -> str:
         lines += [*_table([row for row in every if row[0] in flagged]), ""]
     lines += [f"<details>\n<summary>All {len(outcome.first)} cases</summary>\n", *_table(every), ""]
     lines += [f"- not in base: {_escaped(f'{name} ({why})')}" for name, why in outcome.only_head.items()]
-    lines += ["</details>\n", _escaped(explanation(outcome)), ""]
+    lines += ["</details>\n", *(f"- {_escaped(text)}" for text in _notes(outcome)), ""]
+    lines += [_escaped(explanation(outcome)), ""]
     return "\n".join(lines)
 
 

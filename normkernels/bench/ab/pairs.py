@@ -18,11 +18,13 @@ from .verdict import FALSE_DISCOVERIES, Pair
 WORKER = Path(__file__).with_name("worker.py")
 BASE, HEAD = "base", "head"
 # With fewer no outcome is significant beside many cases: the least p that n pairs can give is 2 / 2**n.
-LEAST_PAIRS = 12
+LEAST_PAIRS, MOST_PAIRS = 12, 500
 # Seconds for each case in each process: with less, the scheduler is measured; more gains nothing.
 LEAST_SECONDS, MOST_SECONDS = 0.04, 0.3
 # Of the minutes allowed; a rerun of all cases takes as long again.
 FIRST_RUN = 0.5
+# Unless the least that pairs and cases need is more.
+DEFAULT_MINUTES = 10
 # What says that base does not have something, rather than that it is broken.
 ABSENT = ("AttributeError", "ImportError", "ModuleNotFoundError", "NotImplementedError")
 
@@ -42,17 +44,30 @@ class Arms:
     controls: list[str] = field(default_factory=list)
     only_head: dict[str, str] = field(default_factory=dict)
     """Cases that base cannot run, with its reason."""
+    bytes: dict[str, int | None] = field(default_factory=dict)
+    """What each case must move, where it says so."""
+    shared: list[str] = field(default_factory=list)
+    """Files beside the cases that are read from head in both arms, although base has others."""
 
-    def answer(self, arm: str, names: Sequence[str] | None, seconds: float, seed: int = 0) -> dict[str, Any]:
-        """What one process says of some cases."""
-        checkout = self.checkouts[arm]
+    def answer(
+        self,
+        arm: str,
+        names: Sequence[str] | None,
+        seconds: float,
+        seed: int = 0,
+        at: CasesAt | None = None,
+    ) -> dict[str, Any]:
+        """What one process says of some cases; `at` is where they come from if not from head."""
+        checkout, at = self.checkouts[arm], at or self.at
         request = {
-            "module": self.at.module,
-            "function": self.at.function,
-            "file": self.at.file and str(self.at.file),
-            "beside": self.at.beside and str(self.at.beside),
-            "root": str(checkout.root) if self.root_matters else None,
+            "module": at.module,
+            "function": at.function,
+            "file": at.file and str(at.file),
+            "beside": at.beside and str(at.beside),
+            "root": str(checkout.root),
+            "other": str(self.checkouts[HEAD if arm == BASE else BASE].root),
             "repository": str(checkout.repository),
+            "isolated": not self.root_matters,
             "names": names,
             "seconds": seconds,
             "seed": seed,
@@ -92,11 +107,17 @@ class Arms:
         for name, message in answers[BASE]["failed"].items():
             if not message.startswith(ABSENT):
                 raise Failed(f"case {name} must run and be right in base, or not be there, got {message}")
-        self.only_head = answers[BASE]["failed"]
+        self.only_head, self.bytes = answers[BASE]["failed"], answers[HEAD]["bytes"]
+        self.shared = answers[BASE]["shared"]
         self.controls = [name for name in names if name.startswith("control: ")]
         self.names = [name for name in names if name not in {*self.only_head, *self.controls}]
         if not self.names:
             raise BadOption(f"--cases must have one that runs in both commits, got {len(names)} that do not")
+
+    def removed(self, own: CasesAt) -> list[str]:
+        """The cases that base has by its own list, and head has not."""
+        gone = {*self.answer(BASE, [], 0, at=own)["names"]}
+        return sorted(gone - {*self.names, *self.only_head, *self.controls})
 
     def check_power(self, pairs: int) -> None:
         """Refuse so many cases that the least p, corrected for them, is no longer significant."""
@@ -104,24 +125,25 @@ class Arms:
         if pairs < needed:
             raise BadOption(f"--pairs must be {needed} or more for {len(self.names)} cases, got {pairs}")
 
-    def seconds_to_spend(self, pairs: int, minutes: float, spent: float) -> float:
-        """Seconds for each case, so that pairs and rerun end in time; found by a pair that is not kept.
+    def seconds_to_spend(self, pairs: int, minutes: float | None, spent: float) -> tuple[float, float]:
+        """Seconds for each case, found by a pair that is not kept, and minutes for pairs and rerun.
 
-        `spent` minutes have passed already.
+        `spent` minutes have passed already. Without `minutes` it is DEFAULT_MINUTES, or more if needed.
         """
         names = [*self.names, *self.controls]
         start = perf_counter()
         for arm in (BASE, HEAD):
             self.answer(arm, names, LEAST_SECONDS)
         fixed = (perf_counter() - start) / 2 - LEAST_SECONDS * len(names)
-        room = FIRST_RUN * (minutes - spent) * 60 / (2 * pairs) - fixed
-        if room / len(names) < LEAST_SECONDS:
-            needed = spent + 2 * pairs * (fixed + LEAST_SECONDS * len(names)) / 60 / FIRST_RUN
+        least = math.ceil(spent + 2 * pairs * (fixed + LEAST_SECONDS * len(names)) / 60 / FIRST_RUN)
+        if minutes is not None and minutes < least:
             raise BadOption(
-                f"--max-minutes must be {needed:.1f} or more for {pairs} pairs of {len(self.names)} cases, "
+                f"--max-minutes must be {least} or more for {pairs} pairs of {len(self.names)} cases, "
                 f"got {minutes:g}"
             )
-        return min(MOST_SECONDS, room / len(names))
+        minutes = minutes or max(DEFAULT_MINUTES, least)
+        room = FIRST_RUN * (minutes - spent) * 60 / (2 * pairs) - fixed
+        return min(MOST_SECONDS, room / len(names)), minutes
 
     def measure(
         self, names: Sequence[str], pairs: int, seconds: float, seed: int, step: Callable[[], None]

@@ -3,12 +3,15 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
+from annotated_types import Len
+
+from ..schema import Positive, Share
 
 Verdict = Literal["slower", "faster", "same"]
-Pair = tuple[float, float]
+Pair = tuple[Positive, Positive]
 """Seconds of base and of head, measured one right after the other."""
 
 CONFIDENCE = 0.99
@@ -22,18 +25,18 @@ class Comparison:
     """One case, measured in pairs."""
 
     name: str
-    base: float
+    base: Positive
     """Median seconds per call."""
-    head: float
-    ratio: float
+    head: Positive
+    ratio: Positive
     """The median over the pairs of head by base: above 1 is slower."""
-    low: float
-    high: float
+    low: Positive
+    high: Positive
     """The 99 % bootstrap interval of `ratio`."""
-    p: float
+    p: Share
     """Wilcoxon's signed-rank test of the log-ratios, adjusted for the number of cases."""
     verdict: Verdict
-    pairs: list[Pair]
+    pairs: Annotated[list[Pair], Len(1)]
 
     @property
     def change(self) -> float:

@@ -4,18 +4,22 @@ It runs where the code under test lives, which may be an old commit or another p
 the standard library and NumPy, and imports nothing of the package it belongs to.
 
 `python -P worker.py REQUEST ANSWER`, both JSON files. REQUEST: module, function, file and folder beside it
-(or null), root (or null) and repository, names (or null for all), seconds for each case (0: only set up and
-check), seed. ANSWER: names, seconds per call by case, failed: messages by case, and `origins`; or error.
+(or null), root, the other arm's root, repository, isolated: whether the checkout is installed, names (or null
+for all), seconds for each case (0: only set up and check), seed. ANSWER: names, seconds per call and bytes by
+case, failed: messages by case, and `origins`; or error.
 """
 
 import gc
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import math
+import os
 import random
 import statistics
 import sys
+import tomllib
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -34,9 +38,16 @@ LEAST_SAMPLES = 3
 SETUPS = 2
 
 
+def nothing() -> None:
+    """The check of a case that has none."""
+
+
+COPY, COPY_BYTES = "control: copy", 2**26
+
+
 def copy() -> Call:
-    """Control: a copy that goes to memory."""
-    source, target = np.ones(2**23, np.float32), np.empty(2**23, np.float32)
+    """Control: a copy that goes to memory; COPY_BYTES are read and written."""
+    source, target = (np.ones(COPY_BYTES // 8, np.float32) for _ in range(2))
     return lambda: np.copyto(target, source)
 
 
@@ -46,7 +57,7 @@ def numpy_layer_norm() -> Call:
     return lambda: (x - x.mean(1, keepdims=True)) / x.std(1, keepdims=True)
 
 
-CONTROLS: dict[str, Setup] = {"control: copy": copy, "control: NumPy": numpy_layer_norm}
+CONTROLS: dict[str, Setup] = {COPY: copy, "control: NumPy": numpy_layer_norm}
 
 
 class WrongResult(Exception):
@@ -79,15 +90,20 @@ def cases_of(request: dict[str, Any]) -> dict[str, Setup]:
     return {**cases, **CONTROLS}
 
 
-def prepared(setup: Setup) -> tuple[Call, Call]:
-    """What is timed, called once (which compiles it), and its check, passed."""
+def prepared(setup: Setup) -> tuple[Call, Call, int | None]:
+    """What is timed, called once (which compiles it), its check, passed, and the bytes that it must move."""
     made = setup()
-    call, check = made if isinstance(made, tuple) else (made, lambda: None)
-    if not (callable(call) and callable(check)):
-        raise TypeError(f"a case must return a function to time, or that and its check, got {made!r:.60}")
+    parts = list(made) if isinstance(made, tuple) and made else [made]
+    call, check, nbytes, *more = parts + [nothing, None][len(parts) - 1 :]
+    known = nbytes is None or (isinstance(nbytes, int | np.integer) and nbytes > 0)
+    if more or not (callable(call) and callable(check) and known):
+        rule = (
+            "a case must return a function to time, or a tuple of that, its check and the bytes it must move"
+        )
+        raise TypeError(f"{rule}, got {made!r:.60}")
     call()
     passed(check)
-    return call, check
+    return call, check, nbytes and int(nbytes)
 
 
 def passed(check: Call) -> None:
@@ -131,11 +147,11 @@ def typical(times: list[float]) -> float:
     return statistics.quantiles(times, n=10, method="inclusive")[0]
 
 
-def measure(setup: Setup, seconds: float) -> list[float]:
-    """Samples of one case between two checks; none where no seconds are given."""
-    call, check = prepared(setup)
+def measure(setup: Setup, seconds: float) -> tuple[list[float], int | None]:
+    """Samples of one case between two checks, none where no seconds are given; and its bytes."""
+    call, check, nbytes = prepared(setup)
     if not seconds:
-        return []
+        return [], nbytes
     gc.collect()
     gc.disable()
     try:
@@ -143,7 +159,7 @@ def measure(setup: Setup, seconds: float) -> list[float]:
     finally:
         gc.enable()
     passed(check)
-    return times
+    return times, nbytes
 
 
 def run(request: dict[str, Any]) -> dict[str, Any]:
@@ -152,35 +168,103 @@ def run(request: dict[str, Any]) -> dict[str, Any]:
     names = list(cases if request["names"] is None else request["names"])
     random.Random(request["seed"]).shuffle(names)
     times: dict[str, list[float]] = {name: [] for name in names}
+    nbytes: dict[str, int | None] = {}
     failed: dict[str, str] = {}
     for _ in range(SETUPS if request["seconds"] else 1):
         for name in names:
             try:
-                times[name] += measure(cases[name], request["seconds"])
+                taken, nbytes[name] = measure(cases[name], request["seconds"])
+                times[name] += taken
             except Exception as error:
                 failed[name] = described(error)
     return {
         "names": list(cases),
         "seconds": {name: typical(t) for name, t in times.items() if t and name not in failed},
+        "bytes": nbytes,
         "failed": failed,
-        **(origins(request) if request["root"] else {"found": True, "stray": None}),
+        **({} if request["seconds"] else origins(request)),
     }
 
 
 def origins(request: dict[str, Any]) -> dict[str, Any]:
-    """Whether code besides the cases came from root, and what came from the user's work tree instead."""
+    """Where the imported code came from.
+
+    `found`: whether any besides the cases came from the checkout. `stray`: a file from elsewhere, of a module
+    that the checkout has too, in whichever folder. `shared`: modules beside the cases, which are read from
+    head in both arms, that differ in base.
+    """
+    root, other, repository = (Path(request[name]) for name in ("root", "other", "repository"))
+    own = Path(sys.prefix) if request["isolated"] else root
+    foreign = [root, other] if request["isolated"] else []
+    folders, installed = importable(root), distributed(root)
+    found, stray, shared = request["isolated"], [], []
+    for name, path in imported().items():
+        if str(path) == request["file"]:
+            continue
+        if path.is_relative_to(own):
+            found = True
+        elif request["beside"] and path.is_relative_to(request["beside"]):
+            if differs(path, root, other) and str(path.parent) == request["beside"]:
+                shared.append(str(path.relative_to(other)))
+            elif differs(path, root, other):  # a package, which is more than a part of the cases
+                stray.append(str(path))
+        elif (
+            path in installed
+            or holds(folders, name)
+            or any(path.is_relative_to(place) for place in foreign)
+            or (path.is_relative_to(repository) and not path.is_relative_to(sys.prefix))
+        ):
+            stray.append(str(path))
+    return {"found": found, "stray": stray[0] if stray else None, "shared": shared}
+
+
+def differs(path: Path, root: Path, other: Path) -> bool:
+    """Whether a file of the other checkout is in this one too, with another content."""
+    here = root / path.relative_to(other) if path.is_relative_to(other) else path
+    return here.is_file() and here.read_bytes() != path.read_bytes()
+
+
+def imported() -> dict[str, Path]:
+    """The file of every module, but for those of the standard library and this one."""
     this = sys.modules["__main__"]  # which multiprocessing, once imported, knows by another name too
-    files = [getattr(module, "__file__", None) for module in list(sys.modules.values()) if module is not this]
-    paths = [Path(file).resolve() for file in files if file]
-    root, repository = Path(request["root"]), Path(request["repository"])
-    allowed = root.parent, Path(sys.prefix)  # the checkouts; an environment may lie in the work tree
-    stray = [
-        str(path)
-        for path in paths
-        if path.is_relative_to(repository) and not any(path.is_relative_to(place) for place in allowed)
-    ]
-    found = any(path.is_relative_to(root) for path in paths if str(path) != request["file"])
-    return {"found": found, "stray": stray[0] if stray else None}
+    modules = {name: module for name, module in list(sys.modules.items()) if module is not this}
+    files = {name: getattr(module, "__file__", None) for name, module in modules.items()}
+    return {
+        name: Path(file).resolve()
+        for name, file in files.items()
+        if file and name.partition(".")[0] not in sys.stdlib_module_names
+    }
+
+
+def importable(root: Path) -> dict[str, list[Path]]:
+    """What could be imported from some folder of a checkout, by its first name: the folders it lies in."""
+    found: dict[str, list[Path]] = {}
+    for folder, below, files in os.walk(root):
+        for name in [*below, *(file.removesuffix(".py") for file in files if file.endswith(".py"))]:
+            found.setdefault(name, []).append(Path(folder))
+        below[:] = [
+            name for name in below if name[0] != "." and not Path(folder, name, "__init__.py").is_file()
+        ]
+    return found
+
+
+def holds(folders: dict[str, list[Path]], name: str) -> bool:
+    """Whether a module of this name lies in one of the folders that `importable` found."""
+    for folder in folders.get(name.partition(".")[0], []):
+        path = folder.joinpath(*name.split("."))
+        if path.with_name(f"{path.name}.py").is_file() or (path / "__init__.py").is_file():
+            return True
+    return False
+
+
+def distributed(root: Path) -> set[Path]:
+    """The files that an installed distribution has which is named as that of the checkout."""
+    try:
+        project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        files = importlib.metadata.files(project["name"]) or []
+    except (OSError, ValueError, LookupError, TypeError, importlib.metadata.PackageNotFoundError):
+        return set()
+    return {Path(str(file.locate())).resolve() for file in files}
 
 
 def main() -> None:

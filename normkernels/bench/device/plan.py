@@ -9,7 +9,7 @@ from ...cuda import devices
 from ...cuda.devices import check, properties
 from ..cases import DTYPES, Case
 from ..machine import Device
-from ..selection import BadOption, Selection, fusible, select
+from ..selection import BadOption, Selection, fusible, once, select
 from ..timing import Effort
 from .inputs import memory
 from .libraries import LIBRARIES, OTHERS, OWN
@@ -47,6 +47,7 @@ class DevicePlan:
 
 def cases(options: Selection) -> list[Case]:
     """The cases of a selection; without presets or shapes a sweep of large tensors, too."""
+    options = once(options)
     found = select(options)
     if not (options.presets or options.shapes or options.batches):
         found += _sweep(options)

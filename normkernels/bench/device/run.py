@@ -11,8 +11,9 @@ import numba
 from ..cases import Case
 from ..machine import machine, usage
 from ..process import Process, WorkerEnded
-from ..results import Baseline, CopySpeed, Results, Row, as_json, row_from
+from ..results import Baseline, CopySpeed, Results, Row, as_json
 from ..revision import revision
+from ..schema import made
 from .libraries import LIBRARIES, OWN
 from .plan import DevicePlan, packages
 
@@ -118,6 +119,6 @@ def _serve(
             if "problem" in answer:
                 notes.append(f"{name}: {answer['problem']}")
             elif answer["row"]:
-                rows[case.id] = row_from(answer["row"])
+                rows[case.id] = made(Row, answer["row"])
             if answer.get("lost"):
                 raise WorkerEnded(f"the device was lost at {case.id}")

@@ -12,7 +12,8 @@ from typing import Any, TextIO
 from ..._devices import FatalDeviceError
 from ...cuda import devices
 from ..cases import Case
-from ..results import as_json, case_from
+from ..results import as_json
+from ..schema import made
 from ..timing import Effort
 from .clock import kernel_clock
 from .copy import DeviceCopy
@@ -50,7 +51,7 @@ def serve(answers: TextIO) -> None:
     )
     contending = library(sys.argv[1])
     for line in sys.stdin:
-        print(json.dumps(answer(case_from(json.loads(line)), contending, bench)), file=answers, flush=True)
+        print(json.dumps(answer(made(Case, json.loads(line)), contending, bench)), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,17 @@ from matplotlib.ticker import EngFormatter, FixedLocator, FormatStrFormatter, Nu
 
 from ..files import write
 from ..plot import COLOURS, PLACES
-from .data import CHARTS, Entry, Report
+from .data import CHARTS, Report
+from .entries import Entry
 
 SHAPES = {"forward": "o", "backward": "D"}
-LINES = {"normkernels": "#0f766e", "NumPy": "#7b848c", "PyTorch": "#a8388f", "steps": "#8a6a10"}
+LINES = {
+    "normkernels": "#0f766e",
+    "head": "#0f766e",
+    "NumPy": "#7b848c",
+    "PyTorch": "#a8388f",
+    "steps": "#8a6a10",
+}
 OTHER = "#7b848c"
 COLUMNS, MOST_ROWS = 3, 6  # of panels
 MOST_SIZES = 8  # a line through more takes the mean of each doubling
@@ -58,7 +65,7 @@ def _speed(report: Report) -> Figure | None:
 
     named = dict.fromkeys(entry.other.name for entry in cold if entry.other)
     for name in named:
-        points = [(e.other.fraction, lane(e)) for e in cold if e.other and e.other.name == name]
+        points = [(e.other.fraction or 0.0, lane(e)) for e in cold if e.other and e.other.name == name]
         ax.plot(*zip(*points, strict=True), "|", ms=8, mew=1.5, color=LINES.get(name, OTHER), label=name)
     _scatter(ax, cold, [(float(e.fraction or 0), lane(e)) for e in cold])
     ax.axvline(1.0, color="black", lw=1, ls="--")
@@ -70,19 +77,19 @@ def _speed(report: Report) -> Figure | None:
 
 
 def _roofline(report: Report) -> Figure | None:
-    newest = _newest(report)
+    newest = _fast(report)
     if not newest:
         return None
     figure = Figure(figsize=(9, 5), layout="constrained")
     ax = figure.subplots()
-    _scatter(ax, newest, [(e.bytes, e.gbs) for e in newest])
+    _scatter(ax, newest, [(e.bytes or 1, e.gbs or 0.0) for e in newest])
     ax.set(xscale="log", yscale="log", xlabel="bytes that must move", ylabel="GB/s")
     bottom = ax.get_ylim()[0]
     runs = [run for i, run in enumerate(report.runs) if i in {entry.run for entry in newest}]
     for machine in dict.fromkeys(run.machine for run in runs):
         own = [run for run in runs if run.machine == machine]
         copy, shortest = max(run.copy for run in own), min(run.shortest for run in own)
-        most = 2 * max(own[-1].cache, *(entry.bytes for entry in newest))
+        most = 2 * max(own[-1].cache, *(entry.bytes or 1 for entry in newest))
         start, knee = bottom * 1e9 * shortest, copy * 1e9 * shortest
         ax.plot([start, knee, most], [bottom, copy, copy], color="black", lw=1)
         ax.text(most, copy * 1.05, f"large copy, {copy:.1f} GB/s", ha="right", va="bottom")
@@ -96,14 +103,13 @@ def _roofline(report: Report) -> Figure | None:
 
 
 def _size(report: Report) -> Figure | None:
-    known = [entry for entry in _newest(report) if entry.tensor]
-    groups = _several(known, lambda e: f"{e.norm} {e.pass_}{e.context}", lambda e: e.tensor)
+    known = [entry for entry in _fast(report) if entry.tensor]
+    groups = _several(known, lambda e: f"{_title(e)}{e.context}", lambda e: e.tensor)
     return _throughput(report, groups, lambda e: e.tensor or 1, EngFormatter("B", places=1))
 
 
 def _batch(report: Report) -> Figure | None:
-    newest = _newest(report)
-    groups = _several(newest, lambda e: f"{e.norm} {e.pass_}, {e.layer}{e.context}", lambda e: e.rows)
+    groups = _several(_fast(report), lambda e: f"{_title(e)}, {e.layer}{e.context}", lambda e: e.rows)
     return _throughput(report, groups, lambda e: e.rows, str)
 
 
@@ -116,8 +122,8 @@ def _throughput(
     for ax, (title, own) in zip(panels, groups, strict=False):
         sizes = sorted(set(map(at, own)))
         many = len(sizes) > MOST_SIZES
-        points = [("normkernels", at(e), e.gbs) for e in own]
-        points += [(e.other.name, at(e), e.other.gbs) for e in own if e.other]
+        points = [(report.runs[e.run].own, at(e), e.gbs or 0.0) for e in own]
+        points += [(e.other.name, at(e), e.other.gbs or 0.0) for e in own if e.other]
         for name in dict.fromkeys(name for name, _, _ in points):
             same = [(size, gbs) for backend, size, gbs in points if backend == name]
             bins: dict[int, list[tuple[int, float]]] = {}
@@ -147,7 +153,7 @@ def _history(report: Report) -> Figure | None:
     lines = [line for _, line in _several(report.entries, lambda e: e.id, lambda e: e.run)]
     groups: dict[str, list[list[Entry]]] = {}
     for line in lines:
-        groups.setdefault(f"{line[0].norm} {line[0].pass_}{line[0].context}", []).append(line)
+        groups.setdefault(f"{_title(line[0])}{line[0].context}", []).append(line)
     if not groups:
         return None
     used = sorted({entry.run for line in lines for entry in line})
@@ -173,6 +179,15 @@ def _history(report: Report) -> Figure | None:
 
 def _newest(report: Report) -> list[Entry]:
     return [entry for entry in report.entries if entry.newest]
+
+
+def _title(entry: Entry) -> str:
+    return f"{entry.norm} {entry.pass_}".strip()
+
+
+def _fast(report: Report) -> list[Entry]:
+    """Those of the newest whose bytes are known."""
+    return [entry for entry in _newest(report) if entry.gbs is not None]
 
 
 def _several(
@@ -203,7 +218,7 @@ def _scatter(ax: Axes, entries: list[Entry], points: list[tuple[float, float]]) 
         same = [point for entry, point in zip(entries, points, strict=True) if entry.pass_ == name]
         colour, shape = COLOURS.get(name, OTHER), SHAPES.get(name, "o")
         x, y = zip(*same, strict=True)
-        ax.plot(x, y, shape, ms=5, color=colour, mec="white", mew=0.6, label=name)
+        ax.plot(x, y, shape, ms=5, color=colour, mec="white", mew=0.6, label=name or "call")
 
 
 def _panels(groups: Iterable[object]) -> tuple[Figure, list[Axes]]:

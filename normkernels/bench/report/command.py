@@ -5,10 +5,14 @@ from pathlib import Path
 
 import click
 
-from .. import files, outputs
+from .. import files, markdown, outputs, stored
+from ..ab.outcome import Outcome
+from ..ab.page import markdown as gate_table
 from ..options import file_option
-from ..results import ResultsError, load
+from ..results import Results
+from ..schema import ResultsError
 from ..selection import BadOption
+from . import sheet
 from .data import report as report_on
 from .page import render
 
@@ -27,12 +31,18 @@ from .page import render
 @click.option(
     "--charts", type=click.Path(path_type=Path), metavar="DIR", help="Each chart as PNG and SVG, too."
 )
+@file_option("--csv", "sheet_file", help="Every case as a row of a table, too.")
 @file_option(outputs.MARKDOWN, "tables", help="One file of RESULTS into a page of Markdown, as bench does.")
 @click.option("--title", default="normkernels", show_default=True, help="The heading of the page.")
 def report(
-    results: tuple[Path, ...], output: Path, charts: Path | None, tables: Path | None, title: str
+    results: tuple[Path, ...],
+    output: Path,
+    charts: Path | None,
+    sheet_file: Path | None,
+    tables: Path | None,
+    title: str,
 ) -> None:
-    """Show RESULTS, files of `normkernels bench --json`, as one page.
+    """Show RESULTS, files of `normkernels bench --json` or `normkernels ab --json`, as one page.
 
     The page needs no network and no other file. Several results make a history: a line for each case that
     several of them have, in the order of their dates.
@@ -43,22 +53,23 @@ def report(
         if len(results) > 1:
             raise BadOption(f"{outputs.MARKDOWN} must go with one file of RESULTS, got {len(results)}")
         outputs.check({outputs.MARKDOWN: tables})
-    for path in results:
-        if os.path.realpath(path) == os.path.realpath(output):
-            raise BadOption(f"--output must name another file than RESULTS, got {output}")
+    others = {os.path.realpath(path): "RESULTS" for path in results}
+    for option, path in (("--output", output), ("--csv", sheet_file), (outputs.MARKDOWN, tables)):
+        taken = others.setdefault(os.path.realpath(path), option) if path else option
+        if taken != option:
+            raise BadOption(f"{option} must name another file than {taken}, got {path}")
     try:
-        loaded = [(path, load(path)) for path in results]
+        loaded = [(path, stored.load(path)) for path in results]
     except ResultsError as error:
         raise BadOption(str(error)) from None
-    if not any(outcome.rows for _, outcome in loaded):
-        raise BadOption(f"RESULTS must have a measured case, got none in {', '.join(map(str, results))}")
     page = report_on(title, loaded)
-    try:
-        files.write(output, render(page).encode(errors="replace"))
-    except OSError as error:
-        raise BadOption(_problem("--output", "file", output, error)) from None
+    if not page.entries:
+        raise BadOption(f"RESULTS must have a measured case, got none in {', '.join(map(str, results))}")
+    _write("--output", output, render(page))
+    if sheet_file:
+        _write("--csv", sheet_file, sheet.render(page))
     if tables:
-        outputs.write(loaded[0][1], {outputs.MARKDOWN: tables})
+        _write_tables(loaded[0][1], tables)
     if charts:
         from .charts import draw  # matplotlib takes a second to import
 
@@ -66,6 +77,20 @@ def report(
             draw(page, charts)
         except OSError as error:
             raise BadOption(_problem("--charts", "folder", charts, error)) from None
+
+
+def _write(option: str, path: Path, text: str) -> None:
+    try:
+        files.write(path, text.encode(errors="replace"))
+    except OSError as error:
+        raise BadOption(_problem(option, "file", path, error)) from None
+
+
+def _write_tables(found: Results | Outcome, path: Path) -> None:
+    if isinstance(found, Outcome):
+        markdown.insert(path, gate_table(found))
+    else:
+        outputs.write(found, {outputs.MARKDOWN: path})
 
 
 def _problem(option: str, what: str, path: Path, error: OSError) -> str:

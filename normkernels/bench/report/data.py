@@ -1,14 +1,18 @@
 """What the page and the pictures show: plain values, one entry for each measured case."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from ..ab.outcome import Outcome
 from ..cases import DTYPES, Case
 from ..markdown import command
 from ..results import Results, Row
+from ..revision import commit_page
 from ..summary import BACKENDS, caption, duration, preset_title, times
+from .entries import Entry, Other, Part, Run, moment_of, software, span
+from .gate import parts
 
 # name, title, how to read it
 CHARTS = (
@@ -42,81 +46,9 @@ CHARTS = (
         "History",
         "Speed of each case as a multiple of its first results: higher is faster. It is the fraction of copy "
         "that is compared, so a faster memory is no faster code; for tensors in cache it is the time. The "
-        "case that moved furthest is named.",
+        "case that moved furthest is named. A point opens the page of its commit, if the repository has one.",
     ),
 )
-
-
-@dataclass(frozen=True)
-class Run:
-    """One results file."""
-
-    label: str
-    """The commit, short, with a star where the code differed, or the file's name."""
-    day: str
-    file: str
-    date: str
-    code: str
-    machine: str
-    caption: str
-    command: str
-    versions: str
-    copy: float
-    """GB/s"""
-    cache: int
-    """bytes of the last level"""
-    shortest: float
-    """seconds of the shortest call"""
-    cases: int
-    skipped: list[str]
-
-
-@dataclass(frozen=True)
-class Other:
-    """The baseline of an entry."""
-
-    name: str
-    gbs: float
-    fraction: float
-    ratio: float
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One measured case of one run."""
-
-    run: int
-    newest: bool
-    """Whether no later run has this case, beside this baseline, on this machine."""
-    id: str
-    """What is the same in every run that measured it: case and machine."""
-    norm: str
-    pass_: str
-    preset: str
-    shape: str
-    dtype: str
-    context: str
-    """What else tells its line from others: a dtype that is not float32, and one of several machines."""
-    rows: int
-    """Length of the first axis: the batch."""
-    layer: str
-    """The shape of one sample."""
-    bytes: int
-    """that must move"""
-    tensor: int | None
-    """bytes; None where the dtype is not known here"""
-    median: float
-    time: str
-    spread: str
-    """p10–p90 in the unit of `time`."""
-    jitter: float
-    """p90 / p10"""
-    gbs: float
-    fraction: float | None
-    """of copy; None for a tensor that stays in cache"""
-    into_out: float | None
-    other: Other | None
-    tip: list[str]
 
 
 @dataclass(frozen=True)
@@ -126,25 +58,38 @@ class Report:
     title: str
     runs: list[Run]
     entries: list[Entry]
+    noun: str
+    """What the first part of a case's name is."""
 
 
-def report(title: str, files: Sequence[tuple[Path, Results]]) -> Report:
+def report(title: str, files: Sequence[tuple[Path, Results | Outcome]]) -> Report:
     """What a page says about results, each with the file it came from."""
-    ordered = sorted(files, key=lambda pair: datetime.fromisoformat(pair[1].machine.date).astimezone())
-    newest: dict[tuple[str, str | None], int] = {}
-    for i, (_, results) in enumerate(ordered):
-        newest |= {_key(results, row): i for row in results.rows}
-    several = len({_machine(results) for _, results in ordered}) > 1
-    entries = [
-        _entry(i, newest[_key(results, row)] == i, several, results, row)
-        for i, (_, results) in enumerate(ordered)
-        for row in results.rows
+    found = [
+        part
+        for path, stored in files
+        for part in (parts(path, stored) if isinstance(stored, Outcome) else [_part(path, stored)])
     ]
-    return Report(title, [_run(path, results) for path, results in ordered], entries)
+    ordered = sorted(found, key=lambda part: part.moment)
+    newest = {(e.id, beside): i for i, part in enumerate(ordered) for beside, e in part.entries}
+    several = len({part.run.machine for part in ordered}) > 1
+    entries = [
+        replace(
+            entry,
+            run=i,
+            newest=newest[entry.id, beside] == i,
+            context=entry.context + (f", {part.run.machine}" if several else ""),
+            tip=entry.tip + ([part.run.machine] if several else []),
+        )
+        for i, part in enumerate(ordered)
+        for beside, entry in part.entries
+    ]
+    noun = "function" if any(isinstance(stored, Outcome) for _, stored in files) else "norm"
+    return Report(title, [part.run for part in ordered], entries, noun)
 
 
-def _key(results: Results, row: Row) -> tuple[str, str | None]:
-    return _id(results, row), row.baseline.name if row.baseline else None
+def _part(path: Path, results: Results) -> Part:
+    entries = [(row.baseline.name if row.baseline else None, _entry(results, row)) for row in results.rows]
+    return Part(moment_of(results.machine.date), _run(path, results), entries)
 
 
 def _id(results: Results, row: Row) -> str:
@@ -164,15 +109,17 @@ def _run(path: Path, results: Results) -> Run:
         branch = f" on {code.branch}" if code.branch else ""
         known = f"{code.commit[:7]}{branch}{', changed since' if code.dirty else ''}"
     return Run(
+        own="normkernels",
         label=label,
         day=f"{moment:%Y-%m-%d}",
         file=path.name,
         date=f"{moment:%Y-%m-%d %H:%M}",
         code=known,
+        link=commit_page(code.url, code.commit) if code else None,
         machine=_machine(results),
         caption=caption(results),
         command=command(results),
-        versions=", ".join(f"{name} {v}" for name, v in m.versions.items()) + f", Python {m.python}, {m.os}",
+        versions=software(m),
         copy=results.copy.best,
         cache=m.cache_bytes,
         shortest=min((row.fresh.median for row in results.rows), default=1.0),
@@ -181,39 +128,38 @@ def _run(path: Path, results: Results) -> Run:
     )
 
 
-def _entry(run: int, newest: bool, several: bool, results: Results, row: Row) -> Entry:
-    case, fresh, machine = row.case, row.fresh, _machine(results)
+def _entry(results: Results, row: Row) -> Entry:
+    case, fresh = row.case, row.fresh
     other = None
     if row.baseline and row.ratio:
         there = row.baseline.fresh
         name = BACKENDS.get(row.baseline.name, row.baseline.name)
         other = Other(name, there.gbs, there.fraction, row.ratio)
-    spread = f"{duration(fresh.p10, fresh.median)}–{duration(fresh.p90, fresh.median)}"
+    spread = span(fresh.p10, fresh.p90, fresh.median)
     where = preset_title(row) + (f" × {case.count}" if case.count > 1 else "")
     return Entry(
-        run=run,
-        newest=newest,
         id=_id(results, row),
         norm=case.name,
         pass_=case.pass_,
         preset=where,
         shape=case.size if case.layout == "contiguous" else f"{case.size} {case.layout}",
         dtype=case.dtype,
-        context=("" if case.dtype == "float32" else f", {case.dtype}") + (f", {machine}" if several else ""),
+        context="" if case.dtype == "float32" else f", {case.dtype}",
         rows=case.shape[0],
         layer=_layer(case),
         # not by the byte model: the file may know norms that this version does not
         bytes=round(fresh.gbs * fresh.median * 1e9),
         tensor=case.tensor_bytes if case.dtype in DTYPES else None,
         median=fresh.median,
+        p10=fresh.p10,
+        p90=fresh.p90,
         time=duration(fresh.median),
         spread=spread,
-        jitter=fresh.p90 / fresh.p10,
         gbs=fresh.gbs,
         fraction=fresh.fraction if row.cold else None,
         into_out=row.into_out.fraction if row.cold else None,
         other=other,
-        tip=[*_tip(row, where, spread, other), *([machine] if several else [])],
+        tip=_tip(row, where, spread, other),
     )
 
 

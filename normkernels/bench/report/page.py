@@ -2,9 +2,10 @@
 
 import base64
 import hashlib
+from functools import cache
 from importlib.resources import files
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, StrictUndefined, Template
 from markupsafe import Markup
 
 from ..results import as_json
@@ -43,16 +44,13 @@ COLUMNS = (
 
 def render(report: Report) -> str:
     """The page of a report. Whatever text the results hold shows as text."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     script = "\n" + "\n".join(_text(name) for name in SCRIPTS)
     return (
-        environment.from_string(_text("page.html"))
+        _template()
         .render(
             report=report,
             charts=CHARTS,
-            columns=COLUMNS,
+            columns=columns(report),
             times=times,
             data=as_json(report),
             style=Markup(_text("page.css")),
@@ -61,6 +59,29 @@ def render(report: Report) -> str:
         )
         .lstrip()
     )
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    return environment.from_string(_text("page.html"))
+
+
+def columns(report: Report) -> list[tuple[str, str]]:
+    """The columns in which some case has a value."""
+    used = {
+        "pass": any(entry.pass_ for entry in report.entries),
+        "preset": any(entry.preset for entry in report.entries),
+        "dtype": any(entry.dtype for entry in report.entries),
+        "GB/s": any(entry.gbs is not None for entry in report.entries),
+        "of copy": any(entry.fraction is not None for entry in report.entries),
+        "into out=": any(entry.into_out is not None for entry in report.entries),
+        "vs baseline": any(entry.other for entry in report.entries),
+        "results": len(report.runs) > 1,
+    }
+    return [(heading, kind) for heading, kind in COLUMNS if used.get(heading, True)]
 
 
 def _text(name: str) -> str:

@@ -19,7 +19,7 @@ function history(entries, width, runs) {
   const changes = lines.flatMap((own) => own.map((entry) => Math.abs(Math.log(relative(entry, own[0])))));
   const span = Math.max(1.25, 1.05 * Math.exp(Math.max(...changes)));
   const steps = span > 2.5 ? decades(1 / span, span, [1, 2, 5]) : FINE;
-  const groups = [...grouped(lines, ([first]) => `${first.norm} ${first.pass}${first.context}`)];
+  const groups = [...grouped(lines, ([first]) => `${title(first)}${first.context}`)];
   return panels(width, groups, ([title, own], width) => {
     const plot = new Plot(title, width, 200, { top: 24, right: 12, bottom: 44, left: 34 });
     const x = linear([0, used.length - 1], [plot.left + 26, plot.right - 26]);
@@ -49,8 +49,8 @@ function course(plot, line, used, runs) {
     points.map(({ x, y }) => [x, y]),
   );
   for (const { entry, value, x, y } of points) {
-    const { label, day } = runs[entry.run];
-    plot.add(mark(kind, x, y, [`${value.toFixed(2)} of the first, ${label} ${day}`, ...entry.tip], 3));
+    const { label, day, link } = runs[entry.run];
+    plot.add(mark(kind, x, y, [`${value.toFixed(2)} of the first, ${label} ${day}`, ...entry.tip], 3, link));
   }
   return points.at(-1);
 }

@@ -26,7 +26,7 @@ function draw(name, entries) {
 function summary(shown, all) {
   const count = (entries) => grouped(entries, (entry) => entry.id).size;
   const parts = [`${count(shown)} of ${count(all)} cases`];
-  for (const [kind, own] of grouped(shown, passOf)) {
+  for (const [kind, own] of grouped(shown, passName)) {
     const cold = own.filter((entry) => entry.fraction !== null);
     if (cold.length) parts.push(`${kind} ${mean(cold.map((entry) => entry.fraction)).toFixed(2)} of copy`);
   }
@@ -49,12 +49,8 @@ function update() {
   for (const name of Object.keys(CHARTS)) draw(name, name === "history" ? matching : shown);
 }
 
-for (const row of rowOf.values()) {
-  for (const cell of [row.cells[8], row.cells[9]]) {
-    if (cell.dataset.sort === undefined) continue;
-    cell.classList.add("bar");
-    cell.style.setProperty("--f", Math.min(1, Number(cell.dataset.sort)));
-  }
+for (const cell of table.querySelectorAll(".bar")) {
+  cell.style.setProperty("--f", Math.min(1, Number(cell.dataset.sort)));
 }
 sortable(table);
 document.getElementById("text").addEventListener("input", update);

@@ -1,7 +1,8 @@
 // Roofline: bytes that must move against GB/s.
 
 function roofline(entries, width, runs) {
-  if (!entries.length) return "No case to draw.";
+  entries = entries.filter((entry) => entry.gbs !== null);
+  if (!entries.length) return "No case here says how many bytes it must move.";
   const shown = [...new Set(entries.map((entry) => runs[entry.run]))];
   const roofs = [...grouped(shown, (run) => run.machine).values()];
   const sizes = entries.map((entry) => entry.bytes);

@@ -2,7 +2,7 @@
 
 function valueOf(row, column) {
   const cell = row.cells[column];
-  if (cell.className === "none") return null;
+  if (cell.classList.contains("none")) return null;
   return cell.dataset.sort === undefined ? cell.textContent : Number(cell.dataset.sort);
 }
 

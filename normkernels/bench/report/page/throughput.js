@@ -5,17 +5,22 @@ const MOST_SIZES = 8; // a line through more takes the mean of each doubling
 function size(entries, width, runs) {
   const known = entries.filter((entry) => entry.tensor);
   const at = (entry) => entry.tensor;
-  const groups = withSeveral(known, (entry) => `${entry.norm} ${entry.pass}${entry.context}`, at);
+  const groups = withSeveral(known, (entry) => `${title(entry)}${entry.context}`, at);
   if (!groups.length) return "No norm here was measured at two tensor sizes or more.";
   return throughput(groups, width, runs, { at, label: bytes, xLabel: "one tensor" });
 }
 
 function batch(entries, width, runs) {
   const at = (entry) => entry.rows;
-  const layer = (entry) => `${entry.norm} ${entry.pass}, ${entry.layer}${entry.context}`;
-  const groups = withSeveral(entries, layer, at);
+  const layer = (entry) => `${title(entry)}, ${entry.layer}${entry.context}`;
+  const known = entries.filter((entry) => entry.gbs !== null);
+  const groups = withSeveral(known, layer, at);
   if (!groups.length) return "No layer here was measured at two batches or more.";
   return throughput(groups, width, runs, { at, label: String, xLabel: "N" });
+}
+
+function title(entry) {
+  return `${entry.norm} ${entry.pass}`.trim();
 }
 
 /** A panel for each group; `at` is the size of an entry, `label` how it reads. */
@@ -38,7 +43,7 @@ function throughput(groups, width, runs, { at, label, xLabel }) {
     plot.heading();
     plot.line("limit", plot.left, plot.y(copyOf(own)), plot.right, plot.y(copyOf(own)));
     const points = own.flatMap((entry) => [
-      { name: "normkernels", size: at(entry), gbs: entry.gbs, entry },
+      { name: runs[entry.run].own, size: at(entry), gbs: entry.gbs, entry },
       ...(entry.other ? [{ ...entry.other, size: at(entry), entry }] : []),
     ]);
     const bin = (size) => (sizes.length > MOST_SIZES ? Math.round(Math.log2(size)) : size);

@@ -18,6 +18,16 @@ def storage(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint16 if dtype == np.float16 else np.int16)
 
 
+def bfloat16() -> np.dtype[Any]:
+    """NumPy's dtype for it, which the optional package ml_dtypes makes."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise TypeError("bfloat16 needs the package ml_dtypes") from None
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the elements of an array lie: its axes from the slowest to the fastest in memory."""

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _validate
+from . import _arrays, _validate
 from ._dispatch import backend
 from ._passes import delivered, grads, target
 from ._plan import row_plan
@@ -27,7 +27,7 @@ def row_norm(
     keep: bool,
 ) -> tuple[Array, Saved]:
     """y and what the backward needs; with `keep`, out must leave that alone."""
-    x = _validate.array(x)
+    x = _arrays.array(x)
     trailing = _validate.normalized_shape(normalized_shape, x.shape)
     plan = row_plan(x.shape, x.strides, x.dtype, trailing, norm == "layer_norm")
     weight = _validate.parameter(weight, "weight", plan.parameter_shape, x)
@@ -50,7 +50,7 @@ def row_norm(
         same, read = (), (weight, bias, x)
     y, flat = target(plan.layout, x, out, same, read)
     if residual is not None and (keep or sum_out is not None):
-        seen = None if out is None else _validate.array(out, "out")
+        seen = None if out is None else _arrays.array(out, "out", written=True)
         h, flat_sum = target(plan.layout, x, sum_out, same, (*read, seen), "sum_out")
     if x.size:
         mean, rstd = kernels.row_forward(
@@ -70,7 +70,7 @@ def row_norm(
         mean = rstd = kernels.zeros(plan.rows, x)
     summed = residual is not None
     if summed:
-        h = _validate.array(delivered(h, sum_out, x), "sum_out")
+        h = _arrays.array(delivered(h, sum_out, x), "sum_out")
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
     return delivered(y, out, x), saved
 

@@ -86,7 +86,7 @@ def _not_lazy(value: Any, name: str) -> None:
     if graph is not None and graph() is not None:
         raise TypeError(
             f"{name} must be an array in memory, got a {type(value).__name__} that Dask has yet to compute: "
-            f"use {name}.compute(), or go block by block with {name}.map_blocks(...) or xarray.apply_ufunc(...)"
+            f"use {name}.compute(), or do it block by block with {name}.map_blocks(...)"
         )
 
 

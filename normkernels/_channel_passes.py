@@ -1,14 +1,14 @@
 """The steps of the norms over channels, and of moments: validate, plan, launch, collect."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from . import _arrays, _validate
 from ._dispatch import backend
 from ._layout import ChannelPlan
 from ._passes import delivered, grads, target
 from ._plan import channel_plan, moments_plan
-from .results import Array, Grads, Moments, ResidualGrads, Saved
+from .results import Array, G, Moments, ResidualGrads, Saved
 
 
 def batch_norm(
@@ -31,7 +31,7 @@ def batch_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """Batch norm, or batch renorm: y and what the backward needs; with `keep`, out must leave that alone."""
     x = _arrays.array(x)
     training = _validate.flag(training, "training")
@@ -75,9 +75,7 @@ def batch_norm(
     return delivered(y, out, x), saved
 
 
-def batch_norm_backward(
-    norm: str, dy: Any, saved: Saved, out: Any, threads: int | None
-) -> Grads | ResidualGrads:
+def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: int | None) -> G:
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, residual, kernels = saved.plan, saved.residual, backend(dy)
@@ -91,13 +89,13 @@ def batch_norm_backward(
         dresidual = kernels.copy(dy) if lost else dy
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     result = grads(saved, delivered(dx, out, dy), dweight, dbias)
-    return result if dresidual is None else ResidualGrads(*result, dresidual)
+    return cast("G", result if dresidual is None else ResidualGrads(*result, dresidual))
 
 
 def channel_backward(
     plan: ChannelPlan,
     dy: Array,
-    saved: Saved,
+    saved: Saved[Any],
     dx: Array,
     threads: int | None,
     dresidual: Array | None = None,

@@ -24,7 +24,7 @@ def group_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x, axis = _samples(x, channel_axis, 2)
     plan = group_plan(x.shape, x.dtype, axis, _validate.num_groups(num_groups, x.shape[axis]))
@@ -52,7 +52,7 @@ def instance_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x, axis = _samples(x, channel_axis, 3)
     c, own = x.shape[axis], _validate.flag(use_input_stats, "use_input_stats")
@@ -79,7 +79,7 @@ def instance_norm(
     return delivered(y, out, x), saved
 
 
-def group_norm_backward(norm: str, dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
+def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threads: int | None) -> Grads:
     """Of group, instance and weight norm."""
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
@@ -99,7 +99,7 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved, out: Any, threads: int
 
 def weight_norm(
     v: Any, g: Any, dim: int | None, out: Any, threads: int | None, *, keep: bool
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """w and what the backward needs; with `keep`, out must leave v alone."""
     v = _arrays.array(v, "v")
     axis = None if dim is None else _validate.axis(dim, v.ndim, "dim")

@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 Shape = tuple[int, ...]
-ACTIVATIONS = ("relu", "sigmoid", "silu", "gelu")
+Activation = Literal["relu", "sigmoid", "silu", "gelu"]
+ACTIVATIONS = get_args(Activation)
 
 
 def storage(dtype: np.dtype[Any]) -> np.dtype[Any]:

@@ -41,7 +41,7 @@ def _size(value: Any) -> int:
 
 def local_response_norm(
     x: Any, size: int, alpha: float, beta: float, k: float, out: Any, threads: int | None, *, keep: bool
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x = _arrays.array(x)
     if x.ndim < 2:
@@ -63,7 +63,7 @@ def local_response_norm(
     return delivered(y, out, x), Saved(x, nothing, nothing, None, None, True, plan, NORM)
 
 
-def local_response_norm_backward(dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
+def local_response_norm_backward(dy: Any, saved: Saved[Grads], out: Any, threads: int | None) -> Grads:
     dy = _validate.gradient(dy, saved, NORM)
     _validate.threads(threads, dy)
     plan, x, kernels = saved.plan, saved.x, backend(dy)

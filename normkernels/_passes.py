@@ -37,7 +37,7 @@ def delivered(result: Array, out: Any, x: Array) -> Any:
     return out
 
 
-def grads(saved: Saved, dx: Array, dweight: Array, dbias: Array | None) -> Grads:
+def grads(saved: Saved[Any], dx: Array, dweight: Array, dbias: Array | None) -> Grads:
     """The gradients in the shapes and dtypes of what they belong to."""
     weight, bias = saved.weight, saved.bias
     gradient = backend(saved.x).gradient

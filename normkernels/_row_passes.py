@@ -1,6 +1,6 @@
 """The steps of layer norm and RMS norm: validate, plan, launch, collect."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from . import _arrays, _validate
 from ._dispatch import backend
 from ._passes import delivered, grads, target
 from ._plan import row_plan
-from .results import Array, Grads, ResidualGrads, Saved
+from .results import Array, G, ResidualGrads, Saved
 
 
 def row_norm(
@@ -25,7 +25,7 @@ def row_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """y and what the backward needs; with `keep`, out must leave that alone."""
     x = _arrays.array(x)
     trailing = _validate.normalized_shape(normalized_shape, x.shape)
@@ -75,9 +75,7 @@ def row_norm(
     return delivered(y, out, x), saved
 
 
-def row_norm_backward(
-    norm: str, dy: Any, saved: Saved, dsum: Any, out: Any, threads: int | None
-) -> Grads | ResidualGrads:
+def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, threads: int | None) -> G:
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)
@@ -96,4 +94,4 @@ def row_norm_backward(
         sums = kernels.zeros(plan.cols, dy), kernels.zeros(plan.cols, dy)
     dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
-    return ResidualGrads(*result, dx) if saved.summed else result
+    return cast("G", ResidualGrads(*result, dx) if saved.summed else result)

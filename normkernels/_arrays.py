@@ -109,7 +109,7 @@ def host_array(value: Any) -> Array:
 
 def near(value: Any, name: str, x: Array, *, written: bool = False) -> Array:
     """As `array`, where x lies; what is on its stream by now comes before what is put on that of x."""
-    if isinstance(x, np.ndarray) and type(value) is not np.ndarray and is_device_array(value):
+    if type(value) is not np.ndarray and isinstance(x, np.ndarray) and is_device_array(value):
         got = f"{type(value).__name__} in device memory"
         raise TypeError(f"{name} must be in host memory like the other arrays, got {got}")
     a = array(value, name, written=written)

@@ -60,7 +60,7 @@ def in_host_memory(value: Any, name: str, written: bool = False) -> Array:
     interfaces = "DLPack, __array__ or __cuda_array_interface__" + (" without a copy" if written else "")
     rule = f"{name} must be an array of NumPy, or one that speaks {interfaces}"
     if isinstance(value, np.ma.MaskedArray):
-        raise TypeError(f"{rule} without a mask, got {got}")
+        raise TypeError(f"{rule}, got a {got}, whose mask would be lost")
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
     _not_lazy(value, name)

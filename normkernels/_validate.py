@@ -221,7 +221,9 @@ def _counter(value: Any, name: str) -> Array:
 
 def output(value: Any, name: str, x: Array, same: Sequence[Array], others: Sequence[Array | None]) -> Array:
     """out as passes see it: it may be one of the arrays `same`, all of it, and must not overlap others."""
-    out = near(value, name, x, written=True)
+    out: Array = value
+    if type(value) is not np.ndarray or not isinstance(x, np.ndarray):
+        out = near(value, name, x, written=True)
     if out.shape != x.shape:
         raise ValueError(f"{name} must have shape {x.shape}, got {out.shape}")
     if out.dtype != x.dtype:

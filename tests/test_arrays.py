@@ -1,5 +1,7 @@
 """Arrays of other libraries on the host: taken without a copy, written in place, or refused in a line."""
 
+import sys
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -97,6 +99,13 @@ def test_bfloat16_tensors_through_a_norm(rng):
     got = nk.layer_norm_backward(tensors["dy"], saved, out=tensors["dx"])
     assert got.dx is tensors["dx"]
     assert_same_bits((dx, *got[1:]), tuple(grads))
+
+
+def test_bfloat16_without_its_package_is_said(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    with pytest.raises(TypeError, match="x must be .*got Tensor: bfloat16 needs the package ml_dtypes"):
+        nk.layer_norm(torch.ones(4, 6, dtype=torch.bfloat16), 6)
 
 
 def test_a_row_norm_writes_in_place(other, rng):

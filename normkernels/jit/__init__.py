@@ -3,10 +3,11 @@
 All take C-contiguous arrays of float32 or float64: a row is one-dimensional (``x[i]`` of a C-ordered array,
 or ``x.ravel()``), channels lie in an array of three axes (outer, channels, inner), such as
 ``images.reshape(N, C, H * W)``. They compute in the dtype of x with statistics in float64 and allocate
-nothing, so that they may be called from every iteration of a ``prange``. They are compiled into the
-caller. A row gives the same bits as in the public functions, a channel the same values. A ValueError raised
-inside a ``prange`` reaches Python as numba's SystemError: check shapes before the loop. Arrays of other
-types, and read-only ones that are to be written, are numba's TypingError when your code is compiled.
+nothing, so that they may be called from every iteration of a ``prange``. They are compiled into the caller.
+A row gives the same bits as in the public functions, a channel the same values. A ValueError raised inside
+a ``prange`` reaches Python as numba's SystemError: check shapes before the loop. An argument of another
+type, None where an array is needed, and a read-only array that is to be written are numba's TypingError
+when your code is compiled.
 
 >>> import numba, numpy as np
 >>> from normkernels import jit

@@ -134,7 +134,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     Parameters
     ----------
     x, weight, bias, out : array, shape (n,), contiguous, of one dtype
-        out may be x.
+        out may be x. A bias may be None.
     eps : float
         Added to the variance.
 

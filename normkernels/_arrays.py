@@ -68,12 +68,11 @@ def in_host_memory(value: Any, name: str, written: bool = False) -> Array:
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):
             return _tensor_memory(value, torch)
-        if written and hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value, copy=False)
+        copy = False if written else None
         if hasattr(value, "__array__"):
-            return np.asarray(value, copy=False if written else None)
+            return np.asarray(value, copy=copy)
         if hasattr(value, "__dlpack__"):
-            return np.from_dlpack(value)
+            return np.from_dlpack(value, copy=copy)
     except REFUSALS as error:
         reason = str(error).partition("\n")[0]
         raise TypeError(f"{rule}, got {got}: {reason}") from None

@@ -12,7 +12,7 @@ import numpy as np
 from numba.core import event
 
 from . import functional
-from ._layout import ACTIVATIONS
+from ._layout import ACTIVATIONS, bfloat16
 from .cpu.jit import KERNELS
 from .norms import NORMS, NormSpec
 
@@ -129,19 +129,10 @@ def _wanted(fuse: str, fused: Sequence[str] | None) -> bool:
     return fuse in {"+".join(ACTIVATIONS[0] if w in ACTIVATIONS else w for w in f.split("+")) for f in fused}
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    if name == "bfloat16":
-        import ml_dtypes  # half types are an option
-
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    return np.dtype(name)
-
-
 def _call(name: str, shape: tuple[int, ...], dtype: str, words: Sequence[str]) -> None:
-    rng = np.random.default_rng(0)
+    rng, kind = np.random.default_rng(0), bfloat16() if dtype == "bfloat16" else np.dtype(dtype)
     if name in DATA:
-        function, x = getattr(functional, name), rng.standard_normal(shape).astype(_dtype(dtype))
+        function, x = getattr(functional, name), rng.standard_normal(shape).astype(kind)
         for axis in range(len(shape)):
             function(x, axis)
         return
@@ -149,7 +140,7 @@ def _call(name: str, shape: tuple[int, ...], dtype: str, words: Sequence[str]) -
     shape = (*shape, *[2] * (spec.min_ndim - len(shape)))
     if spec.family == "channels" and shape[0] * np.prod(shape[2:]) == 1:
         return  # one value per channel cannot train
-    x = rng.standard_normal(shape).astype(_dtype(dtype))
+    x = rng.standard_normal(shape).astype(kind)
     arguments, beside_dy = spec.arguments(shape, x.dtype, rng), {}
     if "residual" in words:
         arguments["residual"] = x

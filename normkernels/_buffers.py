@@ -143,6 +143,12 @@ def set_buffer_limit(nbytes: int) -> None:
     ------
     TypeError, ValueError
         If nbytes is no integer, or negative.
+
+    Examples
+    --------
+    >>> import normkernels as nk
+    >>> nk.set_buffer_limit(256 * 1024**2)  # at most 256 MB wait for reuse
+    >>> nk.set_buffer_limit(0)  # none does
     """
     if not isinstance(nbytes, int | np.integer):
         raise TypeError(f"buffer limit must be an integer, got {nbytes!r}")
@@ -156,7 +162,13 @@ def set_buffer_limit(nbytes: int) -> None:
 
 
 def release_buffers() -> None:
-    """Give the memory of all idle output buffers back."""
+    """Give the memory of all idle output buffers back.
+
+    Examples
+    --------
+    >>> import normkernels as nk
+    >>> nk.release_buffers()
+    """
     with _pool.lock:
         _pool.idle = []
     for _, release in elsewhere:

@@ -1,16 +1,14 @@
 """The steps of the norms over channels, and of moments: validate, plan, launch, collect."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
-import numpy as np
-
-from . import _validate
+from . import _arrays, _validate
 from ._dispatch import backend
 from ._layout import ChannelPlan
 from ._passes import delivered, grads, target
 from ._plan import channel_plan, moments_plan
-from .results import Array, Grads, Moments, ResidualGrads, Saved
+from .results import Array, G, Moments, ResidualGrads, Saved
 
 
 def batch_norm(
@@ -33,9 +31,9 @@ def batch_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """Batch norm, or batch renorm: y and what the backward needs; with `keep`, out must leave that alone."""
-    x = _validate.array(x)
+    x = _arrays.array(x)
     training = _validate.flag(training, "training")
     if x.ndim < 2:
         raise ValueError(f"x must have at least 2 dimensions, batch and channels, got {x.ndim}")
@@ -44,7 +42,7 @@ def batch_norm(
     weight = _validate.parameter(weight, "weight", (c,), x)
     bias = _validate.parameter(bias, "bias", (c,), x)
     running = _validate.statistics(running_mean, running_var, c, training, x, needed=norm == "batch_renorm")
-    factor = _validate.averaging(momentum, num_batches_tracked, training)
+    factor, counter = _validate.averaging(momentum, num_batches_tracked, training)
     eps = _validate.eps(eps)
     if norm == "batch_renorm":
         r_max, d_max = _validate.r_max(r_max), _validate.d_max(d_max)
@@ -69,17 +67,15 @@ def batch_norm(
             plan, kernels.flat(plan.layout, x, x), weight, bias, eps, running, factor, limits, flat, threads,
             activation, None if residual is None else kernels.flat(plan.layout, residual, x),
         )  # fmt: skip
-        if isinstance(num_batches_tracked, np.ndarray):
-            num_batches_tracked += 1
+        if counter is not None:
+            counter += 1
     else:
         mean = rstd = kernels.zeros(c, x)
     saved = Saved(x, mean, rstd, weight, bias, training, plan, norm, activation, residual, renorm=renorm)
     return delivered(y, out, x), saved
 
 
-def batch_norm_backward(
-    norm: str, dy: Any, saved: Saved, out: Any, threads: int | None
-) -> Grads | ResidualGrads:
+def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: int | None) -> G:
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, residual, kernels = saved.plan, saved.residual, backend(dy)
@@ -89,17 +85,17 @@ def batch_norm_backward(
     if residual is not None and saved.activation is not None:
         dresidual, flat_dresidual = kernels.empty(plan.layout, dy)
     elif residual is not None:
-        lost = out is not None and _validate.overlap(dy, _validate.array(out, "out"))
+        lost = out is not None and _arrays.overlap(dy, _arrays.array(out, "out", written=True))
         dresidual = kernels.copy(dy) if lost else dy
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     result = grads(saved, delivered(dx, out, dy), dweight, dbias)
-    return result if dresidual is None else ResidualGrads(*result, dresidual)
+    return cast("G", result if dresidual is None else ResidualGrads(*result, dresidual))
 
 
 def channel_backward(
     plan: ChannelPlan,
     dy: Array,
-    saved: Saved,
+    saved: Saved[Any],
     dx: Array,
     threads: int | None,
     dresidual: Array | None = None,
@@ -142,7 +138,7 @@ def normalized(
 
 
 def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Moments:
-    x = _validate.array(x)
+    x = _arrays.array(x)
     axes = _validate.axes(axis, x.ndim)
     _validate.threads(threads, x)
     kept = tuple(x.shape[a] for a in range(x.ndim) if a not in axes)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from . import _validate
+from . import _arrays, _validate
 from ._channel_passes import channel_backward, normalized
 from ._dispatch import backend
 from ._layout import ChannelPlan, GroupPlan
@@ -24,7 +24,7 @@ def group_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x, axis = _samples(x, channel_axis, 2)
     plan = group_plan(x.shape, x.dtype, axis, _validate.num_groups(num_groups, x.shape[axis]))
@@ -52,7 +52,7 @@ def instance_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     x, axis = _samples(x, channel_axis, 3)
     c, own = x.shape[axis], _validate.flag(use_input_stats, "use_input_stats")
@@ -79,7 +79,7 @@ def instance_norm(
     return delivered(y, out, x), saved
 
 
-def group_norm_backward(norm: str, dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
+def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threads: int | None) -> Grads:
     """Of group, instance and weight norm."""
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
@@ -99,13 +99,13 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved, out: Any, threads: int
 
 def weight_norm(
     v: Any, g: Any, dim: int | None, out: Any, threads: int | None, *, keep: bool
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """w and what the backward needs; with `keep`, out must leave v alone."""
-    v = _validate.array(v, "v")
+    v = _arrays.array(v, "v")
     axis = None if dim is None else _validate.axis(dim, v.ndim, "dim")
     plan = weight_plan(v.shape, v.dtype, axis)
     shape = tuple(n if a == axis else 1 for a, n in enumerate(v.shape))
-    g = _validate.array(g, "g")
+    g = _arrays.array(g, "g")
     g = _validate.parameter(g, "g", shape if g.ndim == v.ndim else (plan.rows,), v)
     _validate.threads(threads, v)
     w, flat = target(plan.layout, v, out, () if keep else (v,), (g, v if keep else None))
@@ -115,7 +115,7 @@ def weight_norm(
 
 def _samples(x: Any, channel_axis: int, ndim: int) -> tuple[Array, int]:
     """x, with samples on its first axis, and its channel axis."""
-    x = _validate.array(x)
+    x = _arrays.array(x)
     if x.ndim < ndim:
         raise ValueError(f"x must have at least {ndim} dimensions, got {x.ndim}")
     axis = _validate.axis(channel_axis, x.ndim, "channel_axis")

@@ -3,12 +3,13 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 Shape = tuple[int, ...]
-ACTIVATIONS = ("relu", "sigmoid", "silu", "gelu")
+Activation = Literal["relu", "sigmoid", "silu", "gelu"]
+ACTIVATIONS = get_args(Activation)
 
 
 def storage(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -16,6 +17,16 @@ def storage(dtype: np.dtype[Any]) -> np.dtype[Any]:
     if dtype.itemsize > 2:
         return dtype
     return np.dtype(np.uint16 if dtype == np.float16 else np.int16)
+
+
+def bfloat16() -> np.dtype[Any]:
+    """NumPy's dtype for it, which the optional package ml_dtypes makes."""
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise TypeError("bfloat16 needs the package ml_dtypes") from None
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from . import _validate
+from . import _arrays, _validate
 from ._dispatch import backend
 from ._layout import ChannelPlan, Layout
 from ._passes import delivered, target
@@ -41,9 +41,9 @@ def _size(value: Any) -> int:
 
 def local_response_norm(
     x: Any, size: int, alpha: float, beta: float, k: float, out: Any, threads: int | None, *, keep: bool
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
-    x = _validate.array(x)
+    x = _arrays.array(x)
     if x.ndim < 2:
         raise ValueError(f"x must have at least 2 dimensions, batch and channels, got {x.ndim}")
     real = _validate.real
@@ -56,14 +56,14 @@ def local_response_norm(
     y, flat = target(plan.layout, x, out, () if keep else (x,), (x,) if keep else ())
     if x.size:
         flat_x = kernels.flat(plan.layout, x, x)
-        if out is not None and _validate.overlap(flat_x, flat):  # its windows are read after it is written
+        if out is not None and _arrays.overlap(flat_x, flat):  # its windows are read after it is written
             flat_x = kernels.copy(flat_x)
         kernels.local_response_forward(plan.channels, flat_x, *plan.arguments, flat, threads)
     nothing = kernels.zeros(0, x)
     return delivered(y, out, x), Saved(x, nothing, nothing, None, None, True, plan, NORM)
 
 
-def local_response_norm_backward(dy: Any, saved: Saved, out: Any, threads: int | None) -> Grads:
+def local_response_norm_backward(dy: Any, saved: Saved[Grads], out: Any, threads: int | None) -> Grads:
     dy = _validate.gradient(dy, saved, NORM)
     _validate.threads(threads, dy)
     plan, x, kernels = saved.plan, saved.x, backend(dy)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _validate
+from . import _arrays, _validate
 from ._dispatch import backend
 from ._layout import Layout
 from .results import Array, Grads, Saved
@@ -33,11 +33,11 @@ def delivered(result: Array, out: Any, x: Array) -> Any:
     """The result, in `out` where that is given; what was done, was done on the stream of x."""
     if out is None or (result is out and isinstance(result, np.ndarray)):
         return result
-    backend(x).assign(_validate.array(out, "out"), result, x)
+    backend(x).assign(_arrays.array(out, "out", written=True), result, x)
     return out
 
 
-def grads(saved: Saved, dx: Array, dweight: Array, dbias: Array | None) -> Grads:
+def grads(saved: Saved[Any], dx: Array, dweight: Array, dbias: Array | None) -> Grads:
     """The gradients in the shapes and dtypes of what they belong to."""
     weight, bias = saved.weight, saved.bias
     gradient = backend(saved.x).gradient

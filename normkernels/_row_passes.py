@@ -1,14 +1,14 @@
 """The steps of layer norm and RMS norm: validate, plan, launch, collect."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
-from . import _validate
+from . import _arrays, _validate
 from ._dispatch import backend
 from ._passes import delivered, grads, target
 from ._plan import row_plan
-from .results import Array, Grads, ResidualGrads, Saved
+from .results import Array, G, ResidualGrads, Saved
 
 
 def row_norm(
@@ -25,9 +25,9 @@ def row_norm(
     threads: int | None,
     *,
     keep: bool,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """y and what the backward needs; with `keep`, out must leave that alone."""
-    x = _validate.array(x)
+    x = _arrays.array(x)
     trailing = _validate.normalized_shape(normalized_shape, x.shape)
     plan = row_plan(x.shape, x.strides, x.dtype, trailing, norm == "layer_norm")
     weight = _validate.parameter(weight, "weight", plan.parameter_shape, x)
@@ -50,7 +50,7 @@ def row_norm(
         same, read = (), (weight, bias, x)
     y, flat = target(plan.layout, x, out, same, read)
     if residual is not None and (keep or sum_out is not None):
-        seen = None if out is None else _validate.array(out, "out")
+        seen = None if out is None else _arrays.array(out, "out", written=True)
         h, flat_sum = target(plan.layout, x, sum_out, same, (*read, seen), "sum_out")
     if x.size:
         mean, rstd = kernels.row_forward(
@@ -70,14 +70,12 @@ def row_norm(
         mean = rstd = kernels.zeros(plan.rows, x)
     summed = residual is not None
     if summed:
-        h = _validate.array(delivered(h, sum_out, x), "sum_out")
+        h = _arrays.array(delivered(h, sum_out, x), "sum_out")
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
     return delivered(y, out, x), saved
 
 
-def row_norm_backward(
-    norm: str, dy: Any, saved: Saved, dsum: Any, out: Any, threads: int | None
-) -> Grads | ResidualGrads:
+def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, threads: int | None) -> G:
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)
@@ -96,4 +94,4 @@ def row_norm_backward(
         sums = kernels.zeros(plan.cols, dy), kernels.zeros(plan.cols, dy)
     dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
-    return ResidualGrads(*result, dx) if saved.summed else result
+    return cast("G", ResidualGrads(*result, dx) if saved.summed else result)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from . import _validate
+from . import _arrays, _validate
 from ._dispatch import backend
 from ._plan import moments_plan
 from .results import Array, Moments, Range, Whitening
@@ -27,7 +27,7 @@ def _given(statistics: Any, kind: type[tuple[Any, ...]], shapes: dict[str, tuple
 
 def _slices(x: Any, axis: Any, fitted: bool) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     """x, the axes of a slice, and the shape of the others; fitting needs elements in a slice."""
-    x = _validate.host_array(x)
+    x = _arrays.host_array(x)
     axes = _validate.axes(axis, x.ndim)
     if fitted and any(x.shape[a] == 0 for a in axes):
         raise ValueError(f"x must have at least one element per slice, got shape {x.shape} over axes {axes}")
@@ -38,12 +38,11 @@ def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) ->
     x, axes, kept = _slices(x, axis, statistics is None)
     _validate.threads(threads, x)
     given = [] if statistics is None else _given(statistics, Moments, {"mean": kept, "var": kept})
-    if out is not None:
-        _validate.output(out, "out", x, (x,), given)
+    target = None if out is None else _validate.output(out, "out", x, (x,), given)
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
     kernels, layout = backend(x), plan.layout
-    if out is not None and kernels.fits(layout, out.transpose(order)):
-        y, flat_y = out.transpose(order), kernels.flat(layout, out.transpose(order), x)
+    if target is not None and kernels.fits(layout, target.transpose(order)):
+        y, flat_y = target.transpose(order), kernels.flat(layout, target.transpose(order), x)
     else:
         y, flat_y = kernels.empty(layout, x)
     if x.size:
@@ -58,35 +57,37 @@ def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) ->
     elif statistics is None:
         statistics = Moments(plan.count, np.empty(kept), np.empty(kept))
     y = y.transpose(np.argsort(order))
-    return _into(out, y), statistics
+    return _into(out, target, y), statistics
 
 
-def _into(out: Array | None, y: Array) -> Array:
-    if out is None or np.may_share_memory(out, y):
-        return y if out is None else out
-    out[...] = y
-    return out
+def _into(out: Any, target: Array | None, y: Array) -> Array:
+    """y, or out, whose memory is target."""
+    if target is None:
+        return y
+    if not np.may_share_memory(target, y):
+        target[...] = y
+    given: Array = out
+    return given
 
 
 def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Array, Range]:
     x, axes, kept = _slices(x, axis, statistics is None)
     given = [] if statistics is None else _given(statistics, Range, {"min": kept, "range": kept})
-    if out is not None:
-        _validate.output(out, "out", x, (x,), given)
+    target = None if out is None else _validate.output(out, "out", x, (x,), given)
     wide = x.astype(np.float32) if x.itemsize == 2 else x
     if statistics is None:
         low = wide.min(axes)
         statistics = Range(low, wide.max(axes) - low)
     low, extent = (np.expand_dims(value, axes).astype(wide.dtype) for value in statistics)
-    y = np.subtract(wide, low, out=out if wide is x else None)
+    y = np.subtract(wide, low, out=target if wide is x else None)
     constant = extent == 0
     np.divide(y, np.where(constant, 1, extent), out=y)
     np.copyto(y, 0, where=constant & ~np.isnan(y))
-    return _into(out, y.astype(x.dtype, copy=False)), statistics
+    return _into(out, target, y.astype(x.dtype, copy=False)), statistics
 
 
 def whiten(x: Any, method: str, eps: float, statistics: Any) -> tuple[Array, Whitening]:
-    x = _validate.host_array(x)
+    x = _arrays.host_array(x)
     if x.ndim != 2:
         raise ValueError(f"x must have 2 dimensions, samples and features, got {x.ndim}")
     if method not in METHODS:

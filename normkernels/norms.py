@@ -27,7 +27,14 @@ class Passes(NamedTuple):
 
 @dataclass(frozen=True)
 class NormSpec:
-    """A norm: what computes it, and what a typical call passes besides x."""
+    """A norm: what computes it, and what a typical call passes besides x.
+
+    Examples
+    --------
+    >>> import normkernels as nk
+    >>> [spec.name for spec in nk.NORMS.values() if spec.residual == "after"]
+    ['batch_norm', 'batch_renorm']
+    """
 
     name: str
     family: str

@@ -1,6 +1,6 @@
 """What the functions return besides arrays."""
 
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -8,10 +8,25 @@ import numpy.typing as npt
 from . import _formulas
 
 Array = npt.NDArray[Any]
+G = TypeVar("G", bound="Grads | ResidualGrads", covariant=True)
 
 
-class Saved(NamedTuple):
-    """What a forward pass keeps for the backward. Its arrays are no copies: do not change them."""
+class Saved(NamedTuple, Generic[G]):
+    """What a forward pass keeps for the backward. Its arrays are no copies: do not change them.
+
+    To type checkers it is ``Saved[Grads]``, or ``Saved[ResidualGrads]`` after a residual.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 3.0]])
+    >>> y, saved = nk.layer_norm_forward(x, 2, np.ones(2), np.zeros(2))
+    >>> saved
+    Saved(layer_norm of float64 (1, 2))
+    >>> saved.x is x
+    True
+    """
 
     x: Array
     """What was normalized: with `summed` the sum of x and residual."""
@@ -38,7 +53,18 @@ class Saved(NamedTuple):
 
 
 class Grads(NamedTuple):
-    """Gradients with respect to x, weight and bias; None for a parameter that was not given."""
+    """Gradients with respect to x, weight and bias; None for a parameter that was not given.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 3.0]])
+    >>> y, saved = nk.rms_norm_forward(x, 2, np.ones(2))
+    >>> grads = nk.rms_norm_backward(y, saved)
+    >>> grads.dweight.round(3), grads.dbias
+    (array([0.2, 1.8]), None)
+    """
 
     dx: Array
     dweight: Array | None
@@ -46,7 +72,18 @@ class Grads(NamedTuple):
 
 
 class ResidualGrads(NamedTuple):
-    """As `Grads`, of a norm with a residual."""
+    """As `Grads`, of a norm with a residual.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 3.0]])
+    >>> y, saved = nk.layer_norm_forward(x, 2, np.ones(2), np.zeros(2), residual=x)
+    >>> grads = nk.layer_norm_backward(y, saved)
+    >>> grads.dresidual is grads.dx  # x and residual enter alike
+    True
+    """
 
     dx: Array
     dweight: Array | None
@@ -109,7 +146,20 @@ class Range(NamedTuple):
 
 
 class Whitening(NamedTuple):
-    """Mean of every feature, and the matrix that takes centred samples to white ones."""
+    """Mean of every feature, and the matrix that takes centred samples to white ones.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 2.0], [-1.0, -2.0], [1.0, -2.0], [-1.0, 2.0]])
+    >>> y, statistics = nk.whiten(x, eps=0.0, return_statistics=True)
+    >>> statistics.mean
+    array([0., 0.])
+    >>> statistics.matrix.round(3)
+    array([[1. , 0. ],
+           [0. , 0.5]])
+    """
 
     mean: Array
     matrix: Array

@@ -1,19 +1,22 @@
 """The same numbers as PyTorch, where it is installed."""
 
-import copy
-
 import numpy as np
 import pytest
 
-from helpers import accepted, assert_within, bounds, oracle, run
+from helpers import accepted, assert_same_bits, assert_within, bounds, oracle, run
 from normkernels.norms import NORMS
 
 torch = pytest.importorskip("torch")
 
 
+def as_tensors(arguments):
+    """Copies of the arrays among the arguments, as tensors."""
+    return {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+
+
 def as_torch(arguments):
     """The arguments of one of the norms for the function of the same name in PyTorch."""
-    result = {k: torch.tensor(v) if isinstance(v, np.ndarray) else v for k, v in arguments.items()}
+    result = as_tensors(arguments)
     if isinstance(result.get("normalized_shape"), int):
         result["normalized_shape"] = (result["normalized_shape"],)
     result.pop("channel_axis", None)
@@ -55,12 +58,17 @@ def test_matches_pytorch(spec, dtype, training, affine, rng):
 
 @pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
 def test_takes_tensors(spec, rng):
-    """On the CPU, for everything but what is updated in place."""
+    """On the CPU, also for what is updated in place, and hands back the ones that it wrote."""
     x, dy = (rng.normal(size=(8, 6, 33)).astype(np.float32) for _ in range(2))
     arguments = spec.arguments(x.shape, np.float32, rng)
-    tensors = {k: torch.tensor(v) if k in spec.parameters else v for k, v in copy.deepcopy(arguments).items()}
-    y, saved = spec.kernels.forward(torch.tensor(x), **tensors)
-    grads = spec.kernels.backward(torch.tensor(dy), saved)
+    tensors = as_tensors(arguments)
+    y, dx = torch.empty(x.shape), torch.empty(x.shape)
+    out, saved = spec.kernels.forward(torch.tensor(x), **tensors, out=y)
+    grads = spec.kernels.backward(torch.tensor(dy), saved, out=dx)
     expected = run(spec.kernels, x, dy, arguments)
-    for a, b in zip((y, *grads), (expected.y, *expected.grads), strict=True):
+    assert out is y
+    assert grads.dx is dx
+    moved = {k: v.numpy() for k, v in tensors.items() if isinstance(v, torch.Tensor)}
+    assert_same_bits(moved, {k: v for k, v in expected.arguments.items() if k in moved})
+    for a, b in zip((y.numpy(), dx.numpy(), *grads[1:]), (expected.y, *expected.grads), strict=True):
         np.testing.assert_array_equal(a, b, strict=True)

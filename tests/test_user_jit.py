@@ -1,6 +1,7 @@
 """normkernels.jit inside code of one's own."""
 
-import doctest
+import inspect
+import re
 import runpy
 from pathlib import Path
 
@@ -116,13 +117,13 @@ def test_what_is_not_contiguous_or_too_short_is_an_error():
     x = np.ones(12, np.float32)
     with pytest.raises(ValueError, match="contiguous"):
         one_row(x[::2], x[:6], x[:6], x[6:])
-    with pytest.raises(ValueError, match="as long as x"):
+    with pytest.raises(ValueError, match="weight must be as long as x"):
         one_row(x[:6], x[:4], x[:6], x[6:])
     with pytest.raises(ValueError, match="number of a channel"):
         jit.channel_moments(np.ones((2, 3, 4)), 3)
     with pytest.raises(ValueError, match="outer, channels, inner"):
         jit.channel_moments(np.ones((2, 3, 4))[:, :, ::2], 0)
-    with pytest.raises(ValueError, match="shape of x"):
+    with pytest.raises(ValueError, match="dy must be contiguous and have the shape of x"):
         jit.channel_sums(np.ones((2, 3, 4)), np.ones((2, 3, 5)), 0, 0.0, 1.0)
     one_row(x[:1], x[::2][:1], x[:1], x[6:])  # one element is contiguous whatever its stride
     with pytest.raises(ValueError, match="at least one element"):
@@ -134,37 +135,65 @@ def readonly(a):
     return a
 
 
-X = np.arange(8.0)
+ROW, CHANNELS = np.arange(8.0), np.arange(8.0).reshape(2, 2, 2)
+NUMBERS = ("mean", "rstd", "eps", "var")
 
 
-@pytest.mark.parametrize(
-    ("function", "arguments", "message"),
-    [
-        (jit.standardize, (X, 0.0, 1.0, X.astype(np.float32)), "must have the dtype and axes of x"),
-        (jit.standardize, (X, 0.0, 1.0, readonly(X.copy())), "must not be read-only"),
-        (jit.layer_norm, (X, X.astype(np.float32), X, 0.0, X), "must have the dtype"),
-        (jit.moments, (np.arange(8, dtype=np.int16),), "float32 or float64"),
-        (jit.moments, (X.reshape(2, 4),), "one-dimensional"),
-        (jit.moments, ([1.0, 2.0],), "x must be a one-dimensional array"),
-        (jit.channel_moments, (X, 0), "outer, channels, inner"),
-        (jit.channel_moments, (X.reshape(2, 2, 2), 1.5), "c must be an integer"),
-        (
-            jit.normalize_channel,
-            (X.reshape(2, 2, 2), 0, 0.0, 1.0, 1.0, 0.0, X),
-            "must have the dtype and axes",
-        ),
-    ],
-)
-def test_types_are_checked_when_code_is_compiled(function, arguments, message):
+def good(function):
+    """Arguments by name that the function takes."""
+    x = CHANNELS if "channel" in function.__name__ else ROW
+    numbers = {"c": 0} | dict.fromkeys(NUMBERS, 1.0)
+    if "channel" in function.__name__:
+        numbers |= dict.fromkeys(("weight", "bias", "dweight", "dbias"), 1.0)
+    return {name: numbers.get(name, x) for name in inspect.signature(function.py_func).parameters}
+
+
+def bad(function):
+    """Each argument by name, a value it must not have, and what is said."""
+    for name, value in good(function).items():
+        if name == "c":
+            yield from ((name, wrong, "c must be an integer") for wrong in (None, 1.5, ROW))
+        elif not isinstance(value, np.ndarray):
+            yield from ((name, wrong, f"{name} must be a number") for wrong in (None, ROW, 1j))
+        else:
+            wrongs = [value.astype(np.int64), value.astype(np.float16), value.reshape(2, 4), value.tolist()]
+            wrongs += [] if name == "x" else [value.astype(np.float32)]
+            if (name, "channel" in function.__name__) != ("bias", False):
+                wrongs.append(None)
+            yield from ((name, wrong, f"{name} must be an array|x must be a.* array") for wrong in wrongs)
+            if name in ("out", "dweight", "dbias"):
+                yield name, readonly(value.copy()), f"{name} is written and must not be read-only"
+
+
+@pytest.mark.parametrize("name", jit.__all__)
+def test_types_are_checked_when_code_is_compiled(name):
     """Never later: what is written through a pointer of another type is written beside the array."""
-    with pytest.raises(numba.TypingError, match=message):
-        function(*arguments)
+    function = getattr(jit, name)
+    right = good(function)
+    halves = {k: a.astype(np.float16) if isinstance(a, np.ndarray) else a for k, a in right.items()}
+    cases = [({argument: wrong}, message) for argument, wrong, message in bad(function)]
+    cases += [(halves, "x must be an? ")] if "x" in right else []
+    for wrong, message in cases:
+        with pytest.raises(numba.TypingError) as caught:
+            function.compile(tuple(numba.typeof(a) for a in (right | wrong).values()))
+        assert re.search(f"{message}.*, got", str(caught.value)), wrong
 
 
-def test_the_docstring():
-    result = doctest.testmod(jit)
-    assert result.attempted > 0
-    assert result.failed == 0
+def test_no_weight_in_code_of_a_user():
+    @numba.njit
+    def rows(x, out):
+        for i in range(len(x)):
+            jit.layer_norm(x[i], None, None, 1e-5, out[i])
+
+    with pytest.raises(numba.TypingError, match="weight must be an array of float64 .*got none"):
+        rows(np.ones((2, 3)), np.ones((2, 3)))
+
+
+def test_an_integer_is_a_number():
+    x, y = np.array([1.0, 3.0]), np.empty(2)
+    jit.standardize(x, 2, 1, y)
+    assert_same_bits(y, np.array([-1.0, 1.0]))
+    assert jit.reciprocal_sd(4, 0) == 0.5
 
 
 @pytest.mark.parametrize("example", sorted(EXAMPLES.glob("*.py")), ids=lambda p: p.stem)

@@ -84,6 +84,13 @@ class DeviceArray(NDArrayOperatorsMixin, OnDevice):
     owner : object
         What keeps the memory alive.
     readonly : bool
+
+    Examples
+    --------
+    >>> import normkernels as nk
+    >>> x = torch.ones(4, 6, device="cuda")  # doctest: +SKIP
+    >>> nk.layer_norm(x, 6)  # doctest: +SKIP
+    DeviceArray(float32 (4, 6) on device 0)
     """
 
     __slots__ = (

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .._devices import CUDA_TYPES, DeviceUnavailable, FatalDeviceError
+from .._layout import bfloat16
 from . import devices, simulated
 from .arrays import DeviceArray, dense_strides
 from .devices import check
@@ -55,14 +56,7 @@ def dtype_of(value: Any) -> np.dtype[Any] | None:
 def _numpy_dtype(dtype: Any) -> np.dtype[Any]:
     """Of a dtype of torch, whose names are NumPy's."""
     name = str(dtype).removeprefix("torch.")
-    if name == "bfloat16":
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise TypeError("bfloat16 needs the package ml_dtypes") from None
-        bfloat16: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
-        return bfloat16
-    return np.dtype(name)
+    return bfloat16() if name == "bfloat16" else np.dtype(name)
 
 
 def _from_torch(x: Any, torch: Any) -> DeviceArray:

@@ -1,13 +1,10 @@
 """Batch normalization."""
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, overload
 
 from .. import _channel_passes
-from ..results import Array, Grads, ResidualGrads, Saved
-from ._types import ArrayLike
+from ..results import Array, G, Grads, ResidualGrads, Saved
+from ._types import Activation, ArrayLike
 
 
 def batch_norm(
@@ -20,11 +17,11 @@ def batch_norm(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
-    num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
+    num_batches_tracked: int | ArrayLike | None = None,
     channel_axis: int = 1,
     residual: ArrayLike | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Batch normalization: every channel to mean 0 and variance 1, then weight and bias.
@@ -81,11 +78,44 @@ def batch_norm(
     Notes
     -----
     Ioffe & Szegedy (2015), "Batch Normalization", algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> running_mean, running_var = np.zeros(2), np.ones(2)
+    >>> weight, bias = np.ones(2), np.array([0.0, 5.0])
+    >>> nk.batch_norm(x, running_mean, running_var, weight, bias, training=True, eps=0)
+    array([[-1.,  4.],
+           [ 1.,  6.]])
+    >>> running_mean, running_var
+    (array([0.2, 2. ]), array([ 1.1, 20.9]))
     """
     return _channel_passes.batch_norm(
         "batch_norm", x, running_mean, running_var, weight, bias, training, momentum, eps, 1.0, 0.0,
         num_batches_tracked, channel_axis, residual, activation, out, threads, keep=False,
     )[0]  # fmt: skip
+
+
+@overload
+def batch_norm_forward(
+    x: ArrayLike, running_mean: ArrayLike | None, running_var: ArrayLike | None,
+    weight: ArrayLike | None = ..., bias: ArrayLike | None = ..., training: bool = ...,
+    momentum: float | None = ..., eps: float = ..., *,
+    num_batches_tracked: int | ArrayLike | None = ..., channel_axis: int = ..., residual: None = ...,
+    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
+
+
+@overload
+def batch_norm_forward(
+    x: ArrayLike, running_mean: ArrayLike | None, running_var: ArrayLike | None,
+    weight: ArrayLike | None = ..., bias: ArrayLike | None = ..., training: bool = ...,
+    momentum: float | None = ..., eps: float = ..., *,
+    num_batches_tracked: int | ArrayLike | None = ..., channel_axis: int = ..., residual: ArrayLike,
+    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
 
 def batch_norm_forward(
@@ -98,13 +128,13 @@ def batch_norm_forward(
     momentum: float | None = 0.1,
     eps: float = 1e-5,
     *,
-    num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
+    num_batches_tracked: int | ArrayLike | None = None,
     channel_axis: int = 1,
     residual: ArrayLike | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """Forward pass of `batch_norm` with what its backward needs.
 
     Parameters
@@ -125,6 +155,15 @@ def batch_norm_forward(
     ------
     TypeError, ValueError
         As `batch_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x, weight, bias = np.array([[1.0, 10.0], [3.0, 30.0]]), np.ones(2), np.zeros(2)
+    >>> y, saved = nk.batch_norm_forward(x, None, None, weight, bias, training=True, eps=0)
+    >>> saved.mean, saved.rstd
+    (array([ 2., 20.]), array([1. , 0.1]))
     """
     return _channel_passes.batch_norm(
         "batch_norm", x, running_mean, running_var, weight, bias, training, momentum, eps, 1.0, 0.0,
@@ -133,8 +172,8 @@ def batch_norm_forward(
 
 
 def batch_norm_backward(
-    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
-) -> Grads | ResidualGrads:
+    dy: ArrayLike, saved: Saved[G], *, out: ArrayLike | None = None, threads: int | None = None
+) -> G:
     """Backward pass of `batch_norm`: dx, dweight and dbias in one sweep.
 
     With ``x_hat = (x - mean) * rstd`` and M elements per channel::
@@ -171,5 +210,15 @@ def batch_norm_backward(
     Notes
     -----
     Ioffe & Szegedy (2015), section 3; derived step by step in docs/norms.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x, weight, bias = np.array([[1.0, 10.0], [3.0, 30.0]]), np.ones(2), np.zeros(2)
+    >>> y, saved = nk.batch_norm_forward(x, None, None, weight, bias, training=True, eps=0)
+    >>> dx, dweight, dbias = nk.batch_norm_backward(np.array([[1.0, 2.0], [3.0, 4.0]]), saved)
+    >>> dweight, dbias
+    (array([2., 2.]), array([4., 6.]))
     """
     return _channel_passes.batch_norm_backward("batch_norm", dy, saved, out, threads)

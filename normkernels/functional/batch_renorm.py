@@ -1,13 +1,10 @@
 """Batch renormalization."""
 
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, overload
 
 from .. import _channel_passes
-from ..results import Array, Grads, ResidualGrads, Saved
-from ._types import ArrayLike
+from ..results import Array, G, Grads, ResidualGrads, Saved
+from ._types import Activation, ArrayLike
 
 
 def batch_renorm(
@@ -22,11 +19,11 @@ def batch_renorm(
     r_max: float = 3.0,
     d_max: float = 5.0,
     *,
-    num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
+    num_batches_tracked: int | ArrayLike | None = None,
     channel_axis: int = 1,
     residual: ArrayLike | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Batch renormalization: batch norm that is corrected towards the running statistics in training.
@@ -64,11 +61,42 @@ def batch_renorm(
     Notes
     -----
     Ioffe (2017), "Batch Renormalization", algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> running_mean, running_var = np.array([2.0, 19.0]), np.array([4.0, 100.0])
+    >>> weight, bias = np.ones(2), np.zeros(2)
+    >>> nk.batch_renorm(x, running_mean, running_var, weight, bias, training=True, eps=0)
+    array([[-0.5, -0.9],
+           [ 0.5,  1.1]])
     """
     return _channel_passes.batch_norm(
         "batch_renorm", x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max,
         num_batches_tracked, channel_axis, residual, activation, out, threads, keep=False,
     )[0]  # fmt: skip
+
+
+@overload
+def batch_renorm_forward(
+    x: ArrayLike, running_mean: ArrayLike, running_var: ArrayLike, weight: ArrayLike | None = ...,
+    bias: ArrayLike | None = ..., training: bool = ..., momentum: float | None = ..., eps: float = ...,
+    r_max: float = ..., d_max: float = ..., *, num_batches_tracked: int | ArrayLike | None = ...,
+    channel_axis: int = ..., residual: None = ..., activation: Activation | None = ...,
+    out: ArrayLike | None = ..., threads: int | None = ...,
+) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
+
+
+@overload
+def batch_renorm_forward(
+    x: ArrayLike, running_mean: ArrayLike, running_var: ArrayLike, weight: ArrayLike | None = ...,
+    bias: ArrayLike | None = ..., training: bool = ..., momentum: float | None = ..., eps: float = ...,
+    r_max: float = ..., d_max: float = ..., *, num_batches_tracked: int | ArrayLike | None = ...,
+    channel_axis: int = ..., residual: ArrayLike, activation: Activation | None = ...,
+    out: ArrayLike | None = ..., threads: int | None = ...,
+) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
 
 def batch_renorm_forward(
@@ -83,13 +111,13 @@ def batch_renorm_forward(
     r_max: float = 3.0,
     d_max: float = 5.0,
     *,
-    num_batches_tracked: int | npt.NDArray[np.integer[Any]] | None = None,
+    num_batches_tracked: int | ArrayLike | None = None,
     channel_axis: int = 1,
     residual: ArrayLike | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """Forward pass of `batch_renorm` with what its backward needs.
 
     Parameters
@@ -110,6 +138,18 @@ def batch_renorm_forward(
     ------
     TypeError, ValueError
         As `batch_renorm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> running_mean, running_var = np.array([2.0, 19.0]), np.array([4.0, 100.0])
+    >>> weight, bias = np.ones(2), np.zeros(2)
+    >>> y, saved = nk.batch_renorm_forward(x, running_mean, running_var, weight, bias, training=True)
+    >>> r, d = saved.renorm
+    >>> r.round(3), d.round(3)
+    (array([0.5, 1. ]), array([0. , 0.1]))
     """
     return _channel_passes.batch_norm(
         "batch_renorm", x, running_mean, running_var, weight, bias, training, momentum, eps, r_max, d_max,
@@ -118,8 +158,8 @@ def batch_renorm_forward(
 
 
 def batch_renorm_backward(
-    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
-) -> Grads | ResidualGrads:
+    dy: ArrayLike, saved: Saved[G], *, out: ArrayLike | None = None, threads: int | None = None
+) -> G:
     """Backward pass of `batch_renorm`: dx, dweight and dbias in one sweep; r and d are constants.
 
     With M elements per channel, in training::
@@ -155,5 +195,17 @@ def batch_renorm_backward(
     Notes
     -----
     Ioffe (2017), section 3; derived step by step in docs/norms.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    >>> running_mean, running_var = np.array([2.0, 19.0]), np.array([4.0, 100.0])
+    >>> weight, bias = np.ones(2), np.zeros(2)
+    >>> y, saved = nk.batch_renorm_forward(x, running_mean, running_var, weight, bias, training=True)
+    >>> dx, dweight, dbias = nk.batch_renorm_backward(np.array([[1.0, 2.0], [3.0, 4.0]]), saved)
+    >>> dbias
+    array([4., 6.])
     """
     return _channel_passes.batch_norm_backward("batch_renorm", dy, saved, out, threads)

@@ -2,7 +2,7 @@
 
 from .. import _group_passes
 from ..results import Array, Grads, Saved
-from ._types import ArrayLike
+from ._types import Activation, ArrayLike
 
 
 def group_norm(
@@ -13,8 +13,8 @@ def group_norm(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Group normalization: every group of a sample's channels to mean 0 and variance 1, then weight and bias.
@@ -61,6 +61,14 @@ def group_norm(
     Notes
     -----
     Wu & He (2018), "Group Normalization", equations 1, 2 and 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 3.0, 10.0, 30.0]])  # one sample, four channels
+    >>> nk.group_norm(x, 2, np.ones(4), np.zeros(4), eps=0)
+    array([[-1.,  1., -1.,  1.]])
     """
     return _group_passes.group_norm(
         x, num_groups, weight, bias, eps, channel_axis, activation, out, threads, keep=False
@@ -75,10 +83,10 @@ def group_norm_forward(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """Forward pass of `group_norm` for training.
 
     Parameters
@@ -96,6 +104,15 @@ def group_norm_forward(
     ------
     TypeError, ValueError
         As `group_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> y, saved = nk.group_norm_forward(x, 2, np.ones(4), np.zeros(4), eps=0)
+    >>> saved.mean  # of each group
+    array([ 2., 20.])
     """
     return _group_passes.group_norm(
         x, num_groups, weight, bias, eps, channel_axis, activation, out, threads, keep=True
@@ -103,7 +120,7 @@ def group_norm_forward(
 
 
 def group_norm_backward(
-    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
+    dy: ArrayLike, saved: Saved[Grads], *, out: ArrayLike | None = None, threads: int | None = None
 ) -> Grads:
     """Backward pass of `group_norm`: dx, dweight and dbias in one sweep.
 
@@ -138,5 +155,15 @@ def group_norm_backward(
     Notes
     -----
     Derived step by step in docs/norms.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 3.0, 10.0, 30.0]])
+    >>> y, saved = nk.group_norm_forward(x, 2, np.ones(4), np.zeros(4), eps=0)
+    >>> dx, dweight, dbias = nk.group_norm_backward(np.array([[1.0, 2.0, 3.0, 4.0]]), saved)
+    >>> dweight, dbias
+    (array([-1.,  2., -3.,  4.]), array([1., 2., 3., 4.]))
     """
     return _group_passes.group_norm_backward("group_norm", dy, saved, out, threads)

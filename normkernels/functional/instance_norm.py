@@ -2,7 +2,7 @@
 
 from .. import _group_passes
 from ..results import Array, Grads, Saved
-from ._types import ArrayLike
+from ._types import Activation, ArrayLike
 
 
 def instance_norm(
@@ -16,8 +16,8 @@ def instance_norm(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Instance normalization: every channel of every sample to mean 0 and variance 1, then weight and bias.
@@ -70,6 +70,18 @@ def instance_norm(
     -----
     Ulyanov, Vedaldi & Lempitsky (2016), "Instance Normalization: The Missing Ingredient for Fast
     Stylization", section 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[[1.0, 3.0], [10.0, 30.0]]])  # one sample, two channels of two elements
+    >>> running_mean, running_var = np.zeros(2), np.ones(2)
+    >>> nk.instance_norm(x, running_mean, running_var, np.ones(2), np.zeros(2), eps=0)
+    array([[[-1.,  1.],
+            [-1.,  1.]]])
+    >>> running_mean
+    array([0.2, 2. ])
     """
     return _group_passes.instance_norm(
         x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps,
@@ -88,10 +100,10 @@ def instance_norm_forward(
     eps: float = 1e-5,
     *,
     channel_axis: int = 1,
-    activation: str | None = None,
-    out: Array | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """Forward pass of `instance_norm` for training.
 
     Parameters
@@ -111,6 +123,15 @@ def instance_norm_forward(
     ------
     TypeError, ValueError
         As `instance_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[[1.0, 3.0], [10.0, 30.0]]])
+    >>> y, saved = nk.instance_norm_forward(x, weight=np.ones(2), bias=np.zeros(2), eps=0)
+    >>> saved.mean, saved.rstd
+    (array([ 2., 20.]), array([1. , 0.1]))
     """
     return _group_passes.instance_norm(
         x, running_mean, running_var, weight, bias, use_input_stats, momentum, eps,
@@ -119,7 +140,7 @@ def instance_norm_forward(
 
 
 def instance_norm_backward(
-    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
+    dy: ArrayLike, saved: Saved[Grads], *, out: ArrayLike | None = None, threads: int | None = None
 ) -> Grads:
     """Backward pass of `instance_norm`: dx, dweight and dbias in one sweep.
 
@@ -155,5 +176,15 @@ def instance_norm_backward(
     Notes
     -----
     Derived step by step in docs/norms.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[[1.0, 3.0], [10.0, 30.0]]])
+    >>> y, saved = nk.instance_norm_forward(x, weight=np.ones(2), bias=np.zeros(2), eps=0)
+    >>> dx, dweight, dbias = nk.instance_norm_backward(np.array([[[1.0, 2.0], [3.0, 4.0]]]), saved)
+    >>> dweight, dbias
+    (array([1., 1.]), array([3., 7.]))
     """
     return _group_passes.group_norm_backward("instance_norm", dy, saved, out, threads)

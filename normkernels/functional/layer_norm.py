@@ -1,10 +1,11 @@
 """Layer normalization."""
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 from .. import _row_passes
-from ..results import Array, Grads, ResidualGrads, Saved
-from ._types import ArrayLike
+from ..results import Array, G, Grads, ResidualGrads, Saved
+from ._types import Activation, ArrayLike
 
 
 def layer_norm(
@@ -15,9 +16,9 @@ def layer_norm(
     eps: float = 1e-5,
     *,
     residual: ArrayLike | None = None,
-    sum_out: Array | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    sum_out: ArrayLike | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Layer normalization: every row to mean 0 and variance 1, then weight and bias.
@@ -64,11 +65,38 @@ def layer_norm(
     Notes
     -----
     Ba, Kiros & Hinton (2016), "Layer Normalization", equation 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[1.0, 3.0], [10.0, 30.0]])
+    >>> weight, bias = np.array([2.0, 2.0]), np.array([0.0, 1.0])
+    >>> nk.layer_norm(x, 2, weight, bias, eps=0)
+    array([[-2.,  3.],
+           [-2.,  3.]])
     """
     return _row_passes.row_norm(
         "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
         keep=False,
     )[0]  # fmt: skip
+
+
+@overload
+def layer_norm_forward(
+    x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
+    bias: ArrayLike | None = ..., eps: float = ..., *, residual: None = ..., sum_out: None = ...,
+    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
+
+
+@overload
+def layer_norm_forward(
+    x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
+    bias: ArrayLike | None = ..., eps: float = ..., *, residual: ArrayLike,
+    sum_out: ArrayLike | None = ..., activation: Activation | None = ..., out: ArrayLike | None = ...,
+    threads: int | None = ...,
+) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
 
 def layer_norm_forward(
@@ -79,11 +107,11 @@ def layer_norm_forward(
     eps: float = 1e-5,
     *,
     residual: ArrayLike | None = None,
-    sum_out: Array | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    sum_out: ArrayLike | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """Forward pass of `layer_norm` for training.
 
     Parameters
@@ -103,6 +131,17 @@ def layer_norm_forward(
     ------
     TypeError, ValueError
         As `layer_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x, residual = np.array([[1.0, 3.0]]), np.array([[1.0, 1.0]])
+    >>> y, saved = nk.layer_norm_forward(x, 2, np.ones(2), np.zeros(2), residual=residual)
+    >>> saved.x  # x + residual
+    array([[2., 4.]])
+    >>> saved.mean
+    array([3.])
     """
     return _row_passes.row_norm(
         "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
@@ -112,12 +151,12 @@ def layer_norm_forward(
 
 def layer_norm_backward(
     dy: ArrayLike,
-    saved: Saved,
+    saved: Saved[G],
     *,
     dsum: ArrayLike | None = None,
-    out: Array | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> Grads | ResidualGrads:
+) -> G:
     """Backward pass of `layer_norm`: dx, dweight and dbias in one sweep.
 
     With ``x_hat = (x - mean) * rstd`` and ``wdy = weight * dy``, per row::
@@ -155,5 +194,17 @@ def layer_norm_backward(
     Notes
     -----
     Derived step by step in docs/norms.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x, weight, bias = np.array([[1.0, 2.0, 3.0]]), np.ones(3), np.zeros(3)
+    >>> y, saved = nk.layer_norm_forward(x, 3, weight, bias)
+    >>> dx, dweight, dbias = nk.layer_norm_backward(np.array([[1.0, 0.0, 0.0]]), saved)
+    >>> dx.round(3)
+    array([[ 0.204, -0.408,  0.204]])
+    >>> dbias
+    array([1., 0., 0.])
     """
     return _row_passes.row_norm_backward("layer_norm", dy, saved, dsum, out, threads)

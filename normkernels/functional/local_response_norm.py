@@ -12,7 +12,7 @@ def local_response_norm(
     beta: float = 0.75,
     k: float = 1.0,
     *,
-    out: Array | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Local response normalization: every element by the power of its neighbours across channels.
@@ -57,6 +57,14 @@ def local_response_norm(
     -----
     Krizhevsky, Sutskever & Hinton (2012), "ImageNet Classification with Deep Convolutional Neural
     Networks", section 3.3, which has ``alpha`` where this has ``alpha/size``. As in PyTorch.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[3.0, 4.0, 0.0]])  # one sample, three channels
+    >>> nk.local_response_norm(x, size=3, alpha=3.0, beta=0.5, k=0.0)
+    array([[0.6, 0.8, 0. ]])
     """
     return _local_response.local_response_norm(x, size, alpha, beta, k, out, threads, keep=False)[0]
 
@@ -68,9 +76,9 @@ def local_response_norm_forward(
     beta: float = 0.75,
     k: float = 1.0,
     *,
-    out: Array | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """Forward pass of `local_response_norm` for training.
 
     Parameters
@@ -88,12 +96,21 @@ def local_response_norm_forward(
     ------
     TypeError, ValueError
         As `local_response_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[3.0, 4.0, 0.0]])
+    >>> y, saved = nk.local_response_norm_forward(x, size=3, alpha=3.0, beta=0.5, k=0.0)
+    >>> y
+    array([[0.6, 0.8, 0. ]])
     """
     return _local_response.local_response_norm(x, size, alpha, beta, k, out, threads, keep=True)
 
 
 def local_response_norm_backward(
-    dy: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
+    dy: ArrayLike, saved: Saved[Grads], *, out: ArrayLike | None = None, threads: int | None = None
 ) -> Grads:
     """Backward pass of `local_response_norm`; ``d`` is computed again rather than kept.
 
@@ -121,5 +138,14 @@ def local_response_norm_backward(
     ------
     TypeError, ValueError
         If dy or out breaks its rule.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x = np.array([[3.0, 4.0, 0.0]])
+    >>> y, saved = nk.local_response_norm_forward(x, size=3, alpha=3.0, beta=0.5, k=0.0)
+    >>> nk.local_response_norm_backward(np.array([[1.0, 0.0, 0.0]]), saved).dx.round(3)
+    array([[ 0.128, -0.096,  0.   ]])
     """
     return _local_response.local_response_norm_backward(dy, saved, out, threads)

@@ -1,10 +1,11 @@
 """RMS normalization."""
 
 from collections.abc import Sequence
+from typing import Any, overload
 
 from .. import _row_passes
-from ..results import Array, Grads, ResidualGrads, Saved
-from ._types import ArrayLike
+from ..results import Array, G, Grads, ResidualGrads, Saved
+from ._types import Activation, ArrayLike
 
 
 def rms_norm(
@@ -14,9 +15,9 @@ def rms_norm(
     eps: float | None = None,
     *,
     residual: ArrayLike | None = None,
-    sum_out: Array | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    sum_out: ArrayLike | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Root-mean-square normalization: every row to mean square 1, then weight.
@@ -64,11 +65,36 @@ def rms_norm(
     Notes
     -----
     Zhang & Sennrich (2019), "Root Mean Square Layer Normalization", equation 4.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x, weight = np.array([[1.0, 7.0], [3.0, 3.0]]), np.array([10.0, 1.0])
+    >>> nk.rms_norm(x, 2, weight, eps=0)
+    array([[ 2. ,  1.4],
+           [10. ,  1. ]])
     """
     return _row_passes.row_norm(
         "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
         keep=False,
     )[0]  # fmt: skip
+
+
+@overload
+def rms_norm_forward(
+    x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
+    eps: float | None = ..., *, residual: None = ..., sum_out: None = ...,
+    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
+
+
+@overload
+def rms_norm_forward(
+    x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
+    eps: float | None = ..., *, residual: ArrayLike, sum_out: ArrayLike | None = ...,
+    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
 
 def rms_norm_forward(
@@ -78,11 +104,11 @@ def rms_norm_forward(
     eps: float | None = None,
     *,
     residual: ArrayLike | None = None,
-    sum_out: Array | None = None,
-    activation: str | None = None,
-    out: Array | None = None,
+    sum_out: ArrayLike | None = None,
+    activation: Activation | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Any]]:
     """Forward pass of `rms_norm` for training.
 
     Parameters
@@ -102,6 +128,15 @@ def rms_norm_forward(
     ------
     TypeError, ValueError
         As `rms_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x, weight = np.array([[1.0, 7.0]]), np.ones(2)
+    >>> y, saved = nk.rms_norm_forward(x, 2, weight, eps=0)
+    >>> 1 / saved.rstd  # the root mean square
+    array([5.])
     """
     return _row_passes.row_norm(
         "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
@@ -111,12 +146,12 @@ def rms_norm_forward(
 
 def rms_norm_backward(
     dy: ArrayLike,
-    saved: Saved,
+    saved: Saved[G],
     *,
     dsum: ArrayLike | None = None,
-    out: Array | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> Grads | ResidualGrads:
+) -> G:
     """Backward pass of `rms_norm`: dx and dweight in one sweep.
 
     With ``x_hat = x * rstd`` and ``wdy = weight * dy``, per row::
@@ -154,5 +189,15 @@ def rms_norm_backward(
     Notes
     -----
     Derived step by step in docs/norms.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> x, weight = np.array([[1.0, 7.0]]), np.ones(2)
+    >>> y, saved = nk.rms_norm_forward(x, 2, weight, eps=0)
+    >>> dx, dweight, _ = nk.rms_norm_backward(np.array([[5.0, 0.0]]), saved)
+    >>> dx.round(3), dweight
+    (array([[ 0.98, -0.14]]), array([1., 0.]))
     """
     return _row_passes.row_norm_backward("rms_norm", dy, saved, dsum, out, threads)

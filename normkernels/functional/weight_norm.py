@@ -10,7 +10,7 @@ def weight_norm(
     g: ArrayLike,
     dim: int | None = 0,
     *,
-    out: Array | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
 ) -> Array:
     """Weight normalization: direction and length of weight vectors apart.
@@ -48,6 +48,15 @@ def weight_norm(
     Notes
     -----
     Salimans & Kingma (2016), "Weight Normalization", equation 2.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> v, g = np.array([[3.0, 4.0], [5.0, 12.0]]), np.array([10.0, 26.0])
+    >>> nk.weight_norm(v, g)
+    array([[ 6.,  8.],
+           [10., 24.]])
     """
     return _group_passes.weight_norm(v, g, dim, out, threads, keep=False)[0]
 
@@ -57,9 +66,9 @@ def weight_norm_forward(
     g: ArrayLike,
     dim: int | None = 0,
     *,
-    out: Array | None = None,
+    out: ArrayLike | None = None,
     threads: int | None = None,
-) -> tuple[Array, Saved]:
+) -> tuple[Array, Saved[Grads]]:
     """Forward pass of `weight_norm` for training.
 
     Parameters
@@ -77,12 +86,21 @@ def weight_norm_forward(
     ------
     TypeError, ValueError
         As `weight_norm`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> v, g = np.array([[3.0, 4.0], [5.0, 12.0]]), np.array([10.0, 26.0])
+    >>> w, saved = nk.weight_norm_forward(v, g)
+    >>> 1 / saved.rstd  # the lengths
+    array([ 5., 13.])
     """
     return _group_passes.weight_norm(v, g, dim, out, threads, keep=True)
 
 
 def weight_norm_backward(
-    dw: ArrayLike, saved: Saved, *, out: Array | None = None, threads: int | None = None
+    dw: ArrayLike, saved: Saved[Grads], *, out: ArrayLike | None = None, threads: int | None = None
 ) -> Grads:
     """Backward pass of `weight_norm`: the gradients of v and g in one sweep.
 
@@ -114,5 +132,16 @@ def weight_norm_backward(
     Notes
     -----
     Salimans & Kingma (2016), equation 3; derived step by step in docs/norms.md.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> v, g = np.array([[3.0, 4.0], [5.0, 12.0]]), np.array([10.0, 26.0])
+    >>> w, saved = nk.weight_norm_forward(v, g)
+    >>> dv, dg, _ = nk.weight_norm_backward(np.array([[1.0, 0.0], [0.0, 1.0]]), saved)
+    >>> dv.round(3), dg.round(3)
+    (array([[ 1.28 , -0.96 ],
+           [-0.71 ,  0.296]]), array([0.6  , 0.923]))
     """
     return _group_passes.group_norm_backward("weight_norm", dw, saved, out, threads)

@@ -1,8 +1,7 @@
 """A loop whose pieces are shared out among threads.
 
-numba's own `prange` has a kernel compiled twice, with threads and without, each at twice the cost of a plain
-loop (layer norm: 3.0 s instead of 2.2 s with threads, on top of 2.2 s without). Here the loop is one
-function over a range of pieces, which the kernel calls itself, or hands to numba's pool of threads.
+With numba's own `prange` a kernel is compiled twice: with threads and without. Here the loop is one function
+over a range of pieces, which the kernel calls itself, or hands to numba's pool of threads (decision 0014).
 """
 
 import importlib

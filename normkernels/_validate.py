@@ -71,13 +71,6 @@ def _foreign(x: Any, name: str) -> Array:
     raise TypeError(f"{rule}, got {type(x).__name__}")
 
 
-def host_array(value: Any) -> Array:
-    """As `array`, for what has no kernels on devices."""
-    if type(value) is not np.ndarray and is_device_array(value):
-        raise TypeError(f"x must be an array in host memory, got {type(value).__name__} in device memory")
-    return array(value)
-
-
 def near(a: Array, name: str, x: Array) -> Array:
     """An array that lies where x lies; what is on its stream by now comes before what is put on that of x."""
     if isinstance(a, np.ndarray) and isinstance(x, np.ndarray):

@@ -99,13 +99,6 @@ def _tensor_memory(tensor: Any, torch: Any) -> Array:
     return np.asarray(tensor.view(torch.int16).numpy().view(bfloat16()))
 
 
-def host_array(value: Any) -> Array:
-    """As `array`, for what has no kernels on devices."""
-    if type(value) is not np.ndarray and is_device_array(value):
-        raise TypeError(f"x must be an array in host memory, got {type(value).__name__} in device memory")
-    return array(value)
-
-
 def near(value: Any, name: str, x: Array, *, written: bool = False) -> Array:
     """As `array`, where x lies; what is on its stream by now comes before what is put on that of x."""
     if type(value) is not np.ndarray and isinstance(x, np.ndarray) and is_device_array(value):

@@ -1,4 +1,4 @@
-"""The steps of the norms over channels, and of moments: validate, plan, launch, collect."""
+"""The steps of the norms over channels: validate, plan, launch, collect."""
 
 from collections.abc import Sequence
 from typing import Any, cast
@@ -7,8 +7,8 @@ from . import _arrays, _validate
 from ._dispatch import backend
 from ._layout import ChannelPlan
 from ._passes import delivered, grads, target
-from ._plan import channel_plan, moments_plan
-from .results import Array, G, Moments, ResidualGrads, Saved
+from ._plan import channel_plan
+from .results import Array, G, ResidualGrads, Saved
 
 
 def batch_norm(
@@ -135,21 +135,3 @@ def normalized(
             None if residual is None else kernels.flat(plan.layout, residual, x),
         )  # fmt: skip
     return mean, rstd
-
-
-def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Moments:
-    x = _arrays.array(x)
-    axes = _validate.axes(axis, x.ndim)
-    _validate.threads(threads, x)
-    kept = tuple(x.shape[a] for a in range(x.ndim) if a not in axes)
-    order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
-    if plan.count == 0:
-        raise ValueError(
-            f"moments needs at least one element per group, got shape {x.shape} over axes {axes}"
-        )
-    if plan.channels == 0:
-        nothing = backend(x).zeros(0, x).reshape(kept)
-        return Moments(plan.count, nothing, nothing)
-    kernels = backend(x)
-    mean, var = kernels.channel_moments(plan, kernels.flat(plan.layout, x.transpose(order), x), threads)
-    return Moments(plan.count, mean.reshape(kept), var.reshape(kept))

@@ -1,6 +1,8 @@
 """From shape, strides and dtype to a plan: which view, which axis; made once per signature."""
 
+import itertools
 import math
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -103,3 +105,41 @@ def moments_plan(
     layout = Layout(permuted, dtype, None)
     outer, channels, inner = (math.prod(s) for s in (permuted[:start], permuted[start:stop], permuted[stop:]))
     return order, _channel_plan(layout, outer, channels, inner)
+
+
+# Elements of a part of an array that is taken in parts: parallel from there on, and two parts fit in a cache.
+PART = 2**18
+# Bytes of scratch memory for a channel, or for an element of a sample where runs are shorter than SHORT_RUN.
+CHANNEL_BYTES = 128
+SHORT_RUN = 128
+
+
+def parts(shape: Shape, strides: Shape, axes: Iterable[int], most: int) -> list[tuple[slice, ...]]:
+    """Indices that cut an array along `axes`, first the slowest in memory, into parts of `most` elements.
+
+    They are larger only where no axis is left to cut.
+    """
+    steps = list(shape)
+    for a in sorted(axes, key=lambda a: -abs(strides[a])):
+        size = math.prod(steps)
+        if size <= most:
+            break
+        steps[a] = max(1, most // (size // steps[a]))
+    cuts = ([slice(i, i + step) for i in range(0, n, step)] for n, step in zip(shape, steps, strict=True))
+    return list(itertools.product(*cuts))
+
+
+def moments_parts(
+    shape: Shape, strides: Shape, axes: Shape, plan: ChannelPlan, copied: bool
+) -> list[tuple[slice, ...]] | None:
+    """Parts that bound what statistics over `axes` need besides their results; None for the whole array.
+
+    Of many channels with few elements each, kernels would keep more than a sixteenth of the array; and
+    copies, where kernels need them, would be of the whole.
+    """
+    width = plan.channels * (plan.inner if plan.inner < SHORT_RUN else 1)
+    many = width > PART and CHANNEL_BYTES * width > plan.nbytes // 16
+    if plan.layout.size <= PART or not (many or copied):
+        return None
+    kept = [a for a in range(len(shape)) if a not in axes]
+    return parts(shape, strides, kept, PART if many else max(PART, plan.layout.size // 16))

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 
-from . import _arrays, _validate
+from . import _validate, _whitening
+from ._devices import is_device_array
 from ._dispatch import backend
-from ._plan import moments_plan
-from .results import Array, Moments, Range, Whitening
+from ._moments import data, data_parts
+from ._plan import PART, moments_plan, parts
+from .results import Array, Moments, Range, Whitening, correction
 
 METHODS = ("zca", "pca")
 
@@ -25,69 +27,99 @@ def _given(statistics: Any, kind: type[tuple[Any, ...]], shapes: dict[str, tuple
     return values
 
 
+def _host_data(x: Any) -> Array:
+    if type(x) is not np.ndarray and is_device_array(x):
+        raise TypeError(f"x must be an array in host memory, got {type(x).__name__} in device memory")
+    return data(x)
+
+
 def _slices(x: Any, axis: Any, fitted: bool) -> tuple[Array, tuple[int, ...], tuple[int, ...]]:
     """x, the axes of a slice, and the shape of the others; fitting needs elements in a slice."""
-    x = _arrays.host_array(x)
+    x = _host_data(x)
     axes = _validate.axes(axis, x.ndim)
     if fitted and any(x.shape[a] == 0 for a in axes):
         raise ValueError(f"x must have at least one element per slice, got shape {x.shape} over axes {axes}")
     return x, axes, tuple(n for a, n in enumerate(x.shape) if a not in axes)
 
 
-def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) -> tuple[Array, Moments]:
+def zscore(
+    x: Any, axis: Any, ddof: int, statistics: Any, keep: bool, out: Any, threads: int | None
+) -> tuple[Array, Any]:
+    """y, and with `keep` the statistics."""
     x, axes, kept = _slices(x, axis, statistics is None)
     _validate.threads(threads, x)
     given = [] if statistics is None else _given(statistics, Moments, {"mean": kept, "var": kept})
     target = None if out is None else _validate.output(out, "out", x, (x,), given)
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
-    kernels, layout = backend(x), plan.layout
-    if target is not None and kernels.fits(layout, target.transpose(order)):
-        y, flat_y = target.transpose(order), kernels.flat(layout, target.transpose(order), x)
+    factor = correction(plan.count if statistics is None else statistics.count, ddof)
+    y = backend(x).empty(plan.layout, x)[0].transpose(np.argsort(order)) if target is None else target
+    found = [np.empty(kept), np.empty(kept)] if keep and not given else []
+    for part, group in data_parts(x, axes, y) if x.size else ():
+        moments = _standardize(x[part], axes, [value[group] for value in given], factor, y[part], threads)
+        for result, values in zip(found, moments, strict=False):
+            result[group].flat = values
+    used = Moments(plan.count, found[0][()], found[1][()]) if found else statistics
+    return y if out is None else out, used
+
+
+def _standardize(
+    x: Array, axes: tuple[int, ...], given: list[Array], factor: float, y: Array, threads: int | None
+) -> tuple[Array, Array]:
+    """Write y with the mean and var that are given, or those of x; mean and var, flat."""
+    order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
+    kernels, layout, target = backend(x), plan.layout, y.transpose(order)
+    flat, fits = kernels.flat(layout, x.transpose(order), x), kernels.fits(layout, target)
+    shaped, flat_y = (target, kernels.flat(layout, target, x)) if fits else kernels.empty(layout, x)
+    if given:
+        mean, var = (value.astype(np.float64).reshape(-1) for value in given)
     else:
-        y, flat_y = kernels.empty(layout, x)
-    if x.size:
-        flat = kernels.flat(layout, x.transpose(order), x)
-        if statistics is None:
-            mean, var = kernels.channel_moments(plan, flat, threads)
-            statistics = Moments(plan.count, mean.reshape(kept), var.reshape(kept))
-        else:
-            mean, var = (value.astype(np.float64).reshape(-1) for value in given)
-        rstd = kernels.reciprocal_sd(var, 0.0)
-        kernels.channel_normalize(plan, flat, mean, rstd, None, None, flat_y, threads)
-    elif statistics is None:
-        statistics = Moments(plan.count, np.empty(kept), np.empty(kept))
-    y = y.transpose(np.argsort(order))
-    return _into(out, target, y), statistics
+        mean, var = kernels.channel_moments(plan, flat, threads)
+    kernels.channel_normalize(
+        plan, flat, mean, kernels.reciprocal_sd(var * factor, 0.0), None, None, flat_y, threads
+    )
+    if not fits:
+        target[...] = shaped
+    return mean, var
 
 
-def _into(out: Any, target: Array | None, y: Array) -> Array:
-    """y, or out, whose memory is target."""
-    if target is None:
-        return y
-    if not np.may_share_memory(target, y):
-        target[...] = y
-    given: Array = out
-    return given
-
-
-def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Array, Range]:
+def minmax(x: Any, axis: Any, statistics: Any, keep: bool, out: Any) -> tuple[Array, Any]:
+    """y, and with `keep` the statistics."""
     x, axes, kept = _slices(x, axis, statistics is None)
-    given = [] if statistics is None else _given(statistics, Range, {"min": kept, "range": kept})
+    given = [] if statistics is None else _given(statistics, Range, {"min": kept, "max": kept})
     target = None if out is None else _validate.output(out, "out", x, (x,), given)
-    wide = x.astype(np.float32) if x.itemsize == 2 else x
-    if statistics is None:
-        low = wide.min(axes)
-        statistics = Range(low, wide.max(axes) - low)
-    low, extent = (np.expand_dims(value, axes).astype(wide.dtype) for value in statistics)
-    y = np.subtract(wide, low, out=target if wide is x else None)
+    y = np.empty_like(x) if target is None else target
+    wide = np.dtype(np.float32) if x.itemsize == 2 else x.dtype
+    found = [np.empty(kept, wide), np.empty(kept, wide)] if keep and not given else []
+    for part, group in data_parts(x, axes, copies=False) if x.size else ():
+        limits = [value[group] for value in given] or [x[part].min(axes), x[part].max(axes)]
+        low, high = (np.asarray(value, wide) for value in limits)
+        for result, values in zip(found, (low, high), strict=False):
+            result[group] = values
+        _spread(x[part], axes, np.expand_dims(low, axes), np.expand_dims(high, axes), y[part])
+    used = Range(found[0][()], found[1][()]) if found else statistics
+    return y if out is None else out, used
+
+
+def _spread(x: Array, axes: tuple[int, ...], low: Array, high: Array, y: Array) -> None:
+    """Write y = (x - low) / (high - low), and 0 where high = low."""
+    one = low.dtype.type(1)
+    with np.errstate(over="ignore"):
+        beyond = np.isinf(high - low) & np.isfinite(high) & np.isfinite(low)
+    unit = np.where(beyond, one / 2, one)
+    low, extent = low * unit, high * unit - low * unit
     constant = extent == 0
-    np.divide(y, np.where(constant, 1, extent), out=y)
-    np.copyto(y, 0, where=constant & ~np.isnan(y))
-    return _into(out, target, y.astype(x.dtype, copy=False)), statistics
+    extent[constant] = 1
+    for part in parts(x.shape, x.strides, range(x.ndim), PART):
+        group = tuple(slice(None) if a in axes else s for a, s in enumerate(part))
+        z = x[part] * unit[group]
+        z -= low[group]
+        z /= extent[group]
+        np.copyto(z, 0, where=constant[group] & ~np.isnan(z))
+        y[part] = z
 
 
 def whiten(x: Any, method: str, eps: float, statistics: Any) -> tuple[Array, Whitening]:
-    x = _arrays.host_array(x)
+    x = _host_data(x)
     if x.ndim != 2:
         raise ValueError(f"x must have 2 dimensions, samples and features, got {x.ndim}")
     if method not in METHODS:
@@ -98,24 +130,5 @@ def whiten(x: Any, method: str, eps: float, statistics: Any) -> tuple[Array, Whi
     elif x.shape[0] == 0:
         raise ValueError(f"x must have at least one sample, got shape {x.shape}")
     else:
-        mean = x.astype(np.float64).mean(0)
-        statistics = Whitening(mean, _whitening_matrix(x - mean, method, eps))
-    y = (x - statistics.mean) @ statistics.matrix.T
-    return y.astype(x.dtype), statistics
-
-
-def _whitening_matrix(centred: Array, method: str, eps: float) -> Array:
-    """W = U rstd Uᵀ (zca) or rstd Uᵀ (pca), with U and var of the covariance U var Uᵀ."""
-    covariance = centred.T @ centred / len(centred)
-    if not np.isfinite(covariance).all():
-        return np.full_like(covariance, np.nan)
-    var, u = np.linalg.eigh(covariance)
-    var, u = var[::-1], u[:, ::-1]
-    # Of the eigenvalues of a singular matrix rounding leaves this much.
-    noise = len(var) * np.finfo(np.float64).eps * var[:1]
-    var = np.where(var > noise, var, 0.0)
-    rstd = np.divide(1.0, np.sqrt(var + eps), out=np.zeros_like(var), where=var + eps > 0)
-    if method == "zca":
-        return np.asarray((u * rstd) @ u.T)
-    largest = np.take_along_axis(u, np.abs(u).argmax(0, keepdims=True), 0) if len(u) else u
-    return np.asarray((u * np.copysign(rstd, largest)).T)
+        statistics = _whitening.fit(x, method, eps)
+    return _whitening.apply(x, statistics), statistics

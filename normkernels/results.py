@@ -91,12 +91,30 @@ class ResidualGrads(NamedTuple):
     dresidual: Array
 
 
+def _is_zero(value: Any) -> bool:
+    return isinstance(value, int) and value == 0
+
+
+def correction(count: int, ddof: int) -> float:
+    """Take a population variance to the divisor ``count - ddof``, as a factor."""
+    if not isinstance(ddof, int | np.integer):
+        raise TypeError(f"ddof must be an integer, got {ddof!r}")
+    if ddof and not 0 < ddof < count:
+        raise ValueError(f"ddof must be 0 or more and below the count, {count}, got {ddof}")
+    return count / (count - ddof) if ddof else 1.0
+
+
 class Moments(NamedTuple):
-    """Count, mean and population variance (divided by count) of groups of numbers."""
+    """Count, mean and population variance (divided by count) of groups of numbers.
+
+    Moments add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them.
+    """
 
     count: int  # type: ignore[assignment]  # tuple.count gives way
     mean: Array
+    """float64; of a single group a NumPy scalar."""
     var: Array
+    """As mean."""
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both sets of numbers together, by Chan's formula.
@@ -137,12 +155,81 @@ class Moments(NamedTuple):
         """As `merge`."""
         return self.merge(other)
 
+    def __radd__(self, other: Any) -> "Moments":
+        """As `merge`; `sum` begins with 0, which is nothing."""
+        return self if _is_zero(other) else NotImplemented
+
+    def variance(self, ddof: int = 0) -> Array:
+        """Variance with the divisor ``count - ddof``.
+
+        Parameters
+        ----------
+        ddof : int
+            0 for the variance of a population, 1 for the unbiased estimate from a sample.
+
+        Returns
+        -------
+        array
+
+        Raises
+        ------
+        TypeError
+            If ddof is no integer.
+        ValueError
+            If ddof is negative, or not below the count.
+        """
+        result: Array = self.var * correction(self.count, ddof)
+        return result
+
 
 class Range(NamedTuple):
-    """Smallest value and distance from it to the largest, of groups of numbers."""
+    """Smallest and largest value of groups of numbers.
+
+    Ranges add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them.
+    """
 
     min: Array
-    range: Array
+    """Of a single group a NumPy scalar."""
+    max: Array
+    """As min."""
+
+    @property
+    def range(self) -> Array:
+        """Distance from the smallest to the largest value."""
+        return self.max - self.min
+
+    def merge(self, other: "Range") -> "Range":
+        """Range of both sets of numbers together; NaN where one of them is NaN.
+
+        Parameters
+        ----------
+        other : Range
+            Range of other numbers, groups of the same shape.
+
+        Returns
+        -------
+        Range
+
+        Raises
+        ------
+        TypeError
+            If the other is not a Range.
+        ValueError
+            If the shapes of the two differ.
+        """
+        if not isinstance(other, Range):
+            raise TypeError(f"other must be a Range, got {type(other).__name__}")
+        if np.shape(self.min) != np.shape(other.min):
+            raise ValueError(f"other must have the shape {np.shape(self.min)}, got {np.shape(other.min)}")
+        return Range(np.minimum(self.min, other.min), np.maximum(self.max, other.max))
+
+    def __add__(self, other: "Range") -> "Range":  # type: ignore[override]  # not that of a tuple
+        """As `merge`."""
+        return self.merge(other)
+
+    def __radd__(self, other: Any) -> "Range":
+        """As `merge`; `sum` begins with 0, which is nothing."""
+        return self if _is_zero(other) else NotImplemented
 
 
 class Whitening(NamedTuple):

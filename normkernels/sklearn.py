@@ -6,93 +6,137 @@ Needs scikit-learn: ``from normkernels.sklearn import ZScore``.
 from typing import Any, Self
 
 import numpy as np
-from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from scipy import sparse  # which scikit-learn needs
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 
+from . import _formulas
 from .functional.moments import moments
 from .functional.scaling import minmax, whiten, zscore
-from .results import Array
+from .results import Array, Moments, Range
 
 __all__ = ["MinMax", "Whiten", "ZScore"]
 
 
-class _Scaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """What the scalers share: the checks of X, (samples, features), float32 or float64."""
-
-    def _checked(self, X: Any, *, reset: bool) -> Array:
-        if not reset:
-            check_is_fitted(self)
-        checked: Array = validate_data(self, X, dtype=(np.float64, np.float32), reset=reset)
-        return checked if checked.dtype.isnative else checked.astype(checked.dtype.newbyteorder("="))
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+def _checked(estimator: Any, X: Any, *, reset: bool, **options: Any) -> Array:
+    if not reset:
+        check_is_fitted(estimator)
+    X = validate_data(estimator, X, reset=reset, **{"dtype": FLOAT_DTYPES, **options})
+    return np.asarray(X, X.dtype.newbyteorder("="))
 
 
-class ZScore(_Scaler):
-    """Features of mean 0 and variance 1; a constant feature gives 0.
+def _without_array_api(tags: Any) -> Any:
+    tags.array_api_support = False
+    return tags
+
+
+class ZScore(StandardScaler):  # type: ignore[misc]
+    """A `sklearn.preprocessing.StandardScaler` with the mean and variance of `normkernels.moments`.
+
+    The variance stays accurate where the mean is large beside it. Parameters, attributes, NaN and constant
+    features are as there, except that a feature is constant only if its values are equal; sparse matrices,
+    sample weights and ``with_std=False`` are left to it.
 
     Attributes
     ----------
     statistics_ : Moments
-        Count, mean and population variance of every feature.
-    n_features_in_ : int
-        Features seen in `fit`.
+        ``n_samples_seen_``, ``mean_`` and ``var_``.
     """
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Take the moments of X."""
-        self.statistics_ = moments(self._checked(X, reset=True), 0)
+    mean_: Any
+    var_: Any
+    n_samples_seen_: Any
+
+    @property
+    def statistics_(self) -> Moments:
+        check_is_fitted(self)
+        return Moments(self.n_samples_seen_, self.mean_, self.var_)
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
+        """Merge the moments of X into those of what came before."""
+        if sample_weight is not None or sparse.issparse(X) or not self.with_std:
+            super().partial_fit(X, y, sample_weight)
+            return self
+        first = not hasattr(self, "n_samples_seen_")
+        X = _checked(self, X, reset=first, ensure_all_finite="allow-nan")
+        count, mean, var = _moments_without_nan(X)
+        if not first:
+            seen = np.broadcast_to(self.n_samples_seen_, mean.shape)
+            before = np.where(seen > 0, (self.mean_, self.var_), 0.0)
+            new = np.where(count > 0, (mean, var), 0.0)
+            with np.errstate(invalid="ignore"):  # nothing seen of a feature: 0/0
+                mean, m2 = _formulas.merge(seen, before[0], before[1] * seen, count, new[0], new[1] * count)
+                count = seen + count
+                var = m2 / count
+        self.mean_, self.var_ = mean, var
+        self.n_samples_seen_ = count if np.ptp(count) else count[0]
+        self.scale_ = np.where(var == 0, 1.0, np.sqrt(var))
         return self
 
-    def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Merge the moments of X into those of what came before (`Moments.merge`)."""
-        if not hasattr(self, "statistics_"):
-            return self.fit(X)
-        self.statistics_ = self.statistics_.merge(moments(self._checked(X, reset=False), 0))
-        return self
+    def transform(self, X: Any, copy: bool | None = None) -> Any:
+        """(X - mean_) / scale_"""
+        check_is_fitted(self)
+        if sparse.issparse(X):
+            return super().transform(X, copy)
+        copy = self.copy if copy is None else copy
+        X = _checked(self, X, reset=False, ensure_all_finite="allow-nan", force_writeable=not copy)
+        mean = self.mean_ if self.with_mean else np.zeros(X.shape[1])
+        var = np.square(self.scale_) if self.with_std else np.ones(X.shape[1])
+        return zscore(X, statistics=Moments(1, mean, var), out=None if copy else X)
 
-    def transform(self, X: Any) -> Array:
-        """(X - mean) / sd"""
-        return zscore(self._checked(X, reset=False), 0, statistics=self.statistics_)
-
-    def inverse_transform(self, X: Any) -> Array:
-        """X * sd + mean"""
-        X = self._checked(X, reset=False)
-        _, mean, var = self.statistics_
-        return np.asarray(X * np.sqrt(var) + mean, X.dtype)
+    def __sklearn_tags__(self) -> Any:
+        return _without_array_api(super().__sklearn_tags__())
 
 
-class MinMax(_Scaler):
-    """Features between 0 and 1; a constant feature gives 0.
+def _moments_without_nan(X: Array) -> tuple[Array, Array, Array]:
+    """Count, mean and variance of every feature, each without its NaN."""
+    _, mean, var = moments(X)
+    count = np.full(X.shape[1], len(X))
+    for i in np.flatnonzero(np.isnan(mean)):
+        values = X[~np.isnan(X[:, i]), i]
+        count[i] = len(values)
+        if len(values):
+            _, mean[i], var[i] = moments(values)
+    return count, mean, var
+
+
+class MinMax(MinMaxScaler):  # type: ignore[misc]
+    """A `sklearn.preprocessing.MinMaxScaler` that takes the smallest and largest value to the ends exactly.
+
+    Parameters, attributes, NaN, constant features and what is refused are as there.
 
     Attributes
     ----------
     statistics_ : Range
-        Smallest value and range of every feature.
-    n_features_in_ : int
-        Features seen in `fit`.
+        ``data_min_`` and ``data_max_``.
     """
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Take the range of X."""
-        _, self.statistics_ = minmax(self._checked(X, reset=True), 0, return_statistics=True)
-        return self
+    @property
+    def statistics_(self) -> Range:
+        check_is_fitted(self)
+        return Range(self.data_min_, self.data_max_)
 
-    def transform(self, X: Any) -> Array:
-        """(X - min) / (max - min)"""
-        return minmax(self._checked(X, reset=False), 0, statistics=self.statistics_)
+    def transform(self, X: Any) -> Any:
+        """(X - data_min_) / data_range_, in feature_range"""
+        options = {"ensure_all_finite": "allow-nan", "force_writeable": not self.copy}
+        X = _checked(self, X, reset=False, **options)
+        constant = self.data_range_ < 10 * np.finfo(self.data_range_.dtype).eps  # as scikit-learn has it
+        unscaled = X[:, constant] - self.data_min_[constant]
+        y = minmax(X, statistics=self.statistics_, out=None if self.copy else X)
+        y[:, constant] = unscaled
+        low, high = self.feature_range
+        if (low, high) != (0, 1):
+            y *= high - low
+            y += low
+        return np.clip(y, low, high, out=y) if self.clip else y
 
-    def inverse_transform(self, X: Any) -> Array:
-        """X * (max - min) + min"""
-        X = self._checked(X, reset=False)
-        return np.asarray(X * self.statistics_.range + self.statistics_.min, X.dtype)
+    def __sklearn_tags__(self) -> Any:
+        return _without_array_api(super().__sklearn_tags__())
 
 
-class Whiten(_Scaler):
-    """Features of mean 0 and variance 1 that are not correlated.
+class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Features of mean 0 and variance 1 that are not correlated, named ``zca0``, ``zca1``, … or ``pca0``, …
 
     Parameters
     ----------
@@ -114,16 +158,26 @@ class Whiten(_Scaler):
         self.eps = eps
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Take the mean and the covariance of X."""
-        X = self._checked(X, reset=True)
+        """Take the mean and the matrix of X."""
+        X = _checked(self, X, reset=True)
         _, self.statistics_ = whiten(X, self.method, self.eps, return_statistics=True)
         return self
 
     def transform(self, X: Any) -> Array:
         """(X - mean) @ matrix.T"""
-        return whiten(self._checked(X, reset=False), statistics=self.statistics_)
+        return whiten(_checked(self, X, reset=False), statistics=self.statistics_)
 
     def inverse_transform(self, X: Any) -> Array:
         """X @ pinv(matrix).T + mean; directions that were given 0 stay at the mean."""
-        X = self._checked(X, reset=False)
+        X = _checked(self, X, reset=False)
         return np.asarray(X @ np.linalg.pinv(self.statistics_.matrix).T + self.statistics_.mean, X.dtype)
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Names of the outputs: the method and a number."""
+        check_is_fitted(self)
+        return np.array([f"{self.method}{i}" for i in range(self.n_features_in_)], dtype=object)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

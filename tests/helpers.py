@@ -2,13 +2,14 @@
 
 import copy
 import inspect
+import tracemalloc
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
 
-from normkernels import Grads
+from normkernels import Grads, release_buffers
 from normkernels.norms import NormSpec, Passes
 from normkernels.reference.group_norm import group_mean
 
@@ -183,6 +184,18 @@ def assert_gradients(
     for name, variable in variables.items():
         expected = finite_differences(loss, variable)
         np.testing.assert_allclose(getattr(grads, name), expected, rtol=0, atol=tolerance, err_msg=name)
+
+
+def needed_besides(function: Callable[[], Any]) -> int:
+    """Bytes that were held at once, besides what is returned."""
+    release_buffers()
+    tracemalloc.start()
+    try:
+        result = function()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    return peak - sum(a.nbytes for a in (result if isinstance(result, tuple) else (result,)) if np.ndim(a))
 
 
 def misaligned(a: np.ndarray) -> np.ndarray:

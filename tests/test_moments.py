@@ -32,9 +32,43 @@ def test_matches_the_reference_over_any_axes(axis, dtype, rng):
         np.testing.assert_allclose(a, b, rtol=10 * eps, atol=10 * eps)
 
 
-def test_axis_defaults_to_all(rng):
+def test_axis_defaults_to_columns_as_in_zscore(rng):
     x = rng.normal(size=(4, 5))
-    assert_same_bits(nk.moments(x), nk.moments(x, (0, 1)))
+    assert_same_bits(nk.moments(x), nk.moments(x, 0))
+    assert_same_bits(nk.moments(x), nk.zscore(x, return_statistics=True)[1])
+
+
+@pytest.mark.parametrize(("axis", "kind"), [(None, np.float64), (0, np.ndarray)])
+def test_merged_moments_are_of_the_same_kind(axis, kind, rng):
+    x = rng.normal(size=(4, 5))
+    once = nk.moments(x, axis)
+    for m in (once, once.merge(once), sum([once, once]), nk.zscore(x, axis, return_statistics=True)[1]):
+        assert (type(m.mean), type(m.var), type(m.count)) == (kind, kind, int)
+
+
+def test_sum_is_the_merge_of_all(rng):
+    parts = [nk.moments(part) for part in np.split(rng.normal(size=(40, 3)), [5, 6])]
+    assert_same_bits(sum(parts), parts[0].merge(parts[1]).merge(parts[2]))
+    assert_same_bits(sum(parts), parts[0] + parts[1] + parts[2])
+    for other in (1, "a"):
+        with pytest.raises(TypeError):
+            other + parts[0]
+
+
+def test_variance_of_a_sample(rng):
+    x = rng.normal(size=(40, 3))
+    for ddof in (0, 1, 5):
+        np.testing.assert_allclose(nk.moments(x).variance(ddof), x.var(0, ddof=ddof), rtol=1e-14)
+    with pytest.raises(ValueError, match="ddof must be 0 or more and below the count, 1, got 1"):
+        nk.moments([1.0]).variance(1)
+
+
+def test_nan_stays_in_its_group(rng):
+    x = rng.normal(size=(40, 3))
+    x[7, 1] = np.nan
+    assert (
+        np.isnan(nk.moments(x).mean).tolist() == np.isnan(nk.moments(x).var).tolist() == [False, True, False]
+    )
 
 
 @pytest.mark.parametrize("n", [2, 3, 100, 4096, 4097, 50_000, 1_000_003])

@@ -1,4 +1,4 @@
-"""zscore, minmax and whiten."""
+"""zscore and minmax, and bad input of whiten too."""
 
 import functools
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import normkernels as nk
-from helpers import DTYPES, HALVES, LAYOUTS, assert_same_bits, epsilon
-from normkernels import Range, Whitening
+from helpers import DTYPES, HALVES, LAYOUTS, assert_same_bits, epsilon, needed_besides
+from normkernels import Range, Whitening, _plan, _scaling
 
 AXES = [None, 0, 1, -1, (0, 2), (3, 1), (1, 2), (0, 1, 2, 3)]
 
@@ -131,68 +131,94 @@ def test_zscore_threads(rng):
     assert_same_bits(nk.zscore(x, threads=1), nk.zscore(x))
 
 
-def correlated(rng, samples=500, features=6):
-    return rng.normal(size=(samples, features)) @ rng.normal(size=(features, features)) + 5
+@pytest.mark.parametrize("statistics", [None, nk.moments([0.0, 1.0, 5.0])], ids=["own", "given"])
+def test_zscore_with_ddof(statistics):
+    x = np.array([1.0, 2.0, 6.0])
+    m = nk.moments(x) if statistics is None else statistics
+    expected = (x - m.mean) / np.sqrt(m.var * 3 / 2)
+    np.testing.assert_allclose(nk.zscore(x, ddof=1, statistics=statistics), expected, rtol=1e-15)
 
 
-@pytest.mark.parametrize("method", ["zca", "pca"])
-def test_white_is_white(method, rng):
-    x = correlated(rng)
-    y = nk.whiten(x, method, 0)
-    np.testing.assert_allclose(y.mean(0), 0, atol=1e-12)
-    np.testing.assert_allclose(y.T @ y / len(y), np.eye(6), atol=1e-10)
+@pytest.mark.parametrize("function", [nk.zscore, nk.minmax, nk.whiten, nk.moments])
+def test_integers_bools_and_lists_are_float64(function):
+    x = np.array([[1, 0], [0, 1], [1, 1]])
+    expected = function(x.astype(np.float64))
+    for same in (x, x.astype(bool), x.astype(np.uint8), x.tolist(), tuple(x)):
+        assert_same_bits(function(same), expected)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_whiten_keeps_the_dtype(dtype, rng):
-    x = correlated(rng).astype(dtype)
-    y = nk.whiten(x, eps=0.1)
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(y, nk.whiten(x.astype(float), eps=0.1).astype(dtype))
+@pytest.mark.parametrize("axis", [None, 0, (0, 2)], ids=str)
+def test_merged_ranges_are_that_of_the_whole(axis, rng):
+    x = rng.normal(size=(7, 3, 5)).astype(np.float32)
+    parts = [nk.minmax(part, axis, return_statistics=True)[1] for part in np.split(x, [1, 4])]
+    whole = nk.minmax(x, axis, return_statistics=True)[1]
+    assert_same_bits(sum(parts), whole)
+    assert_same_bits(parts[0] + parts[1] + parts[2], whole)
+    assert_same_bits(whole.range, whole.max - whole.min)
+    assert type(sum(parts).min) is type(whole.min)
+    with pytest.raises(ValueError, match="other must have the shape"):
+        whole.merge(Range(np.ones(9), np.ones(9)))
+    with pytest.raises(TypeError, match="other must be a Range, got Moments"):
+        whole.merge(nk.moments(x))
 
 
-def test_zca_is_nearest_and_pca_ordered(rng):
-    x = correlated(rng)
-    zca, pca = (nk.whiten(x, m, 0, return_statistics=True)[1] for m in ("zca", "pca"))
-    assert isinstance(zca, Whitening)
-    np.testing.assert_allclose(zca.matrix, zca.matrix.T, atol=1e-12)
-    assert np.linalg.eigvalsh(zca.matrix).min() > 0
-    assert (np.diff(np.linalg.norm(pca.matrix, axis=1)) > 0).all()  # rstd: the largest variance first
-    assert (np.take_along_axis(pca.matrix, np.abs(pca.matrix).argmax(1)[:, None], 1) > 0).all()
-    np.testing.assert_allclose(zca.matrix @ zca.matrix, pca.matrix.T @ pca.matrix, rtol=1e-9)
+@pytest.mark.parametrize("size", [3e38, 1.5e308])
+def test_minmax_of_a_range_beyond_the_largest_number(size):
+    x = np.array([[-size, 1], [0, 2], [size, 3]], np.float32 if size < 1e300 else np.float64)
+    assert nk.minmax(x).tolist() == [[0, 0], [0.5, 0.5], [1, 1]]
 
 
-def test_eps_is_added_to_the_variance(rng):
-    x = rng.normal(size=(10_000, 1)) * 3
-    y = nk.whiten(x, eps=16.0)
-    np.testing.assert_allclose(y, (x - x.mean()) / np.sqrt(x.var() + 16), rtol=1e-12)
+def cases(size):
+    """Arrays that are taken in parts of fewer than `size` elements, and the axes of a slice."""
+    wide = np.ones((3, 5 * size))
+    return [
+        (np.ones((1, 3, 2 * size)), 0),
+        (np.ones((2 * size, 3)), 1),
+        (wide, 0),
+        (wide[:, ::2], 0),
+        (wide[:, ::2], 1),
+        (np.ones((30, 3, size // 10)), 1),
+    ]
 
 
-@pytest.mark.parametrize("method", ["zca", "pca"])
-def test_directions_without_variance_give_0(method, rng):
-    x = correlated(rng)
-    x = np.concatenate([x, x[:, :1] + x[:, 1:2], np.ones((500, 1))], 1)
-    y = nk.whiten(x, method, 0)
-    var = np.linalg.eigvalsh(y.T @ y / len(y))
-    np.testing.assert_allclose(var, [0, 0, 1, 1, 1, 1, 1, 1], atol=1e-7)
-    assert (nk.whiten(np.ones((4, 3)), method, 0) == 0).all()
+def parts_of(elements, monkeypatch):
+    for module in (_plan, _scaling):
+        monkeypatch.setattr(module, "PART", elements)
 
 
-@pytest.mark.parametrize("method", ["zca", "pca"])
-def test_whiten_statistics_apply_to_new_data(method, rng):
-    x = correlated(rng)
-    y, statistics = nk.whiten(x, method, return_statistics=True)
-    np.testing.assert_allclose(nk.whiten(x[3:5], statistics=statistics), y[3:5], rtol=1e-12)
-    mean, matrix = statistics
-    np.testing.assert_allclose(y, (x - mean) @ matrix.T, rtol=1e-12)
-    assert nk.whiten(x[:0], statistics=statistics).shape == (0, 6)
+@pytest.mark.parametrize("case", range(6))
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("function", [nk.zscore, nk.minmax, nk.moments])
+def test_parts_change_no_bits(function, dtype, case, rng, monkeypatch):
+    x, axis = cases(1000)[case]
+    x = x.astype(dtype)
+    x[...] = rng.normal(3, 2, x.shape)
+    options = {} if function is nk.moments else {"return_statistics": True}
+    expected = function(x, axis, **options)
+    parts_of(1000, monkeypatch)
+    assert_same_bits(function(x, axis, **options), expected)
+    if function is not nk.moments:
+        gaps = np.zeros((*x.shape, 2), dtype)[..., 0]
+        assert_same_bits(function(x, axis, out=gaps), expected[0])
+        assert_same_bits(function(x, axis, statistics=expected[1]), expected[0])
+        assert_same_bits(function(x, axis, out=x), expected[0])
 
 
-@pytest.mark.parametrize("method", ["zca", "pca"])
-def test_whiten_of_nan_is_nan(method, rng):
-    x = correlated(rng)
-    x[3, 2] = np.nan
-    assert np.isnan(nk.whiten(x, method)).all()
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("function", [nk.zscore, nk.minmax, nk.moments])
+@pytest.mark.parametrize("case", range(6))
+def test_memory_is_bounded(function, case, dtype, monkeypatch):
+    """By 160 bytes for an element of a part, or a quarter of x; of the size that parts have, 40 MB."""
+    parts_of(2**14, monkeypatch)
+    x, axis = cases(2**17)[case]
+    x = x.astype(dtype)
+    function(x[..., :1], axis)  # compiled
+    assert needed_besides(lambda: function(x, axis)) < max(160 * 2**14, x.nbytes / 4)
+
+
+def test_memory_of_many_columns():
+    x = np.ones((1, 3, 2**20), np.float32)
+    assert needed_besides(lambda: nk.zscore(x)) < 40e6
 
 
 X = np.ones((4, 3))
@@ -202,8 +228,14 @@ ZSCORE, MINMAX, WHITEN = (functools.partial(f, X) for f in (nk.zscore, nk.minmax
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: nk.zscore([1.0]), TypeError, "x must be an array.*list"),
-        (lambda: nk.minmax(X.astype(int)), TypeError, "x must be float32.*int64"),
+        (lambda: nk.zscore(["a"]), TypeError, "x must be real numbers, got <U1"),
+        (lambda: nk.zscore([[1.0], [2.0, 3.0]]), ValueError, "lists of equal lengths"),
+        (lambda: nk.minmax(X.astype(complex)), TypeError, "x must be real numbers, got complex128"),
+        (lambda: nk.whiten(X.astype(object)), TypeError, "x must be real numbers, got object"),
+        (lambda: nk.zscore({1.0}), TypeError, "x must be an array.*set"),
+        (lambda: ZSCORE(ddof=4), ValueError, "ddof must be 0 or more and below the count, 4, got 4"),
+        (lambda: ZSCORE(ddof=-1), ValueError, "ddof must be 0 or more .*got -1"),
+        (lambda: ZSCORE(ddof=0.5), TypeError, "ddof must be an integer, got 0.5"),
         (lambda: ZSCORE(2), ValueError, "axis must be in -2..1 .*got 2"),
         (lambda: MINMAX((0, 0)), ValueError, "axis must not name an axis twice"),
         (lambda: nk.zscore(X[:0]), ValueError, r"at least one element per slice, got shape \(0, 3\)"),
@@ -214,7 +246,7 @@ ZSCORE, MINMAX, WHITEN = (functools.partial(f, X) for f in (nk.zscore, nk.minmax
         (
             lambda: MINMAX(statistics=Range(X[0], X[0].astype(int))),
             TypeError,
-            "statistics.range must be floating-point numbers, got int64",
+            "statistics.max must be floating-point numbers, got int64",
         ),
         (lambda: ZSCORE(out=X[:2]), ValueError, r"out must have shape \(4, 3\), got \(2, 3\)"),
         (lambda: MINMAX(out=X.astype(np.float32)), TypeError, "out must have the dtype of x"),
@@ -237,6 +269,6 @@ def test_bad_input(call, error, message):
 
 
 def test_minmax_keeps_nan_where_the_fitted_slice_was_constant():
-    fitted = nk.Range(np.array([1.0, 0.0]), np.array([0.0, 2.0]))
+    fitted = nk.Range(np.array([1.0, 0.0]), np.array([1.0, 2.0]))
     y = nk.minmax(np.array([[np.nan, 1.0], [5.0, np.nan]]), statistics=fitted)
     np.testing.assert_array_equal(y, [[np.nan, 0.5], [0.0, np.nan]])

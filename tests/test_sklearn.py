@@ -8,6 +8,7 @@ from helpers import assert_same_bits
 
 sklearn = pytest.importorskip("sklearn")
 
+from scipy import sparse  # noqa: E402
 from sklearn.base import clone  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import MinMaxScaler, StandardScaler  # noqa: E402
@@ -34,14 +35,99 @@ def test_inverse(scaler, dtype, rng):
     np.testing.assert_allclose(back, X, rtol=0, atol=1e4 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs"), [(ZScore(), StandardScaler()), (MinMax(), MinMaxScaler())], ids=str
-)
-def test_as_the_scaler_of_scikit_learn(ours, theirs, rng):
-    X, new = rng.normal(3, 2, (100, 4)), rng.normal(3, 2, (10, 4))
-    np.testing.assert_allclose(
-        clone(ours).fit(X).transform(new), theirs.fit(X).transform(new), rtol=0, atol=1e-13
-    )
+def with_nan(X, rng):
+    X = X.copy()
+    X[rng.random(X.shape) < 0.1] = np.nan
+    X[:, 3], X[:5, 4] = np.nan, np.nan
+    return X
+
+
+PAIRS = [
+    (ZScore(), StandardScaler()),
+    (ZScore(with_mean=False), StandardScaler(with_mean=False)),
+    (ZScore(with_std=False), StandardScaler(with_std=False)),
+    (ZScore(with_mean=False, with_std=False), StandardScaler(with_mean=False, with_std=False)),
+    (MinMax(), MinMaxScaler()),
+    (MinMax((-2, 3)), MinMaxScaler((-2, 3))),
+    (MinMax(clip=True), MinMaxScaler(clip=True)),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), PAIRS, ids=str)
+@pytest.mark.parametrize("nan", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.filterwarnings("ignore:All-NaN slice", "ignore:invalid value:RuntimeWarning:sklearn")
+def test_as_the_scaler_of_scikit_learn(ours, theirs, nan, dtype, parts, rng):
+    X, new = rng.normal(3, 20, (90, 6)), rng.normal(3, 30, (10, 6))
+    X[:, 2] = 7
+    X, new = X.astype(dtype), new.astype(dtype)
+    if nan and dtype is not np.int64:
+        X, new = with_nan(X, rng), with_nan(new, rng)
+    ours, theirs = clone(ours), clone(theirs)
+    if parts == 1:
+        ours.fit(X)
+        theirs.fit(X)
+    for part in np.split(X, parts) if parts > 1 else ():
+        assert ours.partial_fit(part) is ours
+        theirs.partial_fit(part)
+    tolerance = 1e-5 if dtype is np.float32 else 1e-12
+    assert set(vars(theirs)) == set(vars(ours))
+    for name, value in vars(theirs).items():
+        if name.endswith("_") and value is not None:
+            assert np.shape(getattr(ours, name)) == np.shape(value), name
+            np.testing.assert_allclose(getattr(ours, name), value, tolerance, tolerance, err_msg=name)
+    for data in (X, new):
+        y, expected = ours.transform(data), theirs.transform(data)
+        assert y.dtype == expected.dtype
+        np.testing.assert_allclose(y, expected, rtol=0, atol=50 * tolerance)
+        np.testing.assert_allclose(ours.inverse_transform(y), theirs.inverse_transform(expected), atol=1e-3)
+    assert list(ours.get_feature_names_out()) == list(theirs.get_feature_names_out())
+
+
+def test_sample_weights_and_sparse_matrices_as_in_scikit_learn(rng):
+    X, weight = rng.normal(size=(50, 3)), rng.integers(1, 4, 50)
+    ours, theirs = ZScore().partial_fit(X[:20]), StandardScaler().partial_fit(X[:20])
+    for scaler in (ours, theirs):
+        scaler.partial_fit(X[20:40], sample_weight=weight[20:40]).partial_fit(X[40:])
+    np.testing.assert_allclose(ours.transform(X), theirs.transform(X), atol=1e-12)
+    np.testing.assert_allclose(ours.fit(X, None, weight).mean_, np.average(X, 0, weight), rtol=1e-12)
+    S = sparse.csr_array(X * (X > 1))
+    y = ZScore(with_mean=False).fit(S).transform(S)
+    np.testing.assert_allclose(y.toarray(), StandardScaler(with_mean=False).fit_transform(S).toarray())
+
+
+@pytest.mark.parametrize("scaler", [ZScore(copy=False), MinMax(copy=False)], ids=str)
+def test_without_a_copy(scaler, rng):
+    X = rng.normal(size=(50, 3))
+    expected = clone(scaler).set_params(copy=True).fit_transform(X)
+    assert np.shares_memory(scaler.fit(X).transform(X), X)
+    assert_same_bits(X, expected)
+
+
+def test_variance_beside_a_large_mean(rng):
+    X = 1e10 + rng.normal(size=(1000, 2))
+    expected = (X - 1e10).var(0)
+    np.testing.assert_allclose(ZScore().fit(X).var_, expected, rtol=1e-9)
+    np.testing.assert_allclose(ZScore().fit_transform(X).std(0), 1, rtol=1e-5)
+
+
+def test_minmax_reaches_its_ends(rng):
+    X = rng.normal(size=(100, 50))
+    y = MinMax().fit_transform(X)
+    assert set(y.min(0)) == {0}
+    assert set(y.max(0)) == {1}
+
+
+@pytest.mark.parametrize("scaler", SCALERS, ids=str)
+def test_data_frames(scaler, rng):
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame(rng.normal(size=(20, 2)), columns=["a", "b"], index=range(5, 25))
+    out = clone(scaler).set_output(transform="pandas").fit_transform(frame)
+    method = getattr(scaler, "method", None)
+    assert list(out.columns) == (["a", "b"] if method is None else [f"{method}0", f"{method}1"])
+    assert list(out.index) == list(frame.index)
+    np.testing.assert_array_equal(out.to_numpy(), clone(scaler).fit_transform(frame.to_numpy()))
 
 
 def test_partial_fit_is_the_fit_of_all(rng):
@@ -50,7 +136,7 @@ def test_partial_fit_is_the_fit_of_all(rng):
     for part in np.split(X, [1, 40]):
         assert parts.partial_fit(part) is parts
     whole = ZScore().fit(X)
-    assert parts.statistics_.count == 100
+    assert parts.statistics_.count == parts.n_samples_seen_ == 100
     for a, b in zip(parts.statistics_[1:], whole.statistics_[1:], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     assert whole.fit(X[:7]).statistics_.count == 7  # begins again

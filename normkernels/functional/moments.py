@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
-from .. import _channel_passes
+from .. import _moments
 from ..results import Moments
 from ._types import ArrayLike
 
 
-def moments(x: ArrayLike, axis: int | Sequence[int] | None = None, *, threads: int | None = None) -> Moments:
+def moments(x: ArrayLike, axis: int | Sequence[int] | None = 0, *, threads: int | None = None) -> Moments:
     """Mean and population variance over some axes.
 
     Of float64 data to nearly the last bit. float32 data is summed in float32 inside a tile of 4096
@@ -16,18 +16,19 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = None, *, threads: i
     Parameters
     ----------
     x : array, float32, float64, float16 or bfloat16
-        Copied once if the axes that stay are not neighbours in memory.
-        In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
+        In host memory, where integers, bools and lists are taken as float64,
+        or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     axis : int, sequence of int or None
-        The axes to reduce; None is all of them.
+        The axes to reduce; None is all of them. With 0, every column is a group.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 
     Returns
     -------
     Moments
-        count, and mean and var in float64, of the shape of the other axes. `Moments.merge` joins
-        statistics of data that never sits in one place.
+        count, and mean and var in float64, of the shape of the other axes: scalars where there is none. A
+        group with NaN gives NaN. `Moments.merge`, ``+`` and ``sum`` join statistics of data that never sits
+        in one place.
 
     Raises
     ------
@@ -39,5 +40,18 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = None, *, threads: i
     Notes
     -----
     Chan, Golub & LeVeque (1979): corrected two-pass sums over tiles, merged by equation 2.1.
+
+    Memory besides the results: 40 MB, or a quarter of x if that is more. Arrays with gaps, and those whose
+    kept axes are not neighbours in memory, are copied in parts: a sixteenth of x, or a group where that is
+    larger.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import normkernels as nk
+    >>> nk.moments([1, 2, 6])
+    Moments(count=3, mean=np.float64(3.0), var=np.float64(4.666666666666667))
+    >>> sum(nk.moments(part) for part in ([1], [2, 6])).variance(ddof=1)
+    np.float64(7.0)
     """
-    return _channel_passes.moments(x, axis, threads)
+    return _moments.moments(x, axis, threads)

@@ -25,11 +25,12 @@ def minmax(x: Array, axis: int | tuple[int, ...] | None = 0) -> Array:
 def whiten(x: Array, method: Literal["zca", "pca"] = "zca", eps: float = 1e-5) -> Array:
     """(x - mean) @ W.T with W cov W.T = 1 but for eps; samples by features, float32 or float64
 
-    With cov = U diag(lambda) U.T, W is diag(1/sqrt(lambda + eps)) U.T for PCA, largest lambda first and
-    the sign of each output undetermined, and U times that for ZCA, the W closest to doing nothing.
+    With x - mean = U diag(s) V.T and lambda = s²/n, W is diag(1/sqrt(lambda + eps)) V.T for PCA, largest
+    lambda first and the sign of each output undetermined, and V times that for ZCA, the W closest to doing
+    nothing. An s that is mere rounding beside the largest counts as 0, and so does its output.
     """
-    centred = x - x.mean(axis=0)
-    variances, directions = np.linalg.eigh(centred.T @ centred / len(x))
-    variances, directions = variances[::-1].clip(min=0), directions[:, ::-1]
-    y: Array = centred @ directions * reciprocal_sd(variances, eps)
-    return y if method == "pca" else y @ directions.T
+    u, s, vt = np.linalg.svd(x - x.mean(axis=0), full_matrices=False)
+    s[s <= max(x.shape) * np.finfo(x.dtype).eps * s.max(initial=0)] = 0
+    y: Array = u * (s * reciprocal_sd(s * s / len(x), eps))
+    y = y @ vt if method == "zca" else np.pad(y, ((0, 0), (0, x.shape[1] - len(s))))
+    return y

@@ -10,7 +10,7 @@ from ..results import Moments
 Array = NDArray[np.floating[Any]]
 
 
-def moments(x: Array, axis: int | tuple[int, ...] | None = None) -> Moments:
+def moments(x: Array, axis: int | tuple[int, ...] | None = 0) -> Moments:
     """count, mean = sum(x)/count and population variance var = sum((x - mean)²)/count over `axis`"""
     mean = x.mean(axis=axis, keepdims=True)
     var = np.asarray(np.square(x - mean).mean(axis=axis))

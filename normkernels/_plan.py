@@ -10,6 +10,13 @@ import numpy as np
 
 from ._layout import ChannelPlan, GroupPlan, Layout, RowPlan, Shape
 
+# Elements of a part of an array that is taken in parts. With half of it, starting threads takes longer than
+# the work where other processes keep the cores busy (measured).
+PART = 2**19
+# Scratch memory for a channel, or for an element of a sample where runs are shorter than SHORT_RUN.
+CHANNEL_BYTES = 128
+SHORT_RUN = 128
+
 
 def _memory_order(shape: Shape, strides: Shape, itemsize: int) -> Shape | None:
     """The axes from slowest to fastest if their elements fill memory without gaps, else None.
@@ -105,13 +112,6 @@ def moments_plan(
     layout = Layout(permuted, dtype, None)
     outer, channels, inner = (math.prod(s) for s in (permuted[:start], permuted[start:stop], permuted[stop:]))
     return order, _channel_plan(layout, outer, channels, inner)
-
-
-# Elements of a part of an array that is taken in parts: parallel from there on, and two parts fit in a cache.
-PART = 2**18
-# Bytes of scratch memory for a channel, or for an element of a sample where runs are shorter than SHORT_RUN.
-CHANNEL_BYTES = 128
-SHORT_RUN = 128
 
 
 def parts(shape: Shape, strides: Shape, axes: Iterable[int], most: int) -> list[tuple[slice, ...]]:

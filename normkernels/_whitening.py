@@ -80,10 +80,9 @@ def _directions(r: Array, mean: Array) -> tuple[Array, Array]:
     unit = np.abs(r).max(initial=0) or 1.0  # squares stay in range
     r = r / unit
     sd = np.linalg.norm(r, axis=0)
-    v = np.zeros((len(sd), 0))
     varies = sd > 0
     if not varies.any():
-        return np.empty(0), v
+        return np.empty(0), np.empty((len(sd), 0))
     r, sd = r[:, varies], sd[varies]
     # What may be no more than rounding of a column; never one that varies all on its own.
     rounding = ROUNDING * np.sqrt(len(sd)) * np.finfo(np.float64).eps

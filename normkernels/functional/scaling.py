@@ -85,7 +85,7 @@ def zscore(
     -----
     Moments as of `moments`: Chan, Golub & LeVeque (1979).
 
-    Memory besides the results: 40 MB, or a quarter of x if that is more. Arrays with gaps, and those whose
+    Memory besides the results: 64 MB, or a quarter of x if that is more. Arrays with gaps, and those whose
     kept axes are not neighbours in memory, are copied in parts: a sixteenth of x, or a slice where that is
     larger.
 
@@ -163,7 +163,7 @@ def minmax(
 
     Notes
     -----
-    Memory besides the results: 40 MB, or a quarter of x if that is more.
+    Memory besides the results: 64 MB, or a quarter of x if that is more.
 
     Examples
     --------
@@ -250,7 +250,7 @@ def whiten(
     is slower, by the cube of their number. x does not vary in a direction when no more is left of its
     features, means included, than float64 rounds off.
 
-    Memory besides the results: 40 MB, or 8 arrays of (features, features) in float64 if these are more.
+    Memory besides the results: 64 MB, or 8 arrays of (features, features) in float64 if these are more.
 
     Kessy, Lewin & Strimmer (2018), "Optimal Whitening and Decorrelation", table 1; Demmel & Veselić (1992),
     "Jacobi's Method is More Accurate than QR".

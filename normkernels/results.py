@@ -108,6 +108,14 @@ class Moments(NamedTuple):
     """Count, mean and population variance (divided by count) of groups of numbers.
 
     Moments add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them.
+
+    Examples
+    --------
+    >>> import normkernels as nk
+    >>> parts = [[1.0, 2.0], [3.0], [4.0, 5.0]]
+    >>> whole = sum(nk.moments(part) for part in parts)
+    >>> whole.count, float(whole.mean), float(whole.var)
+    (5, 3.0, 2.0)
     """
 
     count: int  # type: ignore[assignment]  # tuple.count gives way
@@ -138,6 +146,13 @@ class Moments(NamedTuple):
         Notes
         -----
         Chan, Golub & LeVeque (1979), equation 2.1.
+
+        Examples
+        --------
+        >>> import normkernels as nk
+        >>> whole = nk.moments([1.0, 2.0]).merge(nk.moments([3.0, 4.0, 5.0]))
+        >>> whole.count, float(whole.mean), float(whole.var)
+        (5, 3.0, 2.0)
         """
         if not isinstance(other, Moments):
             raise TypeError(f"other must be a Moments, got {type(other).__name__}")
@@ -177,6 +192,12 @@ class Moments(NamedTuple):
             If ddof is no integer.
         ValueError
             If ddof is negative, or not below the count.
+
+        Examples
+        --------
+        >>> import normkernels as nk
+        >>> float(nk.moments([1.0, 2.0, 3.0]).variance(ddof=1))
+        1.0
         """
         result: Array = self.var * correction(self.count, ddof)
         return result
@@ -186,6 +207,13 @@ class Range(NamedTuple):
     """Smallest and largest value of groups of numbers.
 
     Ranges add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them.
+
+    Examples
+    --------
+    >>> import normkernels as nk
+    >>> _, statistics = nk.minmax([3.0, 1.0, 2.0], return_statistics=True)
+    >>> float(statistics.min), float(statistics.max), float(statistics.range)
+    (1.0, 3.0, 2.0)
     """
 
     min: Array
@@ -216,6 +244,15 @@ class Range(NamedTuple):
             If the other is not a Range.
         ValueError
             If the shapes of the two differ.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from normkernels import Range
+        >>> a, b = Range(np.array([0.0, 1.0]), np.array([2.0, 3.0])), Range(np.array([1.0, 0.0]), np.array([4.0, 2.0]))
+        >>> whole = a.merge(b)
+        >>> whole.min.tolist(), whole.max.tolist()
+        ([0.0, 0.0], [4.0, 3.0])
         """
         if not isinstance(other, Range):
             raise TypeError(f"other must be a Range, got {type(other).__name__}")

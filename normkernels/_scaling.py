@@ -49,11 +49,11 @@ def zscore(x: Any, axis: Any, statistics: Any, out: Any, threads: int | None) ->
     if x.size:
         flat = kernels.flat(layout, x.transpose(order), x)
         if statistics is None:
-            mean, var = kernels.channel_moments(plan, flat, threads)
+            mean, var, rstd = kernels.channel_statistics(plan, flat, threads)
             statistics = Moments(plan.count, mean.reshape(kept), var.reshape(kept))
         else:
             mean, var = (value.astype(np.float64).reshape(-1) for value in given)
-        rstd = kernels.reciprocal_sd(var, 0.0)
+            rstd = kernels.reciprocal_sd(var, 0.0)
         kernels.channel_normalize(plan, flat, mean, rstd, None, None, flat_y, threads)
     elif statistics is None:
         statistics = Moments(plan.count, np.empty(kept), np.empty(kept))

@@ -34,6 +34,7 @@ from .cpu.channel_primitives import (
     run_gradient,
     tile_dots,
 )
+from .cpu.extremes import group_statistics
 from .cpu.fusion import tile_on_stack
 from .cpu.jit import callable_from_python
 from .cpu.primitives import centring, merge, tile_bounds, tile_count, tile_moments
@@ -102,8 +103,10 @@ def moments(x: Any) -> Any:
     _check(x)
     if len(x) == 0:
         raise ValueError("moments needs at least one element")
-    mean, m2 = row_moments(pointer(x), len(x))
-    return mean, m2 / len(x)
+    n = len(x)
+    mean, m2 = row_moments(pointer(x), n)
+    mean, var, _ = group_statistics(pointer(x), 1, 0, n, 0.0, True, mean, m2 / n)
+    return mean, var
 
 
 @callable_from_python
@@ -148,7 +151,7 @@ def standardize(x: Any, mean: Any, rstd: Any, out: Any) -> None:
     """
     _check(x)
     _check_written(x, out)
-    hi, lo, scale = centring(pointer(x), mean, rstd)
+    hi, lo, scale = centring(pointer(x), mean, rstd, 1.0)
     normalize_run(pointer(x), len(x), (hi, scale, lo), None, None, pointer(out), False)
 
 
@@ -169,7 +172,8 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
         If an array is not contiguous, x is empty, or another array shorter than x.
     """
     mean, var = moments(x)
-    normalize(x, mean, reciprocal_sd(var, eps), weight, bias, out)
+    mean, _, rstd = group_statistics(pointer(x), 1, 0, len(x), eps, True, mean, var)
+    normalize(x, mean, rstd, weight, bias, out)
 
 
 @callable_from_python
@@ -191,8 +195,10 @@ def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     _check(x)
     if len(x) == 0:
         raise ValueError("rms_norm needs at least one element")
-    m2 = row_squares(pointer(x), len(x))
-    normalize(x, 0.0, reciprocal_sd(m2 / len(x), eps), weight, bias, out)
+    n = len(x)
+    m2 = row_squares(pointer(x), n)
+    mean, _, rstd = group_statistics(pointer(x), 1, 0, n, eps, False, 0.0, m2 / n)
+    normalize(x, mean, rstd, weight, bias, out)
 
 
 @callable_from_python
@@ -222,7 +228,7 @@ def layer_norm_gradient(
     _check_written(x, dbias)
     _check_written(x, out)
     a, n = tile_on_stack(pointer(x)), len(x)
-    a[0], a[1], a[2] = centring(pointer(x), mean, rstd if n > 1 else 0.0)
+    a[0], a[1], a[2] = centring(pointer(x), mean, rstd if n > 1 else 0.0, 1.0)
     g, w, dw, db = pointer(dy), pointer(weight), pointer(dweight), pointer(dbias)
     c1, c2, _, _ = rows_sums(g, pointer(x), n, 0, a, w, None, None, None, dw, db)
     a[3], a[4] = as_element(a, c1 / n), as_element(a, c2 / n)
@@ -278,7 +284,9 @@ def channel_moments(x: Any, c: Any) -> Any:
         else:
             mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
             count += count_t
-    return origin + mean, m2 / count
+    run, stride = offset(pointer(x), c * inner), channels * inner
+    mean, var, _ = group_statistics(run, outer, stride, inner, 0.0, True, origin + mean, m2 / count)
+    return mean, var
 
 
 @callable_from_python

@@ -26,6 +26,7 @@ from .channel_primitives import (
     run_gradient,
     tile_dots,
 )
+from .extremes import group_statistics
 from .fusion import copy_run, first_of
 from .jit import kernel, primitive
 from .primitives import merged, tile_bounds, tile_count, tile_moments
@@ -78,13 +79,17 @@ def _gradient(dy, x, n, a, training, dx, dresidual, stream):
 
 
 @kernel
-def moments(x, outer, channels, inner, partials, mean, m2):
-    """mean and m2 of every channel."""
+def moments(x, outer, channels, inner, partials, mean, var, rstd):
+    """mean, population variance and its 1/sqrt of every channel."""
     for k in prange(channels * tile_count(outer, inner)):
         _moments_piece(x, k, outer, channels, inner, partials)
     tiles = partials.shape[1]
     for c in prange(channels):
-        mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+        own, run = offset(pointer(partials), 4 * tiles * c), offset(pointer(x), c * inner)
+        mean_c, m2 = merged(own, tiles)
+        mean[c], var[c], rstd[c] = group_statistics(
+            run, outer, channels * inner, inner, 0.0, True, mean_c, m2 / (outer * inner)
+        )
 
 
 @kernel
@@ -110,7 +115,7 @@ def forward(
         for c in range(start, end):
             a = offset(pointer(constants), 4 * c)
             finish_moments(
-                pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+                pointer(x), c, outer, channels, inner, pointer(weight), pointer(bias), pointer(settings),
                 pointer(statistics), pointer(partials), partials.shape[1], a, 1,
             )  # fmt: skip
         for n in range(outer):
@@ -133,7 +138,7 @@ def forward_tiles(
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         finish_moments(
-            pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+            pointer(x), c, outer, channels, inner, pointer(weight), pointer(bias), pointer(settings),
             pointer(statistics), pointer(partials), partials.shape[1], a, 1,
         )  # fmt: skip
     for p in prange(-(-outer * channels * inner // PIECE)):

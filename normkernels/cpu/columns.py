@@ -13,7 +13,12 @@ costs more than the slopes. `dz` has room for a row for each piece of work, whic
 import numpy as np
 from numba import prange
 
-from .channel_primitives import dot_constants, finish_dots, finish_moments, forward_constants
+from .channel_primitives import (
+    dot_constants,
+    finish_dots,
+    finish_moments,
+    forward_constants,
+)
 from .column_primitives import (
     ROWS,
     add_column_dots,
@@ -23,6 +28,7 @@ from .column_primitives import (
     columns_normalize,
     columns_slope,
 )
+from .extremes import group_statistics
 from .fusion import first_of
 from .jit import kernel, primitive
 from .primitives import LARGE, SMALL, merged, reciprocal_sd, tile_moments
@@ -94,8 +100,8 @@ def _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stre
 
 
 @kernel
-def moments(x, rows, cols, scratch, partials, mean, m2):
-    """mean and m2 of every column.
+def moments(x, rows, cols, scratch, partials, mean, var, rstd):
+    """mean, population variance and its 1/sqrt of every column.
 
     scratch: (tiles, 4, cols) in the dtype of x. partials: (cols, tiles, 4) in float64.
     """
@@ -103,7 +109,9 @@ def moments(x, rows, cols, scratch, partials, mean, m2):
         _moments_piece(x, k, rows, cols, scratch, partials)
     tiles = partials.shape[1]
     for c in prange(cols):
-        mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+        own, run = offset(pointer(partials), 4 * tiles * c), offset(pointer(x), c)
+        mean_c, m2 = merged(own, tiles)
+        mean[c], var[c], rstd[c] = group_statistics(run, rows, cols, 1, 0.0, True, mean_c, m2 / rows)
 
 
 @kernel
@@ -119,7 +127,7 @@ def forward(
     for c in prange(cols):
         a = offset(pointer(constants), c)
         finish_moments(
-            pointer(x), c, cols, rows, pointer(weight), pointer(bias), pointer(settings),
+            pointer(x), c, rows, cols, 1, pointer(weight), pointer(bias), pointer(settings),
             pointer(statistics), pointer(partials), partials.shape[1], a, cols,
         )  # fmt: skip
     block = 1 + PIECE // cols

@@ -75,19 +75,24 @@ def _constants(plan: ChannelPlan) -> Array:
     return np.empty(shape, plan.layout.arithmetic)
 
 
-def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
-    """mean and population variance of every channel."""
+def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array, Array]:
+    """mean, population variance, and 1/sd, which is in range where the variance is not, of every channel."""
     c = plan.channels
-    mean, m2 = np.empty(c), np.empty(c)
+    mean, var, rstd = np.empty(c), np.empty(c), np.empty(c)
     if plan.inner == 1:
         run(
             columns.moments, plan.nbytes, threads,
-            x, plan.outer, c, _scratch(plan, 4), _partials(plan, 4), mean, m2,
+            x, plan.outer, c, _scratch(plan, 4), _partials(plan, 4), mean, var, rstd,
         )  # fmt: skip
     else:
         tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
-        run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, tiles, mean, m2)
-    return mean, m2 / plan.count
+        run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, tiles, mean, var, rstd)
+    return mean, var, rstd
+
+
+def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
+    """mean and population variance of every channel."""
+    return channel_statistics(plan, x, threads)[:2]
 
 
 def channel_forward(

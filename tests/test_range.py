@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import normkernels as nk
-from helpers import DTYPES, accepted, bounds, epsilon, fitted, oracle, rounding, run, widened
+from helpers import DTYPES, accepted, bounds, fitted, oracle, rounding, run, widened
 from normkernels import jit
 from normkernels.norms import NORMS
 from normkernels.reference.fused import ACTIVATIONS
@@ -30,8 +30,8 @@ def problem(spec, shape, scale, dtype, rng):
     return x.astype(dtype), dy.astype(dtype), arguments
 
 
-def assert_right(spec, x, dy, arguments):
-    got, expected = run(spec.kernels, x, dy, arguments), oracle(spec, x, dy, arguments)
+def assert_right(spec, x, dy, arguments, of="kernels"):
+    got, expected = run(getattr(spec, of), x, dy, arguments), oracle(spec, x, dy, arguments)
     y, grads = bounds(spec, x, dy, expected.saved)
     if spec.family == "windows":
         saved = expected.saved._replace(x_hat=np.abs(expected.y), x=-np.abs(expected.saved.x))
@@ -112,3 +112,10 @@ def test_activations_and_their_slopes_reach_their_limits(name, dtype):
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(activate(widened(x[0])), LIMITS[name])
         np.testing.assert_array_equal(slope(widened(x[:2])), [SLOPES[name]] * 2)
+
+
+@every_norm
+@pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)
+def test_the_reference_is_right_in_float64_too(spec, scale, rng):
+    for shape in SHAPES[:2]:
+        assert_right(spec, *problem(spec, shape, scale, np.float64, rng), of="reference")

@@ -43,8 +43,10 @@ CONSTANT = 1 << 20
 # Of the one-shot call, the forward of training and the backward, which with an activation keeps its gradient.
 BOUNDS = {
     "rows": {"call": Bound(0.05), "forward": Bound(0.05, 16), "backward": Bound(1.5)},
-    "groups": {"call": Bound(0.05), "forward": Bound(0.05, 16), "backward": Bound(1.5)},
+    "groups": {"call": Bound(0.05), "forward": Bound(0.05, 16), "backward": Bound(1.6)},
     "channels": {"call": Bound(0.1, 2400), "forward": Bound(0.1, 2400), "backward": Bound(0.1, 2400)},
+    "instance_norm": {"call": Bound(0.05, 40), "forward": Bound(0.05, 40), "backward": Bound(1.6)},
+    "weight_norm": {"call": Bound(0.05), "forward": Bound(0.05, 16), "backward": Bound(0.05, 8)},
     "windows": {"call": Bound(0.0), "forward": Bound(0.0), "backward": Bound(0.1)},
 }
 ACTIVATION = 1.0
@@ -71,7 +73,7 @@ class Case:
         return int(np.prod(self.shape))
 
     def bound(self, pass_: str, groups: int) -> float:
-        bound = BOUNDS[self.spec.family if self.spec.name != "weight_norm" else "groups"][pass_]
+        bound = BOUNDS[self.spec.name if self.spec.name in BOUNDS else self.spec.family][pass_]
         kept = ACTIVATION if self.activation and pass_ == "backward" else 0.0
         return bound.bytes(self.size, groups) + kept * 4 * self.size
 

@@ -52,11 +52,11 @@ def row_forward(
     keep: bool = True,
 ) -> tuple[Array, Array]:
     """Write y, x + residual to total, and var, where they are wanted; mean and rstd, kept or not."""
-    n, workers = plan.cols, threads or numba.get_num_threads()
+    n = plan.cols
     weight, bias, part, period = _parameters(plan, weight, bias)
     stream = streams(y, n)
-    few = plan.rows < workers or (residual is not None and n > LONG)
-    if n > PIECE and few:  # the same bits as below
+    long = residual is not None and n > LONG
+    if long or (n > PIECE and plan.rows < (threads or numba.get_num_threads())):  # the same bits as below
         mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
         run(
             rows.forward_tiles, plan.nbytes, threads,
@@ -67,8 +67,9 @@ def row_forward(
         return mean, rstd
     block, scratch = 1 + PIECE // n, None
     if residual is not None:
-        block = max(block, -(-plan.rows // workers))  # one for each thread
+        block = max(block, -(-plan.rows // (threads or numba.get_num_threads())))  # one for each thread
         scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n, 1), x.dtype)
+    keep = keep or plan.rows <= block
     room = plan.rows if keep else -(-plan.rows // block) * rows.batch_rows.py_func(n)
     mean, rstd = np.empty(room), np.empty(room)
     run(

@@ -33,7 +33,7 @@ def group_norm(
     eps, activation = _validate.eps(eps), _validate.activation(activation)
     _validate.threads(threads, x)
     y, flat = target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
-    mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation)
+    mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, keep=keep)
     return delivered(y, out, x), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
 
 
@@ -70,7 +70,9 @@ def instance_norm(
         if plan.cols == 1 and x.size:
             raise ValueError(f"x must have more than one value per instance and channel, got shape {x.shape}")
         y, flat = target(plan.layout, x, out, () if keep else (x,), others)
-        mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, running, factor)
+        mean, rstd = _group_forward(
+            plan, x, weight, bias, eps, flat, threads, activation, running, factor, keep=keep
+        )
     else:
         plan = channel_plan(x.shape, x.strides, x.dtype, axis)
         y, flat = target(plan.layout, x, out, () if keep else (x,), others)
@@ -109,7 +111,7 @@ def weight_norm(
     g = _validate.parameter(g, "g", shape if g.ndim == v.ndim else (plan.rows,), v)
     _validate.threads(threads, v)
     w, flat = target(plan.layout, v, out, () if keep else (v,), (g, v if keep else None))
-    mean, rstd = _group_forward(plan, v, g, None, 0.0, flat, threads)
+    mean, rstd = _group_forward(plan, v, g, None, 0.0, flat, threads, keep=keep)
     return delivered(w, out, v), Saved(v, mean, rstd, g, None, True, plan, "weight_norm")
 
 
@@ -135,12 +137,15 @@ def _group_forward(
     activation: str | None = None,
     running: Sequence[Array] = (),
     factor: float = 0.0,
+    *,
+    keep: bool,
 ) -> tuple[Array, Array]:
-    """Write y, and move the running statistics by this factor; mean and rstd."""
+    """Write y, and move the running statistics by this factor; mean and rstd, if they are to be kept."""
     kernels = backend(x)
     if not x.size:
         return kernels.zeros(plan.rows, x), kernels.zeros(plan.rows, x)
     statistics: tuple[Array, Array] = kernels.group_forward(
-        plan, kernels.flat(plan.layout, x, x), weight, bias, eps, y, threads, activation, running, factor
-    )
+        plan, kernels.flat(plan.layout, x, x), weight, bias, eps, y, threads, activation, running, factor,
+        keep=keep,
+    )  # fmt: skip
     return statistics

@@ -1,5 +1,6 @@
 """Normalization of data: fit, or take given statistics, and apply."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -72,11 +73,11 @@ def _standardize(
     shaped, flat_y = (target, kernels.flat(layout, target, x)) if fits else kernels.empty(layout, x)
     if given:
         mean, var = (value.astype(np.float64).reshape(-1) for value in given)
+        rstd = kernels.reciprocal_sd(var * factor, 0.0)
     else:
-        mean, var = kernels.channel_moments(plan, flat, threads)
-    kernels.channel_normalize(
-        plan, flat, mean, kernels.reciprocal_sd(var * factor, 0.0), None, None, flat_y, threads
-    )
+        mean, var, rstd = kernels.channel_statistics(plan, flat, threads)
+        rstd /= math.sqrt(factor)
+    kernels.channel_normalize(plan, flat, mean, rstd, None, None, flat_y, threads)
     if not fits:
         target[...] = shaped
     return mean, var

@@ -249,7 +249,8 @@ class Range(NamedTuple):
         --------
         >>> import numpy as np
         >>> from normkernels import Range
-        >>> a, b = Range(np.array([0.0, 1.0]), np.array([2.0, 3.0])), Range(np.array([1.0, 0.0]), np.array([4.0, 2.0]))
+        >>> a = Range(np.array([0.0, 1.0]), np.array([2.0, 3.0]))
+        >>> b = Range(np.array([1.0, 0.0]), np.array([4.0, 2.0]))
         >>> whole = a.merge(b)
         >>> whole.min.tolist(), whole.max.tolist()
         ([0.0, 0.0], [4.0, 3.0])

@@ -39,6 +39,7 @@ LAYERS = [
     "normkernels.cpu.rows  normkernels.cpu.groups  normkernels.cpu.local_response",
     "normkernels.cpu.channels  normkernels.cpu.short_runs  normkernels.cpu.columns",
     "normkernels.cpu.row_primitives  normkernels.cpu.channel_primitives  normkernels.cpu.column_primitives",
+    "normkernels.cpu.extremes",
     "normkernels.cpu.fusion",
     "normkernels.cpu.activations  normkernels.cpu.primitives  normkernels.cpu.argument_types",
     "normkernels.cpu.vectors",

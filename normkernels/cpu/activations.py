@@ -122,9 +122,21 @@ _TAIL = _polynomial(
 
 
 @primitive
+def _not_below(z):
+    """z, held where exp vanishes: there 0 * z is 0 as the limit is, also at -inf."""
+    return _where_negative(z - _LOWEST(z), _LOWEST(z), z)
+
+
+@primitive
+def _not_beyond(z):
+    """The same on both sides"""
+    return -_not_below(-_not_below(z))
+
+
+@primitive
 def _exp(x):
     """e**x for x <= 0"""
-    x = _where_negative(x - _LOWEST(x), _LOWEST(x), x)
+    x = _not_below(x)
     t = fma(x, _LOG2E(x), _ROUND(x))
     n = t - _ROUND(x)
     rest = fma(-n, _LN2_REST(x), fma(-n, _LN2(x), x))
@@ -162,8 +174,8 @@ def activation(z, kind):
     if kind == SIGMOID:
         return _sigmoids(z)[0]
     if kind == SILU:
-        return z * _sigmoids(z)[0]
-    return z * _normal(z)[0]
+        return _not_below(z) * _sigmoids(z)[0]
+    return _not_below(z) * _normal(z)[0]
 
 
 @primitive
@@ -176,6 +188,6 @@ def slope(z, dy, kind):
         return dy * s * t
     if kind == SILU:
         s, t = _sigmoids(z)
-        return dy * fma(s * z, t, s)
+        return dy * fma(s * _not_beyond(z), t, s)
     phi, density = _normal(z)
-    return dy * fma(z, density, phi)
+    return dy * fma(_not_beyond(z), density, phi)

@@ -11,11 +11,13 @@ output, and leave it in `dz`, where the gradient finds it.
 import numpy as np
 
 from .activations import slope
+from .extremes import group_statistics
 from .fusion import activated, plus
 from .jit import primitive, step
 from .primitives import (
     add_run,
     as_scale,
+    centre,
     centring,
     corrected,
     fetch,
@@ -32,7 +34,7 @@ from .vectors import as_element, fma, lanes, load, offset, pointer, store, total
 @primitive
 def forward_constants(x, mean, rstd, weight, bias, constants, stride):
     """hi, scale, shift, `stride` elements apart"""
-    hi, lo, scale = centring(x, mean, rstd * weight)
+    hi, lo, scale = centring(x, mean, rstd, weight)
     constants[0], constants[stride], constants[2 * stride] = hi, scale, as_element(x, bias + lo)
 
 
@@ -44,7 +46,7 @@ def gradient_constants(x, mean, rstd, weight, c1, c2, training, constants, strid
     """
     constants[stride] = as_scale(x, rstd * weight)
     if training:
-        hi, lo, k = centring(x, mean, -rstd * c1)
+        hi, lo, k = centring(x, mean, rstd, -c1)
         constants[0], constants[2 * stride], constants[3 * stride] = hi, as_element(x, c2 - lo), k
     else:
         constants[0] = constants[2 * stride] = as_element(x, 0.0)
@@ -63,7 +65,7 @@ def correction(mean, rstd, running_mean, running_var, eps, r_max, d_max):
 
 @primitive
 def finish_moments(
-    x, c, channels, count, weight, bias, settings, statistics, partials, tiles, constants, stride
+    x, c, outer, channels, inner, weight, bias, settings, statistics, partials, tiles, constants, stride
 ):  # fmt: skip
     """From the moments of its tiles to the statistics of channel c and the constants of its output.
 
@@ -73,10 +75,13 @@ def finish_moments(
     eps, factor, r_max, d_max = settings[0], settings[1], settings[2], settings[3]
     running_mean, running_var = offset(statistics, 2 * channels), offset(statistics, 3 * channels)
     mean, m2 = merged(offset(partials, 4 * tiles * c), tiles)
-    rstd = reciprocal_sd(m2 / count, eps)
+    count = outer * inner
+    own, apart = offset(x, c * inner), channels * inner
+    mean, var, rstd = group_statistics(own, outer, apart, inner, eps, True, mean, m2 / count)
+    unbiased = m2 / (count - 1) if var == m2 / count else var * (count / (count - 1))
     r, d = correction(mean, rstd, running_mean[c], running_var[c], eps, r_max, d_max)
     running_mean[c] = (1.0 - factor) * running_mean[c] + factor * mean
-    running_var[c] = (1.0 - factor) * running_var[c] + factor * (m2 / (count - 1))
+    running_var[c] = (1.0 - factor) * running_var[c] + factor * unbiased
     statistics[c], statistics[channels + c] = mean, rstd
     statistics[4 * channels + c], statistics[5 * channels + c] = r, d
     forward_constants(x, mean, rstd, weight[c] * r, bias[c] + weight[c] * d, constants, stride)
@@ -85,7 +90,7 @@ def finish_moments(
 @primitive
 def dot_constants(x, mean, rstd, weight, bias, constants, affine, stride):
     """hi and r: dy * (x - hi) * r is about dy * x_hat and stays in the range of the dtype as that does"""
-    constants[0], constants[stride] = as_element(x, mean), as_scale(x, rstd)
+    constants[0], constants[stride] = centre(x, mean, rstd), as_scale(x, rstd)
     if affine is not None:
         forward_constants(x, mean, rstd, weight, bias, affine, stride)
 

@@ -24,6 +24,7 @@ from .channel_primitives import (
     run_gradient,
     tile_dots,
 )
+from .extremes import group_statistics
 from .fusion import copy_run, first_of
 from .jit import kernel, loop, primitive
 from .parallel import share
@@ -77,16 +78,19 @@ def _gradient(dy, x, n, a, training, dx, dresidual, stream):
 
 
 @primitive
-def _merge(c, partials, tiles, mean, m2):
-    mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+def _finish(c, x, outer, channels, inner, partials, mean, var, rstd):
+    tiles, run = partials.shape[1], offset(pointer(x), c * inner)
+    mean_c, m2 = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+    mean[c], var[c], rstd[c] = group_statistics(
+        run, outer, channels * inner, inner, 0.0, True, mean_c, m2 / (outer * inner)
+    )
 
 
 @kernel
-def moments(team, x, outer, channels, inner, partials, mean, m2):
-    """mean and m2 of every channel."""
+def moments(team, x, outer, channels, inner, partials, mean, var, rstd):
+    """mean, population variance and its 1/sqrt of every channel."""
     share(team, channels * tile_count(outer, inner), _moments_piece, x, outer, channels, inner, partials)
-    tiles = partials.shape[1]
-    share(team, channels, _merge, partials, tiles, mean, m2)
+    share(team, channels, _finish, x, outer, channels, inner, partials, mean, var, rstd)
 
 
 @kernel
@@ -106,14 +110,14 @@ def forward(
     b, x, residual, outer, channels, inner, block, weight, bias, settings, statistics, scratch, constants,
     partials, kind, y, stream,
 ):  # fmt: skip
-    """y = act((x - mean) * rstd * weight + bias + residual) of a block of channels, with their statistics."""
+    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
     start, end = b * block, min((b + 1) * block, channels)
     for t in range(tile_count(outer, inner)):
         block_moments(pointer(x), t, start, end, outer, channels, inner, scratch, constants, partials)
     for c in range(start, end):
         a = offset(pointer(constants), 4 * c)
         finish_moments(
-            pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+            pointer(x), c, outer, channels, inner, pointer(weight), pointer(bias), pointer(settings),
             pointer(statistics), pointer(partials), partials.shape[1], a, 1,
         )  # fmt: skip
     for n in range(outer):
@@ -127,15 +131,15 @@ def forward(
 
 @kernel
 def forward_tiles(
-    team, x, residual, outer, channels, inner, weight, bias, settings, statistics, constants, partials, kind,
-    y, stream,
+    team, x, residual, outer, channels, inner, weight, bias, settings, statistics, constants, partials,
+    kind, y, stream,
 ):  # fmt: skip
     """As `forward`; a tile is one piece of work."""
     share(team, channels * tile_count(outer, inner), _moments_piece, x, outer, channels, inner, partials)
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         finish_moments(
-            pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+            pointer(x), c, outer, channels, inner, pointer(weight), pointer(bias), pointer(settings),
             pointer(statistics), pointer(partials), partials.shape[1], a, 1,
         )  # fmt: skip
     pieces = -(-outer * channels * inner // PIECE)

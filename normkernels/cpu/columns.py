@@ -12,7 +12,12 @@ costs more than the slopes. `dz` has room for a row for each piece of work, whic
 
 import numpy as np
 
-from .channel_primitives import dot_constants, finish_dots, finish_moments, forward_constants
+from .channel_primitives import (
+    dot_constants,
+    finish_dots,
+    finish_moments,
+    forward_constants,
+)
 from .column_primitives import (
     ROWS,
     add_column_dots,
@@ -22,6 +27,7 @@ from .column_primitives import (
     columns_normalize,
     columns_slope,
 )
+from .extremes import group_statistics
 from .fusion import first_of
 from .jit import kernel, primitive
 from .parallel import share
@@ -100,34 +106,35 @@ def _normalize_piece(b, x, residual, block, rows, cols, constants, kind, y, stre
 
 
 @primitive
-def _merge(c, partials, tiles, mean, m2):
-    mean[c], m2[c] = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+def _finish(c, x, rows, cols, partials, mean, var, rstd):
+    tiles, run = partials.shape[1], offset(pointer(x), c)
+    mean_c, m2 = merged(offset(pointer(partials), 4 * tiles * c), tiles)
+    mean[c], var[c], rstd[c] = group_statistics(run, rows, cols, 1, 0.0, True, mean_c, m2 / rows)
 
 
 @kernel
-def moments(team, x, rows, cols, scratch, partials, mean, m2):
-    """mean and m2 of every column.
+def moments(team, x, rows, cols, scratch, partials, mean, var, rstd):
+    """mean, population variance and its 1/sqrt of every column.
 
     scratch: (tiles, 4, cols) in the dtype of x. partials: (cols, tiles, 4) in float64.
     """
     share(team, _tiles(rows, cols), _moments_piece, x, rows, cols, scratch, partials)
-    tiles = partials.shape[1]
-    share(team, cols, _merge, partials, tiles, mean, m2)
+    share(team, cols, _finish, x, rows, cols, partials, mean, var, rstd)
 
 
 @primitive
 def _finish_moments(c, x, rows, cols, weight, bias, settings, statistics, partials, constants):
     a = offset(pointer(constants), c)
     finish_moments(
-        pointer(x), c, cols, rows, pointer(weight), pointer(bias), pointer(settings),
+        pointer(x), c, rows, cols, 1, pointer(weight), pointer(bias), pointer(settings),
         pointer(statistics), pointer(partials), partials.shape[1], a, cols,
     )  # fmt: skip
 
 
 @kernel
 def forward(
-    team, x, residual, rows, cols, weight, bias, settings, statistics, scratch, partials, constants, kind, y,
-    stream,
+    team, x, residual, rows, cols, weight, bias, settings, statistics, scratch, partials, constants, kind,
+    y, stream
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x.
 
@@ -149,15 +156,15 @@ def reciprocal(var, eps, rstd):
 
 
 @primitive
-def _forward_constants(c, x, cols, mean, rstd, weight, bias, constants):
-    a = offset(pointer(constants), c)
-    forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, cols)
+def _forward_constants(c, x, cols, inner, mean, rstd, weight, bias, constants):
+    a, k = offset(pointer(constants), c), c // inner
+    forward_constants(pointer(x), mean[k], rstd[k], weight[k], bias[k], a, cols)
 
 
 @kernel
-def normalize(team, x, residual, rows, cols, mean, rstd, weight, bias, constants, kind, y, stream):
-    """As `forward`, with given statistics."""
-    share(team, cols, _forward_constants, x, cols, mean, rstd, weight, bias, constants)
+def normalize(team, x, residual, rows, cols, inner, mean, rstd, weight, bias, constants, kind, y, stream):
+    """As `forward`, with given statistics; `inner` neighbouring columns share them."""
+    share(team, cols, _forward_constants, x, cols, inner, mean, rstd, weight, bias, constants)
     block = 1 + PIECE // cols
     share(
         team, -(-rows // block), _normalize_piece,

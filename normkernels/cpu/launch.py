@@ -5,6 +5,7 @@ from .launch_channels import (
     channel_forward,
     channel_moments,
     channel_normalize,
+    channel_statistics,
     given_statistics,
     reciprocal_sd,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "channel_forward",
     "channel_moments",
     "channel_normalize",
+    "channel_statistics",
     "copy",
     "assign",
     "empty",

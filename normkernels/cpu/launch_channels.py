@@ -23,6 +23,8 @@ PARTS = 16
 # constants and sums are to stay in the cache.
 SHORT_RUN = 128
 SEGMENT = 2048
+# Fewer samples do not repay constants for every element of a sample, which take the room of four samples.
+SAMPLES = 8
 
 
 def _tiled(plan: ChannelPlan) -> bool:
@@ -75,19 +77,24 @@ def _constants(plan: ChannelPlan) -> Array:
     return np.empty(shape, plan.layout.arithmetic)
 
 
-def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
-    """mean and population variance of every channel."""
+def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array, Array]:
+    """mean, population variance, and 1/sd, which is in range where the variance is not, of every channel."""
     c = plan.channels
-    mean, m2 = np.empty(c), np.empty(c)
+    mean, var, rstd = np.empty(c), np.empty(c), np.empty(c)
     if plan.inner == 1:
         run(
             columns.moments, plan.nbytes, threads,
-            x, plan.outer, c, _scratch(plan, 4), _partials(plan, 4), mean, m2,
+            x, plan.outer, c, _scratch(plan, 4), _partials(plan, 4), mean, var, rstd,
         )  # fmt: skip
     else:
         tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
-        run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, tiles, mean, m2)
-    return mean, m2 / plan.count
+        run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, tiles, mean, var, rstd)
+    return mean, var, rstd
+
+
+def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
+    """mean and population variance of every channel."""
+    return channel_statistics(plan, x, threads)[:2]
 
 
 def channel_forward(
@@ -172,20 +179,12 @@ def channel_normalize(
 ) -> None:
     """Write y with given statistics."""
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
-    per_channel: tuple[Array, ...] = (
-        mean,
-        rstd,
-        parameter(weight, c, 1.0, dtype),
-        parameter(bias, c, 0.0, dtype),
-    )
-    if n < SHORT_RUN:  # every element of a sample is a column
-        c *= n
-        if n > 1:
-            per_channel = tuple(p.repeat(n) for p in per_channel)
-        constants = np.empty((4, c), dtype)
+    per_channel = mean, rstd, parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
+    if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
         run(
             columns.normalize, plan.nbytes, threads,
-            x, residual, plan.outer, c, *per_channel, constants, kind(activation), y, streams(y, c),
+            x, residual, plan.outer, c * n, n, *per_channel, np.empty((4, c * n), dtype), kind(activation), y,
+            streams(y, c * n),
         )  # fmt: skip
     else:
         run(

@@ -13,7 +13,7 @@ import numpy as np
 
 from .fusion import copy_run
 from .jit import loop, primitive
-from .vectors import as_element, element, fence, offset, pointer
+from .vectors import as_element, element, fence, largest, offset, pointer
 
 # Elements taken through all steps together: three arrays of them stay in L1.
 TILE = 1024
@@ -68,12 +68,76 @@ def _power(r, n, beta, p):
 
 
 @primitive
+def _in_range(x, r, n):
+    """Whether no square that counts in 1 / r has left the range of the dtype of r"""
+    limit = as_element(r, 1e25 if largest(x) < 1e300 else 1e280)
+    usual, lowest = True, as_element(r, 1.0) / limit
+    for i in range(n):
+        usual &= (r[i] > lowest) & (r[i] < limit)
+    return usual
+
+
+@primitive
+def _root(x, i, size, stride, before, after, settings):
+    """1 / sqrt(k + scale * (sum of x² over the window)) of element i, in float64; scaled before squaring"""
+    scale, k = np.float64(settings[0]), np.float64(settings[1])
+    top = math.sqrt(abs(k))
+    for j in range(i - before * stride, i + after * stride + 1, stride):
+        if 0 <= j < size:
+            top = max(top, abs(np.float64(element(x, j))))
+    unit = 1.0
+    if top < np.inf:
+        unit = math.ldexp(1.0, min(max(-math.frexp(top)[1], -1000), 1000))
+    q = 0.0
+    for j in range(i - before * stride, i + after * stride + 1, stride):
+        if 0 <= j < size:
+            q += (np.float64(element(x, j)) * unit) ** 2
+    return 1.0 / math.sqrt(k * unit * unit + scale * q) * unit
+
+
+@primitive
+def _extreme_tile(x, start, n, size, stride, before, after, settings, p):
+    """p = x * root ** (2 * beta), of which neither factor need be in range"""
+    for i in range(n):
+        root = _root(x, start + i, size, stride, before, after, settings)
+        value = np.float64(element(x, start + i)) * root
+        p[i] = as_element(p, value * root ** (2.0 * settings[2] - 1.0))
+
+
+@primitive
+def _extreme_columns(
+    dy, x, channels, stride, first, width, before, after, settings, root, t, sums, dx, stream
+):  # fmt: skip
+    """As `_backward_columns`: dx = g - slope * (sum of x * root * t), t = g * x * root, over the windows"""
+    size, beta, slope = channels * stride, np.float64(settings[2]), np.float64(settings[3])
+    for i in range(channels * width):
+        k = i // width * stride + first + i % width
+        r = _root(x, k, size, stride, before, after, settings)
+        g = np.float64(element(dy, k)) * r**beta * r**beta
+        root[i], t[i] = as_element(root, r), as_element(t, g * (np.float64(element(x, k)) * r))
+    for c in range(channels):
+        for start in range(0, width, TILE):
+            k, n = c * stride + first + start, min(TILE, width - start)
+            for i in range(n):
+                felt = 0.0
+                for j in range(max(0, c - after), min(channels - 1, c + before) + 1):
+                    o = j * width + start + i
+                    felt += np.float64(element(x, k + i)) * np.float64(root[o]) * np.float64(t[o])
+                p = np.float64(root[c * width + start + i]) ** beta
+                sums[i] = as_element(sums, np.float64(element(dy, k + i)) * p * p - slope * felt)
+            copy_run(sums, n, offset(dx, k), stream)
+
+
+@primitive
 def _forward_tile(x, start, n, size, stride, before, after, settings, r, p, y, stream):
     """y = x * r ** beta"""
     _reciprocals(x, start, n, size, stride, before, after, settings, r)
-    _power(r, n, settings[2], p)
-    for i in range(n):
-        p[i] = element(x, start + i) * p[i]
+    if _in_range(x, r, n):
+        _power(r, n, settings[2], p)
+        for i in range(n):
+            p[i] = element(x, start + i) * p[i]
+    else:
+        _extreme_tile(x, start, n, size, stride, before, after, settings, p)
     copy_run(p, n, offset(y, start), stream)
 
 
@@ -120,12 +184,16 @@ def _backward_columns(
     g and t hold them one channel after the other. Where that is how they lie in x too, a tile may
     go over several channels.
     """
-    size, own = channels * stride, channels * width
+    size, own, usual = channels * stride, channels * width, True
     step = TILE if width == stride else width
     for start in range(0, own, step):
         i, n = start // width * stride + first + start % width, min(step, own - start)
         _reciprocals(x, i, n, size, stride, before, after, settings, r)
+        usual &= _in_range(x, r, n)
         _terms(offset(dy, i), offset(x, i), n, settings[2], r, offset(g, start), offset(t, start))
+    if not usual:
+        _extreme_columns(dy, x, channels, stride, first, width, before, after, settings, g, t, r, dx, stream)
+        return
     for start in range(0, own, step):  # an element of x comes in the windows the other way round
         i, n = start // width * stride + first + start % width, min(step, own - start)
         _gradient_tile(

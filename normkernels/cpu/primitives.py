@@ -37,6 +37,10 @@ FAR = 0.8
 SMALL, LARGE = 1e-25, 1e35
 RESCALE = 2.0**96
 
+# The largest number in standard deviations: below this two elements may lie further apart than that number,
+# and the mean cannot be further from 0 than this, so that centring about 0 costs 10 bits at most.
+WIDEST = 1024.0
+
 merge = primitive(_formulas.merge)
 reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
@@ -163,12 +167,20 @@ def as_scale(x, value):
 
 
 @primitive
-def centring(x, mean, scale):
-    """hi, lo, scale in the dtype of x such that (x - hi) * scale + lo = (x - mean) * scale.
+def centre(x, mean, rstd):
+    """hi of `centring`: mean in the dtype of x; 0 where sd is so large that x - mean could overflow."""
+    if 0.0 < rstd * largest(x) < WIDEST:
+        return as_element(x, 0.0)
+    return as_element(x, mean)
 
-    hi is mean in the dtype of x; lo, the rest of it times -scale, keeps what that rounding lost.
+
+@primitive
+def centring(x, mean, rstd, factor):
+    """hi, lo, scale in the dtype of x such that (x - hi) * scale + lo = (x - mean) * rstd * factor.
+
+    lo, what hi leaves of the mean times -scale, keeps what its rounding lost.
     """
-    hi, scale = as_element(x, mean), as_scale(x, scale)
+    hi, scale = centre(x, mean, rstd), as_scale(x, rstd * factor)
     return hi, as_element(x, (np.float64(hi) - mean) * np.float64(scale)), scale
 
 

@@ -51,7 +51,7 @@ def _normalize(x, i, n, hi, lo, rstd, weight, bias, kind, y, stream):
 @primitive
 def normalize_row(x, n, mean, rstd, weight, bias, kind, y, stream):
     """y = act((x - mean) * rstd * weight + bias), weight and bias of n elements"""
-    hi, lo, rstd = centring(x, mean, rstd)
+    hi, lo, rstd = centring(x, mean, rstd, 1.0)
     i = streamed_head(y, n, stream)
     if i > 0:
         _normalize(x, 0, i, hi, lo, rstd, weight, bias, kind, y, stream)

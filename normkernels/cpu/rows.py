@@ -1,7 +1,8 @@
 """Kernels over an array seen as (rows, cols): statistics per row, weight and bias per element.
 
-weight and bias have `period` rows: row i takes the row i % period of them. Not centred: the mean is
-taken to be 0, which makes layer norm RMS norm; such a norm may have None for a bias.
+weight and bias have `period` rows: row i takes the row i % period of them. Where both are absent, `part` ones
+and zeros, which may be fewer than cols, serve all of a row. Not centred: the mean is taken to be 0, which
+makes layer norm RMS norm; such a norm may have None for a bias.
 
 Fused are, where they are not None: `residual`, which is added to x before the norm (`total` receives
 the sum), and the activation `kind` that follows; in the backward the activation, and `dsum`, which
@@ -12,6 +13,7 @@ gradient before the activation in that of the arithmetic.
 `forward_tiles` and `backward_tiles`, and read twice; a row has the same bits either way.
 """
 
+from .extremes import statistics_again, usual
 from .fusion import add_residual, first_of, tile_on_stack
 from .jit import kernel, loop, primitive
 from .parallel import share
@@ -33,7 +35,7 @@ from .row_primitives import (
     rows_sums,
     zero,
 )
-from .vectors import fence, offset, pointer
+from .vectors import as_element, fence, offset, pointer
 
 # Short rows are taken in batches of so many elements, statistics of all of them first: the divisions
 # and the square root of one row then overlap with the loads of the next (measured on rows of 128: 67 ns
@@ -55,19 +57,28 @@ def scratch_width(cols, rows):
     return max(rows * cols, BATCH)
 
 
+@primitive
+def batch_rows(cols):
+    """How many rows are taken together."""
+    return max(1, BATCH // cols)
+
+
 @loop
 def forward(
-    b, x, residual, rows, cols, block, weight, bias, period, kind, centred, eps, scratch, total, y, mean,
-    rstd, var, stream,
+    b, x, residual, rows, cols, block, weight, bias, part, period, kind, centred, eps, scratch, total, y,
+    kept, mean, rstd, var, stream,
 ):  # fmt: skip
     """y = act((x + residual - mean) * rstd * weight + bias) of `block` rows.
 
-    var, which nobody else needs, may be rstd.
+    var, which nobody else needs, may be rstd. They and mean have room for every row where they are kept, else
+    for a batch of each block.
     """
-    batch = max(1, BATCH // cols)
+    batch = batch_rows(cols)
     end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols, 1))
     for first in range(b * block, end, batch):
         last, k = min(first + batch, end), first * cols
+        room = 0 if kept else b * batch - first
+        m, r, v = offset(pointer(mean), room), offset(pointer(rstd), room), offset(pointer(var), room)
         h = add_residual(
             offset(pointer(x), k), offset(pointer(residual), k), (last - first) * cols, own,
             offset(pointer(total), k), stream,
@@ -75,17 +86,23 @@ def forward(
         for i in range(first, last):
             row = offset(h, (i - first) * cols)
             if centred:
-                mean[i], var[i] = row_moments(row, cols)
+                m[i], v[i] = row_moments(row, cols)
             else:
-                mean[i], var[i] = 0.0, row_squares(row, cols)
+                m[i], v[i] = 0.0, row_squares(row, cols)
         for i in range(first, last):
-            var[i] /= cols
-            rstd[i] = reciprocal_sd(var[i], eps)
+            v[i] /= cols
+            r[i] = reciprocal_sd(v[i], eps)
         for i in range(first, last):
             row, y_row = offset(h, (i - first) * cols), offset(pointer(y), i * cols)
+            if not usual(r[i]):
+                m[i], v[i], r[i] = statistics_again(
+                    row, None, 1, 0, cols, cols, eps, centred, m[i], v[i], r[i]
+                )
             k = i % period * cols if period > 1 else 0
             w, bias_row = offset(pointer(weight), k), offset(pointer(bias), k)
-            normalize_row(row, cols, mean[i], rstd[i], w, bias_row, kind, y_row, stream)
+            for c in range(0, cols, part):
+                n = min(part, cols - c)
+                normalize_row(offset(row, c), n, m[i], r[i], w, bias_row, kind, offset(y_row, c), stream)
     if stream:
         fence()
 
@@ -105,9 +122,12 @@ def _forward_tile(k, x, residual, tiles, cols, centred, partials, total, stream)
 
 
 @primitive
-def _normalize_tile(p, x, residual, tiles, cols, weight, bias, period, kind, total, y, mean, rstd, stream):
+def _normalize_tile(
+    p, x, residual, tiles, cols, weight, bias, part, period, kind, total, y, mean, rstd, stream
+):  # fmt: skip
     i, c = p // tiles, p % tiles * TILE
-    start, k, n = i * cols + c, i % period * cols + c, min(TILE, cols - c)
+    start, n = i * cols + c, min(TILE, cols - c)
+    k = i % period * cols + c if part == cols else 0
     if total is None:
         x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
         h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), None, False)
@@ -121,8 +141,8 @@ def _normalize_tile(p, x, residual, tiles, cols, weight, bias, period, kind, tot
 
 @kernel
 def forward_tiles(
-    team, x, residual, rows, cols, weight, bias, period, kind, centred, eps, partials, total, y, mean, rstd,
-    var, stream,
+    team, x, residual, rows, cols, weight, bias, part, period, kind, centred, eps, partials, total, y,
+    mean, rstd, var, stream,
 ):  # fmt: skip
     """As `forward`; partials: (rows, tiles, 4) in float64."""
     tiles = -(-cols // TILE)
@@ -136,21 +156,27 @@ def forward_tiles(
                 m2 += partials[i, t, 3]
         var[i] = m2 / cols
         rstd[i] = reciprocal_sd(var[i], eps)
+        if not usual(rstd[i]):
+            x_row, r_row = offset(pointer(x), i * cols), offset(pointer(residual), i * cols)
+            mean[i], var[i], rstd[i] = statistics_again(
+                x_row, r_row, 1, 0, cols, cols, eps, centred, mean[i], var[i], rstd[i]
+            )
     share(
-        team, rows * tiles, _normalize_tile, x, residual, tiles, cols, weight, bias, period, kind,
-        total, y, mean, rstd, stream,
+        team, rows * tiles, _normalize_tile, x, residual, tiles, cols, weight, bias, part, period,
+        kind, total, y, mean, rstd, stream,
     )  # fmt: skip
 
 
 @primitive
 def _backward_block(
-    b, dy, x, rows, cols, block, weight, bias, period, kind, scratch, dsum, centred, mean, rstd, dx,
-    scalars, dweight, dbias, partials, stream
+    b, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd,
+    dx, scalars, dweight, dbias, partials, stream
 ):  # fmt: skip
     """dx + dsum of `block` rows, and their sums of dy * x_hat and of dy."""
     step = 1 if SINGLE[0] < cols <= SINGLE[1] or period > 1 else 2
-    width, sums = period * cols, partials.shape[1]
-    batch = max(step, BATCH // cols)
+    tile = cols if part == cols else TILE
+    width, sums = period * tile, partials.shape[1]
+    batch = max(step, batch_rows(cols))
     start, end = b * block, min((b + 1) * block, rows)
     dw, db = offset(pointer(dweight), b * width), offset(pointer(dbias), b * width)
     dw_partial = offset(pointer(partials), b * sums * width)
@@ -159,6 +185,7 @@ def _backward_block(
     zero(db, width)
     zero(dw_partial, sums * width)
     own = offset(pointer(scratch), b * scratch_width(cols, 2))
+    constants = offset(pointer(scalars), b * scalars.shape[1] * 5)
     for chunk in range(start, end, FLUSH):
         stop = min(chunk + FLUSH, end)
         for first in range(chunk, stop, batch):
@@ -166,26 +193,34 @@ def _backward_block(
             for i in range(first, last):
                 # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
                 r = rstd[i] if cols > 1 or not centred else 0.0
-                row = offset(pointer(x), i * cols)
-                scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(row, mean[i], r)
+                a = offset(constants, 5 * (i - first))
+                a[0], a[1], a[2] = centring(offset(pointer(x), i * cols), mean[i], r, 1.0)
             for i in range(first, last, step):
                 second, k = step == 2 and i + 1 < last, i % period * cols if period > 1 else 0
-                c1, c2, c1_b, c2_b = rows_sums(
-                    offset(pointer(dy), i * cols), offset(pointer(x), i * cols), cols, cols * second,
-                    offset(pointer(scalars), 5 * i), offset(pointer(weight), k),
-                    offset(pointer(bias), k), kind, offset(own, (i - first) * cols),
-                    offset(dw, k), offset(db, k),
-                )  # fmt: skip
-                scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
+                a, c1, c2, c1_b, c2_b = offset(constants, 5 * (i - first)), 0.0, 0.0, 0.0, 0.0
+                for c in range(0, cols, tile):
+                    dots = rows_sums(
+                        offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c),
+                        min(tile, cols - c), cols * second, a, offset(pointer(weight), k),
+                        offset(pointer(bias), k), kind, offset(own, (i - first) * cols + c),
+                        offset(dw, k), offset(db, k),
+                    )  # fmt: skip
+                    c1, c2, c1_b, c2_b = c1 + dots[0], c2 + dots[1], c1_b + dots[2], c2_b + dots[3]
+                if not centred:
+                    c2 = c2_b = 0.0
+                a[3], a[4] = as_element(a, c1 / cols), as_element(a, c2 / cols)
                 if second:
-                    scalars[i + 1, 3], scalars[i + 1, 4] = c1_b / cols, c2_b / cols if centred else 0.0
+                    a[8], a[9] = as_element(a, c1_b / cols), as_element(a, c2_b / cols)
             for i in range(first, last):
-                j, k = i * cols, i % period * cols if period > 1 else 0
-                dz = first_of(offset(own, (i - first) * cols), offset(pointer(dy), j))
-                row_gradient(
-                    dz, offset(pointer(x), j), cols, offset(pointer(scalars), 5 * i),
-                    offset(pointer(weight), k), offset(pointer(dsum), j), offset(pointer(dx), j), stream,
-                )  # fmt: skip
+                k = i % period * cols if period > 1 else 0
+                for c in range(0, cols, part):
+                    j = i * cols + c
+                    dz = first_of(offset(own, (i - first) * cols + c), offset(pointer(dy), j))
+                    row_gradient(
+                        dz, offset(pointer(x), j), min(part, cols - c),
+                        offset(constants, 5 * (i - first)), offset(pointer(weight), k),
+                        offset(pointer(dsum), j), offset(pointer(dx), j), stream,
+                    )  # fmt: skip
         flush(dw, dw_partial, width)
         flush(db, db_partial, width)
     if stream:
@@ -194,29 +229,33 @@ def _backward_block(
 
 @kernel
 def backward(
-    team, dy, x, rows, cols, block, weight, bias, period, kind, scratch, dsum, centred, mean, rstd, dx,
+    team, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd, dx,
     scalars, dweight, dbias, partials, stream,
 ):  # fmt: skip
     """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    scalars: (rows, 5) for hi, lo, rstd, c1, c2. dweight, dbias (which may be None): (blocks, period, cols),
-    of at most FLUSH rows at a time, all in the dtype of x. partials: (blocks, 2, period, cols) in float64, or
-    1 without dbias; the first receives the result.
+    scalars: (blocks, 3 or more, 5) for hi, lo, rstd, c1, c2 of the rows of a batch and of one more. dweight,
+    dbias (which may be None): (blocks, period, cols), of at most FLUSH rows at a time, all in the dtype of x.
+    partials: (blocks, 2, period, cols) in float64, or 1 without dbias; the first receives the result. Where
+    weight and bias go with only a part of a row, so do their gradients, which nobody asked for, with a tile.
     """
-    width, sums = period * cols, partials.shape[1]
+    width, sums = period * (cols if part == cols else TILE), partials.shape[1]
     share(
-        team, -(-rows // block), _backward_block, dy, x, rows, cols, block, weight, bias, period,
-        kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight, dbias, partials, stream,
+        team, -(-rows // block), _backward_block, dy, x, rows, cols, block, weight, bias, part,
+        period, kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight, dbias, partials,
+        stream,
     )  # fmt: skip
     for b in range(1, len(partials)):
         add(pointer(partials), offset(pointer(partials), b * sums * width), sums * width)
 
 
 @primitive
-def _sums_tile(t, dy, x, rows, cols, weight, bias, kind, scratch, scalars, dweight, dbias, partials):
+def _sums_tile(t, dy, x, rows, cols, weight, bias, whole, kind, scratch, scalars, dweight, dbias, partials):
     c, n = t * TILE, min(TILE, cols - t * TILE)
-    w, b = offset(pointer(weight), c), offset(pointer(bias), c)
-    dw, db = offset(pointer(dweight), c), offset(pointer(dbias), c)
+    w, b = offset(pointer(weight), c * whole), offset(pointer(bias), c * whole)
+    dw, db = tile_on_stack(pointer(dweight)), tile_on_stack(pointer(dbias))
+    if whole:
+        dw, db = offset(pointer(dweight), c), offset(pointer(dbias), c)
     zero(dw, n)
     zero(db, n)
     for i in range(rows):
@@ -228,13 +267,14 @@ def _sums_tile(t, dy, x, rows, cols, weight, bias, kind, scratch, scalars, dweig
 
 
 @primitive
-def _gradient_tile(t, dy, x, rows, cols, weight, scratch, dsum, dx, scalars, stream):
+def _gradient_tile(t, dy, x, rows, cols, weight, whole, scratch, dsum, dx, scalars, stream):
     c, n = t * TILE, min(TILE, cols - t * TILE)
     for i in range(rows):
         k = i * cols + c
         dz = first_of(offset(pointer(scratch), k), offset(pointer(dy), k))
         row_gradient(
-            dz, offset(pointer(x), k), n, offset(pointer(scalars), 5 * i), offset(pointer(weight), c),
+            dz, offset(pointer(x), k), n, offset(pointer(scalars), 5 * i),
+            offset(pointer(weight), c * whole),
             offset(pointer(dsum), k), offset(pointer(dx), k), stream,
         )  # fmt: skip
     if stream:
@@ -243,19 +283,19 @@ def _gradient_tile(t, dy, x, rows, cols, weight, scratch, dsum, dx, scalars, str
 
 @kernel
 def backward_tiles(
-    team, dy, x, rows, cols, weight, bias, kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight,
-    dbias, partials, stream,
+    team, dy, x, rows, cols, weight, bias, part, kind, scratch, dsum, centred, mean, rstd, dx, scalars,
+    dweight, dbias, partials, stream,
 ):  # fmt: skip
-    """As `backward` with a period of 1; dweight, dbias: (cols,) in the dtype of x, the result.
+    """As `backward` with a period of 1; dweight, dbias: (cols,) in the dtype of x, the result, if asked for.
 
-    partials: (tiles, rows, 2) in float64. scratch: as large as x.
+    scalars: (rows + 1, 5). partials: (tiles, rows, 2) in float64. scratch: as large as x.
     """
     for i in range(rows):
-        scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(pointer(x), mean[i], rstd[i])
-    tiles = -(-cols // TILE)
+        scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(pointer(x), mean[i], rstd[i], 1.0)
+    tiles, whole = -(-cols // TILE), part == cols
     share(
-        team, tiles, _sums_tile, dy, x, rows, cols, weight, bias, kind, scratch, scalars, dweight,
-        dbias, partials,
+        team, tiles, _sums_tile, dy, x, rows, cols, weight, bias, whole, kind, scratch, scalars,
+        dweight, dbias, partials,
     )  # fmt: skip
     for i in range(rows):
         c1 = c2 = 0.0
@@ -263,4 +303,4 @@ def backward_tiles(
             c1 += partials[t, i, 0]
             c2 += partials[t, i, 1]
         scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
-    share(team, tiles, _gradient_tile, dy, x, rows, cols, weight, scratch, dsum, dx, scalars, stream)
+    share(team, tiles, _gradient_tile, dy, x, rows, cols, weight, whole, scratch, dsum, dx, scalars, stream)

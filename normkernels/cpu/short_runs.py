@@ -71,7 +71,7 @@ def forward(
                 partials[c, t, j] = moments[j]
     for c in range(start, end):
         finish_moments(
-            pointer(x), c, channels, outer * inner, pointer(weight), pointer(bias), pointer(settings),
+            pointer(x), c, outer, channels, inner, pointer(weight), pointer(bias), pointer(settings),
             pointer(statistics), pointer(partials), partials.shape[1], offset(hi, c * inner), width,
         )  # fmt: skip
         for j in range(3):

@@ -11,7 +11,21 @@ else:
     from .vectors import exp, filled, normal, where_negative, where_positive_or_nan
 
 RELU, SIGMOID, SILU, GELU = (ACTIVATIONS.index(a) for a in ("relu", "sigmoid", "silu", "gelu"))
+# Beyond this exp(-z) and the tail of the normal distribution are 0 in float64 too.
+FARTHEST = 1e4
 DENSITY_AT_ZERO = 1 / math.sqrt(2 * math.pi)
+
+
+@primitive
+def _not_below(z):
+    """z, held where exp vanishes: there 0 * z is 0 as the limit is, also at -inf."""
+    return where_negative(z + FARTHEST, filled(z, -FARTHEST), z)
+
+
+@primitive
+def _not_beyond(z):
+    """The same on both sides"""
+    return _not_below(_not_below(z) * -1.0) * -1.0
 
 
 @primitive
@@ -31,9 +45,9 @@ def activated(z, form):
     if form.kind == SIGMOID:
         return _sigmoids(z)[0]
     if form.kind == SILU:
-        return z * _sigmoids(z)[0]
+        return _not_below(z) * _sigmoids(z)[0]
     if form.kind == GELU:
-        return z * normal(z)
+        return _not_below(z) * normal(z)
     return z
 
 
@@ -47,7 +61,8 @@ def slope(z, dy, form):
         return dy * s * t
     if form.kind == SILU:
         s, t = _sigmoids(z)
-        return dy * (s * z * t + s)
+        return dy * (s * _not_beyond(z) * t + s)
     if form.kind == GELU:
-        return dy * (z * (exp(z * z * -0.5) * DENSITY_AT_ZERO) + normal(z))
+        held = _not_beyond(z)
+        return dy * (held * (exp(held * held * -0.5) * DENSITY_AT_ZERO) + normal(z))
     return dy

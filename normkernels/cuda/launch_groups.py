@@ -23,8 +23,9 @@ def group_forward(
     activation: str | None = None,
     running: Sequence[DeviceArray] = (),
     factor: float = 0.0,
+    keep: bool = True,
 ) -> tuple[DeviceArray, DeviceArray]:
-    """Write y, and move running statistics of instances by `factor`; mean and rstd of every row."""
+    """Write y, and move running statistics of instances by `factor`; mean and rstd, always kept."""
     weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
     var = vector(plan.rows, x) if running else None
     form = _resident(config.GROUPS, plan, x, (x, y), activation)

@@ -11,6 +11,7 @@ from ..cpu.channel_primitives import (
     run_gradient,
     tile_dots,
 )
+from ..cpu.extremes import group_statistics
 from ..cpu.fusion import tile_on_stack
 from ..cpu.jit import callable_from_python
 from ..cpu.primitives import merge, tile_bounds, tile_count, tile_moments
@@ -58,7 +59,9 @@ def channel_moments(x: Any, c: Any) -> Any:
         else:
             mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
             count += count_t
-    return origin + mean, m2 / count
+    stride, var = channels * inner, m2 / count
+    mean, var, _ = group_statistics(offset(p, c * inner), outer, stride, inner, 0.0, True, origin + mean, var)
+    return mean, var
 
 
 @callable_from_python

@@ -5,6 +5,7 @@ from typing import Any
 from .. import _formulas
 from ..cpu.argument_types import beside, beside_or_none, number, row, written
 from ..cpu.channel_primitives import normalize_run
+from ..cpu.extremes import group_statistics
 from ..cpu.fusion import tile_on_stack
 from ..cpu.jit import callable_from_python, primitive
 from ..cpu.primitives import centring
@@ -63,8 +64,10 @@ def moments(x: Any) -> Any:
     p = row(x)
     if len(x) == 0:
         raise ValueError("moments needs at least one element")
-    mean, m2 = row_moments(p, len(x))
-    return mean, m2 / len(x)
+    n = len(x)
+    mean, m2 = row_moments(p, n)
+    mean, var, _ = group_statistics(p, 1, 0, n, 0.0, True, mean, m2 / n)
+    return mean, var
 
 
 @callable_from_python
@@ -123,7 +126,7 @@ def standardize(x: Any, mean: Any, rstd: Any, out: Any) -> None:
     array([-1.,  1.])
     """
     p, y = row(x), written(x, out, "out")
-    hi, lo, scale = centring(p, number(mean, "mean"), number(rstd, "rstd"))
+    hi, lo, scale = centring(p, number(mean, "mean"), number(rstd, "rstd"), 1.0)
     normalize_run(p, len(x), (hi, scale, lo), None, None, y, False)
 
 
@@ -153,7 +156,8 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     array([-5.,  6.])
     """
     mean, var = moments(x)
-    normalize(x, mean, reciprocal_sd(var, eps), weight, bias, out)
+    mean, _, rstd = group_statistics(row(x), 1, 0, len(x), eps, True, mean, var)
+    normalize(x, mean, rstd, weight, bias, out)
 
 
 @callable_from_python
@@ -184,8 +188,10 @@ def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     p = row(x)
     if len(x) == 0:
         raise ValueError("rms_norm needs at least one element")
-    m2 = row_squares(p, len(x))
-    normalize(x, 0.0, reciprocal_sd(m2 / len(x), eps), weight, bias, out)
+    n = len(x)
+    m2 = row_squares(p, n)
+    mean, _, rstd = group_statistics(p, 1, 0, n, eps, False, 0.0, m2 / n)
+    normalize(x, mean, rstd, weight, bias, out)
 
 
 @callable_from_python
@@ -223,7 +229,7 @@ def layer_norm_gradient(
     g, w = beside(x, dy, "dy"), beside(x, weight, "weight")
     dw, db, dx = written(x, dweight, "dweight"), written(x, dbias, "dbias"), written(x, out, "out")
     a, scale = tile_on_stack(p), number(rstd, "rstd")
-    a[0], a[1], a[2] = centring(p, number(mean, "mean"), scale if n > 1 else 0.0)
+    a[0], a[1], a[2] = centring(p, number(mean, "mean"), scale if n > 1 else 0.0, 1.0)
     c1, c2, _, _ = rows_sums(g, p, n, 0, a, w, None, None, None, dw, db)
     a[3], a[4] = as_element(a, c1 / n), as_element(a, c2 / n)
     row_gradient(g, p, n, a, w, None, dx, False)

@@ -38,12 +38,20 @@ def _density(z: Array) -> Array:
     return np.asarray(np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
 
 
+def _held(z: Array) -> Array:
+    """z, held where the exponential functions here have vanished: 0 * z is then 0, also at infinity."""
+    return z.clip(-1e4, 1e4)
+
+
 # The activation, and its slope.
 ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array], Array]]] = {
     "relu": (lambda z: np.maximum(z, 0), lambda z: np.where(z <= 0, z.dtype.type(0), z.dtype.type(1))),
     "sigmoid": (_sigmoid, lambda z: _sigmoid(z) * _sigmoid(-z)),
-    "silu": (lambda z: z * _sigmoid(z), lambda z: _sigmoid(z) * (1 + z * _sigmoid(-z))),
-    "gelu": (lambda z: z * _phi(z), lambda z: _phi(z) + z * _density(z)),
+    "silu": (
+        lambda z: z.clip(min=-1e4) * _sigmoid(z),
+        lambda z: _sigmoid(z) * (1 + _held(z) * _sigmoid(-z)),
+    ),
+    "gelu": (lambda z: z.clip(min=-1e4) * _phi(z), lambda z: _phi(z) + _held(z) * _density(_held(z))),
 }
 
 

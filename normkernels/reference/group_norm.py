@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..results import Grads
-from .moments import Array, affine, reciprocal_sd
+from .moments import Array, affine, standardize
 
 
 class Saved(NamedTuple):
@@ -45,9 +45,10 @@ def group_norm_forward(
     channel_axis %= x.ndim
     others = tuple(i for i in range(x.ndim) if i != channel_axis)
 
-    x_hat = x - group_mean(x, num_groups, channel_axis)
-    rstd = reciprocal_sd(group_mean(np.square(x_hat), num_groups, channel_axis), eps)
-    x_hat *= rstd
+    groups, inside = _split(x, num_groups, channel_axis)
+    x_hat, _, _, rstd = standardize(groups, inside, eps)
+    x_hat = x_hat.reshape(x.shape)
+    rstd = rstd.squeeze(channel_axis + 1).repeat(x.shape[channel_axis] // num_groups, axis=channel_axis)
 
     w, b = (None if a is None else np.expand_dims(a, others) for a in (weight, bias))
     axes = tuple(range(1, x.ndim))
@@ -71,8 +72,13 @@ def group_norm_backward(dy: Array, saved: Saved) -> Grads:
 
 def group_mean(a: Array, num_groups: int, channel_axis: int) -> Array:
     """Mean over each group of channels of a sample, once for every channel; the other axes have length 1"""
+    groups, inside = _split(a, num_groups, channel_axis)
+    mean: Array = groups.mean(axis=inside, keepdims=True).squeeze(channel_axis + 1)
+    return mean.repeat(a.shape[channel_axis] // num_groups, axis=channel_axis)
+
+
+def _split(a: Array, num_groups: int, channel_axis: int) -> tuple[Array, tuple[int, ...]]:
+    """a with the groups on `channel_axis` and their channels on the next, and the axes within a group"""
     channels = a.shape[channel_axis] // num_groups
-    split = a.reshape(*a.shape[:channel_axis], num_groups, channels, *a.shape[channel_axis + 1 :])
-    axes = tuple(i for i in range(1, split.ndim) if i != channel_axis)
-    mean: Array = split.mean(axis=axes, keepdims=True).squeeze(channel_axis + 1)
-    return mean.repeat(channels, axis=channel_axis)
+    groups = a.reshape(*a.shape[:channel_axis], num_groups, channels, *a.shape[channel_axis + 1 :])
+    return groups, tuple(i for i in range(1, groups.ndim) if i != channel_axis)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..results import Grads
-from .moments import Array, affine, reciprocal_sd
+from .moments import Array, affine, standardize
 
 
 class Saved(NamedTuple):
@@ -36,8 +36,7 @@ def rms_norm_forward(
     if eps is None:
         eps = float(np.finfo(np.float32 if x.itemsize <= 4 else np.float64).eps)
     axes = tuple(range(x.ndim - np.size(normalized_shape), x.ndim))
-    rstd = reciprocal_sd(np.square(x).mean(axis=axes, keepdims=True), eps)
-    x_hat = x * rstd
+    x_hat, _, _, rstd = standardize(x, axes, eps, centred=False)
     return affine(x_hat, weight, None), Saved(x_hat, rstd, weight, None, axes)
 
 

@@ -2,10 +2,8 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 from ..results import Grads
-from .moments import Array, reciprocal_sd
+from .moments import Array, standardize
 
 
 class Saved(NamedTuple):
@@ -28,8 +26,7 @@ def weight_norm(v: Array, g: Array, dim: int | None = 0) -> Array:
 def weight_norm_forward(v: Array, g: Array, dim: int | None = 0) -> tuple[Array, Saved]:
     """`weight_norm`, and what its backward needs; a slice of zeros has v_hat = 0"""
     axes = tuple(i for i in range(v.ndim) if dim is None or i != dim % v.ndim)
-    rstd = reciprocal_sd(np.square(v).sum(axis=axes, keepdims=True), 0)
-    v_hat = v * rstd
+    v_hat, _, _, rstd = standardize(v, axes, 0, centred=False, total=True)
     scale = g.reshape(rstd.shape)
     return v_hat * scale, Saved(v_hat, rstd, scale, None, axes, g.shape)
 

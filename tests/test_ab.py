@@ -101,6 +101,7 @@ def test_a_slower_commit_is_flagged_twice_and_named(normkernels, project, tempor
     assert left_behind(project, temporary) == (0, [])
 
 
+@pytest.mark.slow
 def test_an_interrupted_gate_leaves_nothing_behind(project, temporary, tmp_path):
     file = tmp_path / "ab.json"
     environment = {**os.environ, "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)}
@@ -289,6 +290,7 @@ def test_cases_of_this_repository_cover_every_norm(monkeypatch):
         check()
 
 
+@pytest.mark.slow
 def test_a_package_that_is_not_ours(temporary, tmp_path, monkeypatch):
     """The example of the docs, in a repository of its own: found by its pyproject.toml, run in both arms."""
     folder = tmp_path / "imagestats"

@@ -57,7 +57,9 @@ def test_every_norm_and_pass_is_collected(collected: list[re.Match[str]]) -> Non
     assert len({m[0] for m in collected}) == len(collected)
 
 
-@pytest.mark.parametrize("backend", PACKAGES)
+@pytest.mark.parametrize(
+    "backend", ["normkernels", *(pytest.param(b, marks=pytest.mark.slow) for b in [*PACKAGES][1:])]
+)
 def test_each_backend_runs(backend: str, tmp_path: Path) -> None:
     """Checked against the reference and called once."""
     if find_spec(PACKAGES[backend]) is None:
@@ -142,6 +144,7 @@ def copied_suite(folder: Path) -> Path:
     return suite
 
 
+@pytest.mark.slow
 def test_runs_are_saved_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = copied_suite(tmp_path)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,7 +37,9 @@ def run(*options: str, suite: Path = SUITE, cwd: Path = ROOT) -> subprocess.Comp
     """The suite in a process of its own, with the project's own settings."""
     settings = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(cwd), "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", str(suite.relative_to(cwd)), *settings, *options]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    # Inside a worker of pytest-xdist too: benchmarks are disabled in those.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -2,20 +2,23 @@
 
 import os
 
-if os.environ.get("NORMKERNELS_TEST_DEVICE") == "host":  # before numba is imported: host_device.py says why
+# Before numba is imported. Threads that wait leave the cores to other workers.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+if os.environ.get("NORMKERNELS_TEST_DEVICE") == "host":  # host_device.py says why
     os.environ["LLVMLITE_ENABLE_IR_LAYER_TYPED_POINTERS"] = "0"
 
+import gc
 import signal
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 from hypothesis import settings
+
+from covering import mark_slow
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell starts what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,21 +27,44 @@ settings.register_profile("normkernels", deadline=None, max_examples=60, derando
 settings.load_profile("normkernels")
 
 
-WITHOUT_DEVICE = "test_cuda_without_device.py"
-# What stands for a device: numba's simulator, which runs Python; the host, which runs what is compiled, and
-# since that takes seconds a variant, only the tests that meet every kernel and every way through it.
-STAND_INS = {
-    "simulator": {"NUMBA_ENABLE_CUDASIM": "1", "NORMKERNELS_TEST_DEVICE": ""},
-    "host": {"NUMBA_ENABLE_CUDASIM": "0", "NORMKERNELS_TEST_DEVICE": "host"},
+MOST_WORKERS = 4  # to each its own imports, and its own copy of what is compiled
+# Norms that share kernels are tested by one worker: what two compile at once is compiled twice.
+SHARED = {
+    "channels": ("batch_norm", "batch_renorm"),
+    "rows": ("layer_norm", "rms_norm", "weight_norm", "group_norm", "instance_norm"),
 }
 
 
-ON_HOST = "several or dtypes or evaluation or renormalization or training or odd"
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: Any) -> None:
+    """`pytest` by itself takes several processes; with files, markers, -n0 or --pdb it is one."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # this is one of them
+        return
+    option = config.option
+    whole = config.args_source is config.ArgsSource.TESTPATHS and option.markexpr in config.getini("addopts")
+    if whole and config.pluginmanager.hasplugin("xdist") and option.numprocesses is None:
+        option.numprocesses = 0 if option.usepdb else min(MOST_WORKERS, os.cpu_count() or 1)
+        option.dist = "loadscope"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`--dist loadscope` goes by the kernels that are tested, else by files."""
+    if config.option.dist != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByKernels(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = (family for family, norms in SHARED.items() if any(norm in nodeid for norm in norms))
+            return next(found, nodeid.partition("::")[0])
+
+    return ByKernels(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
-    """What waits for other processes comes last."""
-    items.sort(key=lambda item: item.path.name == WITHOUT_DEVICE)
+    mark_slow(items)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -50,32 +76,16 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             devices.require()
         except devices.DeviceUnavailable as error:
             stand_ins = "NUMBA_ENABLE_CUDASIM=1 or NORMKERNELS_TEST_DEVICE=host"
-            terminalreporter.write_line(f"-m cuda needs a device, or {stand_ins}: {error}")
+            terminalreporter.write_line(f"tests/cuda needs a device, or {stand_ins}: {error}")
         except devices.FatalDeviceError:
             pass  # the tests have said so
 
 
-@pytest.fixture(scope="session", autouse=True)
-def without_device(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The tests of tests/cuda on what stands for a device, beside the others: they take minutes each."""
-    if not any(item.path.name == WITHOUT_DEVICE for item in request.session.items):
-        yield None
-        return
-    tests, folder, runs = Path(__file__).parent, tmp_path_factory.mktemp("without_device"), {}
-    command = [sys.executable, "-m", "pytest", "-m", "cuda", "-p", "no:cacheprovider", str(tests / "cuda")]
-    for kind, environment in STAND_INS.items():
-        log = folder / kind
-        with log.open("wb") as out:
-            some = ["-k", ON_HOST] if kind == "host" else []
-            run = subprocess.Popen(
-                [*command, *some], cwd=tests.parent, env={**os.environ, **environment}, stdout=out, stderr=out
-            )
-        psutil.Process(run.pid).nice(19)  # some of the other tests have limits of time
-        runs[kind] = run, log
-    yield runs
-    for run, _ in runs.values():
-        run.kill()
-        run.wait()
+@pytest.fixture(scope="module", autouse=True)
+def _little_to_collect() -> None:
+    """What there is by now is left out by gc.collect(), which would take a second otherwise."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture
@@ -94,12 +104,13 @@ class Outcome:
 
 @pytest.fixture
 def normkernels(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
-    """Run the command in an empty folder, with a small copy."""
+    """Run the command in an empty folder, with a small copy and NumPy timed once."""
     from normkernels import cli
-    from normkernels.bench import run
+    from normkernels.bench import measure, run, timing
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(run, "copy_bytes", lambda cache_bytes: 1 << 20)
+    monkeypatch.setattr(measure, "BASELINE", timing.Effort(seconds=0, least=1, most=1))
 
     def call(*arguments: str) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["normkernels", *arguments])

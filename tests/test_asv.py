@@ -52,6 +52,7 @@ def test_case_names_say_the_work():
         assert name == f"{case.norm}/{'x'.join(map(str, case.shape))}"
 
 
+@pytest.mark.asv
 @pytest.mark.parametrize("case", cases.CASES)
 @pytest.mark.parametrize("pass_", cases.PASSES)
 def test_numpy_computes_the_same(case, pass_):
@@ -151,6 +152,7 @@ def kernels(statement):
     return folder, {file: file.stat().st_mtime_ns for file in folder.rglob("*.nbc")}
 
 
+@pytest.mark.asv
 def test_first_calls_find_the_cache_they_should(monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     case = startup.CASES[0]
@@ -172,6 +174,7 @@ def test_first_calls_find_the_cache_they_should(monkeypatch):
     assert not any(path.exists() for path in (one, other, folder))
 
 
+@pytest.mark.asv
 def test_imports_run():
     run_raw(startup.Import().timeraw_after_numba())
     run_raw(startup.Import().timeraw_all())
@@ -204,6 +207,7 @@ def asv_command(*arguments, cwd=ROOT, home):
     )  # fmt: skip
 
 
+@pytest.mark.asv
 def test_asv_accepts_the_benchmarks(asv, tmp_path):
     checked = asv_command("check", "-E", f"existing:{sys.executable}", home=tmp_path)
     assert checked.returncode == 0, checked.stdout + checked.stderr
@@ -219,6 +223,7 @@ print(json.dumps([[b.name, b.version, b.unit] for b in disc_benchmarks(sys.argv[
 """
 
 
+@pytest.mark.asv
 def test_every_benchmark_has_a_version_and_a_unit(asv):
     listed = subprocess.run(
         [sys.executable, "-c", LIST, str(FOLDER)],
@@ -248,6 +253,7 @@ def samples_per_side(timed=speed.Speed):
 TIMED = [speed.Speed, startup.FirstCall, startup.Import]
 
 
+@pytest.mark.asv
 @pytest.mark.parametrize("n", [6, *{7, *map(samples_per_side, TIMED)}])
 def test_samples_suffice_for_asv_to_see_a_difference(asv, n):
     """With 6 against 6, all of one side below all of the other, asv sees nothing; with 7 it does."""
@@ -264,6 +270,7 @@ def test_every_time_has_samples_that_suffice(timed):
     assert samples_per_side(timed) >= 7
 
 
+@pytest.mark.asv
 def test_samples_suffice_where_some_pairs_cross(asv):
     from asv._stats import is_different
 
@@ -274,6 +281,7 @@ def test_samples_suffice_where_some_pairs_cross(asv):
     assert is_different(base, head, interval, interval)
 
 
+@pytest.mark.asv
 def test_more_bandwidth_is_no_regression(asv):
     """asv takes a higher value for a worse one: it must not look for regressions in `traffic`."""
     from asv.config import Config

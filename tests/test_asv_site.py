@@ -16,6 +16,8 @@ pytest.importorskip("asv", reason="needs asv")
 if not shutil.which("npm"):
     pytest.skip("needs npm", allow_module_level=True)
 
+pytestmark = pytest.mark.asv
+
 ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "benchmarks" / "site.py"
 VALUES = (3.0, 2.0, 2.5, 1.0)

@@ -152,6 +152,7 @@ def test_evaluation_changes_nothing(rng):
     assert_same_bits(run(BATCH_NORM.kernels, x, dy, arguments).arguments, arguments)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("running", DTYPES)
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -142,7 +142,8 @@ def test_cache_sizes_count_every_cache_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)
-def test_measure(c: Case) -> None:
+def test_measure(c: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("normkernels.bench.measure.BASELINE", ONCE)
     got = measure(c, Copy(1 << 16, 1), 1 << 20, ONCE, "numpy")
     assert 0 <= got.error <= check.tolerance(c)
     assert got.fresh.gbs == pytest.approx(c.bytes_moved / got.fresh.median / 1e9)

@@ -30,6 +30,12 @@ CASES = [
     if fusible(op, fuse)
     for pass_ in ("forward", "backward")
 ]
+# The kernels of the others differ in what is None, and compile again.
+ONE_OF_A_FAMILY = ("layer_norm", "group_norm", "batch_norm")
+EVERY_CASE = pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=[] if c.op in ONE_OF_A_FAMILY else pytest.mark.slow, id=c.id) for c in CASES],
+)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +54,7 @@ def test_the_byte_model_counts_what_is_fused(op: str, fuse: str, forward: int, b
         assert Case(op, pass_, (8, 16), fuse=fuse).bytes_moved == tensors * 8 * 16 * 4
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+@EVERY_CASE
 def test_fused_cases_are_checked_and_measured(case: Case) -> None:
     row = measure(case, Copy(1 << 16, 1), 1 << 20, ONCE, "steps")
     assert row.error <= check.tolerance(case)
@@ -58,6 +64,7 @@ def test_fused_cases_are_checked_and_measured(case: Case) -> None:
     assert row.ratio > 0
 
 
+@pytest.mark.slow
 def test_relu_is_not_asked_at_its_kink() -> None:
     inputs = make_inputs(Case("layer_norm", "backward", (2000, 500), fuse="residual+relu"))
     assert 0 < (inputs.dy == 0).sum() < 100
@@ -78,7 +85,7 @@ def test_check_finds_a_wrong_sum(monkeypatch: pytest.MonkeyPatch) -> None:
         check.check(case, inputs)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.id)
+@EVERY_CASE
 def test_steps_are_the_reference(case: Case) -> None:
     inputs = make_inputs(case)
     spec = NORMS[case.op]
@@ -94,8 +101,9 @@ def test_steps_are_the_reference(case: Case) -> None:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_sweeps_do_what_numpy_does() -> None:
-    a, b = np.random.default_rng(0).standard_normal((2, 700, 333), np.float32)
+@pytest.mark.parametrize("rows", [300, pytest.param(700, marks=pytest.mark.slow)])  # by several threads
+def test_sweeps_do_what_numpy_does(rows: int) -> None:
+    a, b = np.random.default_rng(0).standard_normal((2, rows, 333), np.float32)
     np.testing.assert_array_equal(SWEEPS.add(a, b), NUMPY.add(a, b))
     for name in ("relu", "sigmoid", "silu", "gelu"):
         np.testing.assert_allclose(SWEEPS.activate(a, name), NUMPY.activate(a, name), rtol=1e-5, atol=1e-6)

@@ -237,6 +237,7 @@ EVERY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rule", "itemsize", "places"), EVERY.values(), ids=EVERY)
 def test_every_row_length_without_exception(rule, itemsize, places):
     """What is tried above of some thousand lengths in detail."""

@@ -19,6 +19,8 @@ from normkernels.cuda import devices, jit, offline
 from normkernels.cuda.arrays import DeviceArray
 from normkernels.cuda.memory import empty
 
+pytestmark = pytest.mark.cuda  # kernels are compiled for a device
+
 F4 = np.dtype(np.float32)
 STREAM = 7
 H200 = offline.DEVICES[9, 0]

@@ -26,6 +26,8 @@ from normkernels.cuda.jit import KERNELS
 from normkernels.cuda.offline import DEVICES, Access, Resources, argument_accesses, occupancy, resources
 from normkernels.cuda.variants import KIND, Variant, narrow, problems, variants
 
+pytestmark = pytest.mark.cuda
+
 SM_80, SM_90, SM_100 = DEVICES
 PLAIN = Resources(32, 0, 0, 0, Counter(), Counter(), 0, Counter())
 

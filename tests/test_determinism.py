@@ -7,7 +7,7 @@ import numba
 import numpy as np
 import pytest
 
-from helpers import DTYPES, assert_same_bits, fitted, run
+from helpers import DTYPES, FLOAT32_FIRST, assert_same_bits, fitted, run
 from normkernels.cpu import run as settings
 from normkernels.norms import NORMS
 
@@ -33,7 +33,7 @@ def results(spec, x, dy, arguments, **options):
 
 
 @every_norm
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", FLOAT32_FIRST)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_any_number_of_threads(spec, shape, dtype, rng):
     args = problem(spec, shape, rng, dtype)
@@ -51,6 +51,7 @@ def test_serial_and_parallel_forms(spec, shape, rng, monkeypatch):
     assert_same_bits(results(spec, *args), serial)
 
 
+@pytest.mark.covering(2)
 @every_norm
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", [(40, 16), (100, 48), (9, 6, 160), (2, 3, 9008), (2, 70, 64)], ids=str)
@@ -127,6 +128,7 @@ def test_a_channel_does_not_know_its_place(shape, rng):
         assert_same_bits(result.arguments[name], expected.arguments[name][order], name)
 
 
+@pytest.mark.covering(2)
 @every_norm_of_groups
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("shape", [(40, 70), (6, 5, 33), (6, 7, 9000), (300, 64, 5)], ids=str)

@@ -259,6 +259,7 @@ def test_the_simulator_is_no_device_to_measure(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (2, "", f"normkernels: {command.SIMULATOR}\n")
 
 
+@pytest.mark.cuda
 def test_the_whole_way_in_the_simulator(tmp_path: Path) -> None:
     words = "bench --device cuda --quick --shape 4x16 --op rms_norm --pass forward --baseline none --json r"
     done = in_the_simulator(words, tmp_path, "command.needed = lambda: None")

@@ -87,6 +87,7 @@ def test_no_rows_give_no_rows(shape):
     assert_same_bits(tuple(grads[1:]), (np.zeros(3), np.zeros(3)))
 
 
+@pytest.mark.covering(2)
 @every_centred_norm
 @every_dtype
 @pytest.mark.parametrize("eps", [0, 1e-5])
@@ -186,6 +187,7 @@ def test_rows_of_40000_to_40003(spec, n):
     assert_accurate(spec, 40_000 + np.arange(n) % 4)
 
 
+@pytest.mark.covering(2)
 @every_norm
 @pytest.mark.parametrize("n", [2, 64, 10_000])
 @pytest.mark.parametrize("scale", [1e30, 1e38, 1e-18, 1e-37])
@@ -194,6 +196,7 @@ def test_squares_that_leave_the_range_of_float32(spec, n, scale):
     assert_accurate(spec, scale * (-1.0) ** np.arange(n), eps=0)
 
 
+@pytest.mark.covering(2)
 @every_norm
 @pytest.mark.parametrize(("scale", "dy_scale"), [(3e37, 1), (1e33, 65536), (1e-25, 1e-20)])
 @pytest.mark.parametrize("shape", [(300, 12), (8, 12, 20), (8, 12, 200), (4, 3, 9000)], ids=str)

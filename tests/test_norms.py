@@ -42,6 +42,7 @@ def problem(spec, shape, dtype, rng, **options):
     return x, dy, spec.arguments(shape, dtype, rng, **options)
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_matches_the_reference(spec, dtype, shape, rng):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -36,7 +37,9 @@ def run(*options: str, suite: Path = SUITE, cwd: Path = ROOT) -> subprocess.Comp
     """The suite in a process of its own, with the project's own settings."""
     settings = ("-c", str(ROOT / "pyproject.toml"), "--rootdir", str(cwd), "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", str(suite.relative_to(cwd)), *settings, *options]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
+    # Inside a worker of pytest-xdist too: benchmarks are disabled in those.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_XDIST")}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +60,9 @@ def test_every_norm_and_pass_is_collected(collected: list[re.Match[str]]) -> Non
     assert len({m[0] for m in collected}) == len(collected)
 
 
-@pytest.mark.parametrize("backend", PACKAGES)
+@pytest.mark.parametrize(
+    "backend", ["normkernels", *(pytest.param(b, marks=pytest.mark.slow) for b in [*PACKAGES][1:])]
+)
 def test_each_backend_runs(backend: str, tmp_path: Path) -> None:
     """Checked against the reference and called once."""
     if find_spec(PACKAGES[backend]) is None:
@@ -142,6 +147,7 @@ def copied_suite(folder: Path) -> Path:
     return suite
 
 
+@pytest.mark.slow
 def test_runs_are_saved_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     suite = copied_suite(tmp_path)
 

@@ -30,6 +30,7 @@ BOTH = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.covering(2)
 @BOTH
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("axis", AXES, ids=str)
@@ -91,6 +92,7 @@ def test_minmax_reaches_0_and_1_exactly(rng):
     assert_same_bits(statistics.min, x.min(0))
 
 
+@pytest.mark.covering(2)
 @BOTH
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("value", [0.0, 0.1, -1e4 / 3, 1e30, 6e4])

@@ -26,6 +26,7 @@ def as_torch(arguments):
 SHARED = [spec for spec in NORMS.values() if hasattr(torch.nn.functional, spec.name)]
 
 
+@pytest.mark.covering(2)
 @pytest.mark.parametrize("spec", SHARED, ids=lambda spec: spec.name)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("training", [True, False])

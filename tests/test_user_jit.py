@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import normkernels as nk
-from helpers import assert_same_bits
+from helpers import FLOAT32_FIRST, assert_same_bits
 from normkernels import jit
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -34,7 +34,7 @@ def all_moments(x, out):
         out[i] = jit.moments(x[i])
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOAT32_FIRST[:2])
 @pytest.mark.parametrize("shape", [(7, 1), (5, 33), (40, 768), (3, 9001)], ids=str)
 def test_rows_are_those_of_the_public_functions(shape, dtype, rng):
     x = rng.normal(1e3, 1, shape).astype(dtype)
@@ -86,7 +86,7 @@ def test_gradients_of_rows(shape, dtype, rng):
         np.testing.assert_allclose(got, want, rtol=20 * np.finfo(dtype).eps, atol=60 * np.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", FLOAT32_FIRST[:2])
 @pytest.mark.parametrize("shape", [(50, 3, 1), (6, 5, 49), (4, 3, 9001)], ids=str)
 def test_channels_are_those_of_batch_norm(shape, dtype, rng):
     x, dy = (rng.normal(mean, 1, shape).astype(dtype) for mean in (3, 0))

@@ -1,8 +1,7 @@
 """Tests that need a device, or what stands for one.
 
 That is numba's simulator (``NUMBA_ENABLE_CUDASIM=1``), or the host (``NORMKERNELS_TEST_DEVICE=host``,
-host_device.py); tests/test_cuda_without_device.py runs them there. Elsewhere nothing of this folder is
-collected.
+host_device.py); `.ci/run` runs them there. Elsewhere nothing of this folder is collected.
 """
 
 import gc

@@ -157,14 +157,15 @@ def reciprocal(var, eps, rstd):
 
 @primitive
 def _forward_constants(c, x, cols, inner, mean, rstd, weight, bias, constants):
-    a, k = offset(pointer(constants), c), c // inner
-    forward_constants(pointer(x), mean[k], rstd[k], weight[k], bias[k], a, cols)
+    for k in range(c * inner, (c + 1) * inner):
+        a = offset(pointer(constants), k)
+        forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, cols)
 
 
 @kernel
 def normalize(team, x, residual, rows, cols, inner, mean, rstd, weight, bias, constants, kind, y, stream):
     """As `forward`, with given statistics; `inner` neighbouring columns share them."""
-    share(team, cols, _forward_constants, x, cols, inner, mean, rstd, weight, bias, constants)
+    share(team, cols // inner, _forward_constants, x, cols, inner, mean, rstd, weight, bias, constants)
     block = 1 + PIECE // cols
     share(
         team, -(-rows // block), _normalize_piece,

@@ -14,13 +14,19 @@ from numba import prange
 from .channel_primitives import dot_constants, forward_constants, normalize_run, run_gradient, tile_dots
 from .extremes import statistics_again, usual
 from .fusion import first_of
-from .jit import kernel
+from .jit import kernel, primitive
 from .primitives import TILE, centring, reciprocal_sd
 from .row_primitives import row_moments, row_squares
 from .vectors import as_element, fence, offset, pointer
 
 # Room for the constants of a run, such that those of two threads share no cache line.
 CONSTANTS = 16
+
+
+@primitive
+def of_channel(parameter, c):
+    """A parameter of channel c; one that is absent has a single element"""
+    return parameter[min(c, len(parameter) - 1)]
 
 
 @kernel
@@ -50,7 +56,8 @@ def forward(
                 )
             for j in range(channels):
                 c, k = i % groups * channels + j, i * cols + j * inner
-                forward_constants(pointer(x), mean[s], rstd[s], weight[c], bias[c], a, 1)
+                w, shift = of_channel(weight, c), of_channel(bias, c)
+                forward_constants(pointer(x), mean[s], rstd[s], w, shift, a, 1)
                 normalize_run(offset(pointer(x), k), inner, a, None, kind, offset(pointer(y), k), stream)
         if stream:
             fence()
@@ -62,6 +69,8 @@ def backward(
     constants, affine, dz, dx, dweight, dbias, stream,
 ):  # fmt: skip
     """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
+
+    Not centred, no sum of dy is asked for, and dbias is not written.
 
     The sums of a run give dweight and dbias, and weighted by weight c1 and c2: one pass for all four.
     The rows are shared out among `workers`, each with room in dz for one of them.
@@ -76,7 +85,8 @@ def backward(
             c1 = c2 = 0.0
             for j in range(channels):
                 c = i % groups * channels + j
-                dot_constants(pointer(x), mean[i], r, weight[c], bias[c], a, z, 1)
+                w, shift = of_channel(weight, c), of_channel(bias, c)
+                dot_constants(pointer(x), mean[i], r, w, shift, a, z, 1)
                 dot = s = 0.0
                 for t in range(0, inner, TILE):
                     first, n = j * inner + t, min(TILE, inner - t)
@@ -86,9 +96,11 @@ def backward(
                     )  # fmt: skip
                     dot += dots[0]
                     s += dots[1]
-                dweight[i, j], dbias[i, j] = dot + (a[0] - mean[i]) * a[1] * s, s
-                c1 += weight[c] * dweight[i, j]
-                c2 += weight[c] * s
+                dweight[i, j] = dot + (a[0] - mean[i]) * a[1] * s
+                if centred:
+                    dbias[i, j] = s
+                c1 += w * dweight[i, j]
+                c2 += w * s
             c2 = c2 / divisor if centred else 0.0
             _, lo, a[3] = centring(pointer(x), mean[i], r, -(c1 / divisor))
             a[2] = as_element(pointer(x), c2 - lo)
@@ -96,7 +108,7 @@ def backward(
                 k = i * cols + j * inner
                 run_gradient(
                     first_of(offset(own, j * inner), offset(pointer(dy), k)), offset(pointer(x), k), inner, a,
-                    weight[i % groups * channels + j], offset(pointer(dx), k), stream,
+                    of_channel(weight, i % groups * channels + j), offset(pointer(dx), k), stream,
                 )  # fmt: skip
         if stream:
             fence()

@@ -23,6 +23,8 @@ PARTS = 16
 # constants and sums are to stay in the cache.
 SHORT_RUN = 128
 SEGMENT = 2048
+# Fewer samples do not repay constants for every element of a sample, which take the room of four samples.
+SAMPLES = 8
 
 
 def _tiled(plan: ChannelPlan) -> bool:
@@ -176,20 +178,12 @@ def channel_normalize(
 ) -> None:
     """Write y with given statistics."""
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
-    per_channel: tuple[Array, ...] = (
-        mean,
-        rstd,
-        parameter(weight, c, 1.0, dtype),
-        parameter(bias, c, 0.0, dtype),
-    )
-    if n < SHORT_RUN:  # every element of a sample is a column
-        c *= n
-        if n > 1:
-            per_channel = tuple(p.repeat(n) for p in per_channel)
-        constants = np.empty((4, c), dtype)
+    per_channel = mean, rstd, parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
+    if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
         run(
             columns.normalize, plan.nbytes, threads,
-            x, residual, plan.outer, c, *per_channel, constants, kind(activation), y, streams(y, c),
+            x, residual, plan.outer, c * n, n, *per_channel, np.empty((4, c * n), dtype), kind(activation), y,
+            streams(y, c * n),
         )  # fmt: skip
     else:
         run(

@@ -1,6 +1,7 @@
 """Plans of rows and of groups, and flat arrays, to kernel calls."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numba
 import numpy as np
@@ -21,7 +22,7 @@ LONG = 1 << 20
 
 
 def _parameters(
-    plan: RowPlan, weight: Array | None, bias: Array | None
+    plan: RowPlan, weight: Array | None, bias: Array | None, with_bias: bool = True
 ) -> tuple[Array, Array | None, int, int]:
     """weight and bias as kernels see them, how many elements of a row they are for, and their period.
 
@@ -32,7 +33,8 @@ def _parameters(
     if weight is None and bias is None:
         part, period = min(part, PIECE), 1
     w = parameter(weight, period * part, 1.0, dtype)
-    return w, parameter(bias, period * part, 0.0, dtype) if plan.centred else None, part, period
+    with_bias = with_bias and plan.centred
+    return w, parameter(bias, period * part, 0.0, dtype) if with_bias else None, part, period
 
 
 def row_forward(
@@ -50,11 +52,11 @@ def row_forward(
     keep: bool = True,
 ) -> tuple[Array, Array]:
     """Write y, x + residual to total, and var, where they are wanted; mean and rstd, kept or not."""
-    n, workers = plan.cols, threads or numba.get_num_threads()
+    n = plan.cols
     weight, bias, part, period = _parameters(plan, weight, bias)
     stream = streams(y, n)
-    few = plan.rows < workers or (residual is not None and n > LONG)
-    if n > PIECE and few:  # the same bits as below
+    long = residual is not None and n > LONG
+    if long or (n > PIECE and plan.rows < (threads or numba.get_num_threads())):  # the same bits as below
         mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
         run(
             rows.forward_tiles, plan.nbytes, threads,
@@ -65,8 +67,9 @@ def row_forward(
         return mean, rstd
     block, scratch = 1 + PIECE // n, None
     if residual is not None:
-        block = max(block, -(-plan.rows // workers))  # one for each thread
+        block = max(block, -(-plan.rows // (threads or numba.get_num_threads())))  # one for each thread
         scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n, 1), x.dtype)
+    keep = keep or plan.rows <= block
     room = plan.rows if keep else -(-plan.rows // block) * rows.batch_rows.py_func(n)
     mean, rstd = np.empty(room), np.empty(room)
     run(
@@ -92,19 +95,21 @@ def row_backward(
 ) -> tuple[Array, Array | None]:
     """Write dx + dsum; dweight and dbias in float64, or in the dtype of x; RMS norm has no dbias."""
     n, dtype = plan.cols, plan.layout.arithmetic
-    weight, bias, part, period = _parameters(plan, weight, bias)
     fused = activation is not None
+    weight, bias, part, period = _parameters(plan, weight, bias, fused)
     if n > PIECE and plan.rows < FEW and period == 1:
         dweight, dbias = np.empty(part, dtype), np.empty(part, dtype) if plan.centred else None
         run(
             rows.backward_tiles, plan.nbytes, threads,
-            dy, x, plan.rows, n, weight, bias if fused else None, part, kind(activation),
+            dy, x, plan.rows, n, weight, bias, part, kind(activation),
             _buffers.empty(x.size, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx,
             np.empty((plan.rows + 1, 5), dtype), dweight, dbias, np.empty((-(-n // TILE), plan.rows, 2)),
             streams(dx, n),
         )  # fmt: skip
         return dweight, dbias
-    block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)), period)
+    samples = plan.rows // period
+    block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
+    block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
     blocks = -(-plan.rows // block)
     width = period * (n if part == n else TILE)
     size, sums = blocks * width, 2 if plan.centred else 1
@@ -112,7 +117,7 @@ def row_backward(
     partials = _buffers.empty(sums * size, np.dtype(np.float64)).reshape(blocks, sums, width)
     run(
         rows.backward, plan.nbytes, threads,
-        dy, x, plan.rows, n, block, weight, bias if fused else None, part, period, kind(activation),
+        dy, x, plan.rows, n, block, weight, bias, part, period, kind(activation),
         np.empty(blocks * rows.scratch_width.py_func(n, 2), dtype) if fused else None, dsum, plan.centred,
         mean, rstd, dx, np.empty((blocks, max(2, rows.batch_rows.py_func(n)) + 1, 5), dtype), dweight, dbias,
         partials, streams(dx, n),
@@ -124,6 +129,11 @@ def _as_rows(plan: GroupPlan) -> RowPlan:
     """The same with a weight for every element of a sample."""
     shape = (plan.parameters * plan.inner,)
     return RowPlan(plan.layout, plan.rows, plan.cols, shape, plan.nbytes, plan.centred, plan.groups)
+
+
+def _or_one(value: Array | None, default: float, dtype: np.dtype[Any]) -> Array:
+    """A parameter of channels, or one element in the place of an absent one."""
+    return parameter(value, 1 if value is None else value.size, default, dtype)
 
 
 def _short(plan: GroupPlan) -> bool:
@@ -179,8 +189,7 @@ def _group_forward(
     block = 1 + PIECE // plan.cols
     blocks = -(-plan.rows // block)
     mean, rstd = np.empty((2, plan.rows if keep else blocks))
-    weight = parameter(weight, plan.parameters, 1.0, dtype)
-    bias = parameter(bias, plan.parameters, 0.0, dtype)
+    weight, bias = _or_one(weight, 1.0, dtype), _or_one(bias, 0.0, dtype)
     run(
         groups.forward, plan.nbytes, threads,
         x, plan.rows, plan.groups, plan.channels, n, block, plan.divisor, weight, bias, kind(activation),
@@ -210,7 +219,8 @@ def group_backward(
         sums = row_backward(_as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
         dweight, dbias = (s.reshape(-1, n).sum(1) if given else s for s in sums if s is not None)
         return dweight, dbias
-    dweight, dbias = np.empty((2, plan.samples, plan.parameters))
+    dweight = np.empty((plan.samples, plan.parameters))
+    dbias = np.empty_like(dweight) if plan.centred else np.empty((1, plan.channels))
     workers, affine, dz = -(-plan.rows // (1 + PIECE // plan.cols)), None, None
     if activation is not None:
         workers = min(workers, threads or numba.get_num_threads())
@@ -218,8 +228,10 @@ def group_backward(
     run(
         groups.backward, plan.nbytes, threads,
         dy, x, plan.rows, plan.groups, plan.channels, n, workers, plan.divisor,
-        parameter(weight, plan.parameters, 1.0, dtype), parameter(bias, plan.parameters, 0.0, dtype),
-        kind(activation), plan.centred, mean, rstd, np.empty((workers, groups.CONSTANTS), dtype), affine, dz,
-        dx, dweight.reshape(plan.rows, -1), dbias.reshape(plan.rows, -1), streams(dx, n),
+        _or_one(weight, 1.0, dtype), _or_one(bias, 0.0, dtype), kind(activation), plan.centred, mean, rstd,
+        np.empty((workers, groups.CONSTANTS), dtype), affine, dz, dx, dweight.reshape(plan.rows, -1),
+        dbias.reshape(-1, plan.channels), streams(dx, n),
     )  # fmt: skip
-    return (dweight[0], dbias[0]) if plan.samples == 1 else (dweight.sum(0), dbias.sum(0))
+    if plan.samples == 1:
+        return dweight[0], dbias[0]
+    return dweight.sum(0), dbias.sum(0)

@@ -51,4 +51,5 @@ def assign(out: Array, value: Array, like: Array) -> None:
 
 def gradient(sums: Array, like: Array) -> Array:
     """Sums in the shape and dtype of the parameter that they belong to."""
-    return sums.astype(like.dtype).reshape(like.shape)
+    own = sums.base is None  # a view would keep the partial sums beside it alive
+    return sums.astype(like.dtype, copy=not own).reshape(like.shape)

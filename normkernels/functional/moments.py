@@ -27,7 +27,8 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = None, *, threads: i
     -------
     Moments
         count, and mean and var in float64, of the shape of the other axes. `Moments.merge` joins
-        statistics of data that never sits in one place.
+        statistics of data that never sits in one place. A variance that no float64 can hold, that of
+        data with an sd above 1e154, is inf; `zscore` of such data is right all the same.
 
     Raises
     ------

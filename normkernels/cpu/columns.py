@@ -144,9 +144,10 @@ def reciprocal(var, eps, rstd):
 @kernel
 def normalize(x, residual, rows, cols, inner, mean, rstd, weight, bias, constants, kind, y, stream):
     """As `forward`, with given statistics; `inner` neighbouring columns share them."""
-    for c in prange(cols):
-        a, k = offset(pointer(constants), c), c // inner
-        forward_constants(pointer(x), mean[k], rstd[k], weight[k], bias[k], a, cols)
+    for c in prange(cols // inner):
+        for k in range(c * inner, (c + 1) * inner):
+            a = offset(pointer(constants), k)
+            forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, cols)
     block = 1 + PIECE // cols
     for b in prange(-(-rows // block)):
         _normalize_piece(x, residual, b, block, rows, cols, constants, kind, y, stream)

@@ -65,6 +65,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     mark_slow(items)
+    simulated = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+    if simulated or os.environ.get("NORMKERNELS_TEST_DEVICE") == "host":
+        for item in items:
+            if item.get_closest_marker("cuda") and item.path.parent.name != "cuda":
+                item.add_marker(pytest.mark.skip(reason="compiles for a device, not for what stands for one"))
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -76,7 +81,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             devices.require()
         except devices.DeviceUnavailable as error:
             stand_ins = "NUMBA_ENABLE_CUDASIM=1 or NORMKERNELS_TEST_DEVICE=host"
-            terminalreporter.write_line(f"tests/cuda needs a device, or {stand_ins}: {error}")
+            terminalreporter.write_line(f"-m cuda needs a device, or {stand_ins}: {error}")
         except devices.FatalDeviceError:
             pass  # the tests have said so
 

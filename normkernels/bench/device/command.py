@@ -12,7 +12,7 @@ from ..work import Work
 
 SIMULATOR = (
     "--device cuda needs a device, got numba's simulator (NUMBA_ENABLE_CUDASIM): "
-    "the tests run there, by `pytest -m cuda tests/cuda`"
+    "the tests run there, by `pytest -m cuda`"
 )
 
 

@@ -464,9 +464,9 @@ def test_a_bound_that_was_given_is_kept(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "project = 3", "project.entry-points = 3", "[project.entry-points]\n'normkernels.ab' = 3"]
+    "text", ["", "tool = 3", "tool.normkernels = 3", "[tool.normkernels]\ncases = 3", "no TOML"]
 )
 def test_a_project_file_may_hold_anything(text, tmp_path):
     (tmp_path / "pyproject.toml").write_text(text)
-    with pytest.raises(BadOption, match="head must have one entry in "):
+    with pytest.raises(BadOption, match="head must name its cases as `cases` in "):
         cases_at(tmp_path, None)

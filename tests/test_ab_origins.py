@@ -84,6 +84,7 @@ def test_an_extension_that_is_installed_is_not_of_the_checkout(places, monkeypat
     (site / "a_name-1.dist-info").mkdir(parents=True)
     (site / "a_name-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: a-name\nVersion: 1\n")
     (site / "a_name-1.dist-info" / "RECORD").write_text("native.so,,\na_name-1.dist-info/METADATA,,\n")
+    (site / "native.so").touch()
     monkeypatch.syspath_prepend(site)
     modules = {"helper": places / "head/helper.py", "native": site / "native.so"}
     monkeypatch.setattr(worker, "imported", lambda: modules)

@@ -45,7 +45,7 @@ def assert_ahead(spec: NormSpec, dtypes: Any, rng: np.random.Generator) -> None:
     assert compiled == {}
 
 
-@pytest.mark.parametrize("name", ["layer_norm", "group_norm"])
+@pytest.mark.parametrize("name", ["weight_norm", "group_norm"])
 def test_nothing_is_left_to_compile(name, rng):
     assert_ahead(NORMS[name], [np.float32], rng)
 
@@ -84,6 +84,12 @@ def test_progress():
 def test_what_does_not_exist(arguments, message):
     with pytest.raises(ValueError, match=message):
         nk.compile(**arguments)
+
+
+def test_the_command_has_nothing_left_to_do(normkernels: Any) -> None:
+    command = "compile", "--op", "weight_norm"
+    assert normkernels(*command).code == 0
+    assert normkernels(*command).out == "nothing to compile\n"
 
 
 @pytest.mark.slow

@@ -68,12 +68,17 @@ def _power(r, n, beta, p):
 
 
 @primitive
-def _in_range(x, r, n):
-    """Whether no square that counts in 1 / r has left the range of the dtype of r"""
-    limit = as_element(r, 1e25 if largest(x) < 1e300 else 1e280)
-    usual, lowest = True, as_element(r, 1.0) / limit
+def _usual(x, r):
+    """Whether no square that counts in 1 / r has left the range of the arithmetic of x"""
+    limit = 1e25 if largest(x) < 1e300 else 1e280
+    return 1.0 / limit < r < limit
+
+
+@primitive
+def _all_usual(x, r, n):
+    usual = True
     for i in range(n):
-        usual &= (r[i] > lowest) & (r[i] < limit)
+        usual &= _usual(x, r[i])
     return usual
 
 
@@ -96,48 +101,46 @@ def _root(x, i, size, stride, before, after, settings):
 
 
 @primitive
-def _extreme_tile(x, start, n, size, stride, before, after, settings, p):
-    """p = x * root ** (2 * beta), of which neither factor need be in range"""
+def _mend_tile(x, start, n, size, stride, before, after, settings, r, p):
+    """p = x * root ** (2 * beta), of which neither factor need be in range, where r is not"""
     for i in range(n):
-        root = _root(x, start + i, size, stride, before, after, settings)
-        value = np.float64(element(x, start + i)) * root
-        p[i] = as_element(p, value * root ** (2.0 * settings[2] - 1.0))
+        if not _usual(x, r[i]):
+            root = _root(x, start + i, size, stride, before, after, settings)
+            value = np.float64(element(x, start + i)) * root
+            p[i] = as_element(p, value * root ** (2.0 * settings[2] - 1.0))
 
 
 @primitive
-def _extreme_columns(
-    dy, x, channels, stride, first, width, before, after, settings, root, t, sums, dx, stream
+def _mend_columns(
+    dy, x, like, channels, stride, first, width, before, after, settings, sums, dx, stream
 ):  # fmt: skip
-    """As `_backward_columns`: dx = g - slope * (sum of x * root * t), t = g * x * root, over the windows"""
-    size, beta, slope = channels * stride, np.float64(settings[2]), np.float64(settings[3])
-    for i in range(channels * width):
-        k = i // width * stride + first + i % width
-        r = _root(x, k, size, stride, before, after, settings)
-        g = np.float64(element(dy, k)) * r**beta * r**beta
-        root[i], t[i] = as_element(root, r), as_element(t, g * (np.float64(element(x, k)) * r))
-    for c in range(channels):
-        for start in range(0, width, TILE):
-            k, n = c * stride + first + start, min(TILE, width - start)
-            for i in range(n):
-                felt = 0.0
-                for j in range(max(0, c - after), min(channels - 1, c + before) + 1):
-                    o = j * width + start + i
-                    felt += np.float64(element(x, k + i)) * np.float64(root[o]) * np.float64(t[o])
-                p = np.float64(root[c * width + start + i]) ** beta
-                sums[i] = as_element(sums, np.float64(element(dy, k + i)) * p * p - slope * felt)
-            copy_run(sums, n, offset(dx, k), stream)
+    """dx = g - slope * (sum of x * root * t), t = g * x * root, over the windows that are not in range.
+
+    dy and x: float64, the columns one channel after the other; `like` has the arithmetic whose range counts.
+    """
+    own, beta, slope = channels * width, np.float64(settings[2]), np.float64(settings[3])
+    for i in range(own):
+        c, usual, felt = i // width, True, 0.0
+        for j in range(max(0, c - after), min(channels - 1, c + before) + 1):
+            o = j * width + i % width
+            root = _root(x, o, own, width, before, after, settings)
+            usual &= _usual(like, root * root)
+            felt += x[i] * root * (dy[o] * root**beta * root**beta * (x[o] * root))
+        if not usual:
+            power = _root(x, i, own, width, before, after, settings) ** beta
+            sums[0] = as_element(sums, dy[i] * power * power - slope * felt)
+            copy_run(sums, 1, offset(dx, c * stride + first + i % width), stream)
 
 
 @primitive
 def _forward_tile(x, start, n, size, stride, before, after, settings, r, p, y, stream):
     """y = x * r ** beta"""
     _reciprocals(x, start, n, size, stride, before, after, settings, r)
-    if _in_range(x, r, n):
-        _power(r, n, settings[2], p)
-        for i in range(n):
-            p[i] = element(x, start + i) * p[i]
-    else:
-        _extreme_tile(x, start, n, size, stride, before, after, settings, p)
+    _power(r, n, settings[2], p)
+    for i in range(n):
+        p[i] = element(x, start + i) * p[i]
+    if not _all_usual(x, r, n):
+        _mend_tile(x, start, n, size, stride, before, after, settings, r, p)
     copy_run(p, n, offset(y, start), stream)
 
 
@@ -189,16 +192,22 @@ def _backward_columns(
     for start in range(0, own, step):
         i, n = start // width * stride + first + start % width, min(step, own - start)
         _reciprocals(x, i, n, size, stride, before, after, settings, r)
-        usual &= _in_range(x, r, n)
+        usual &= _all_usual(x, r, n)
         _terms(offset(dy, i), offset(x, i), n, settings[2], r, offset(g, start), offset(t, start))
-    if not usual:
-        _extreme_columns(dy, x, channels, stride, first, width, before, after, settings, g, t, r, dx, stream)
-        return
+    kept = np.empty(0 if usual else 2 * own)  # dx may be dy or x
+    for i in range(len(kept) // 2):
+        k = i // width * stride + first + i % width
+        kept[i], kept[own + i] = np.float64(element(dy, k)), np.float64(element(x, k))
     for start in range(0, own, step):  # an element of x comes in the windows the other way round
         i, n = start // width * stride + first + start % width, min(step, own - start)
         _gradient_tile(
             offset(x, i), t, start, n, own, width, after, before, settings[3], r, offset(g, start),
             offset(dx, i), stream,
+        )  # fmt: skip
+    if not usual:
+        _mend_columns(
+            pointer(kept), offset(pointer(kept), own), x, channels, stride, first, width, before, after,
+            settings, r, dx, stream,
         )  # fmt: skip
 
 

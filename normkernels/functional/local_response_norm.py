@@ -43,8 +43,7 @@ def local_response_norm(
     -------
     array
         y, of the shape and dtype of x, and of its memory layout; in C order where x was copied.
-        Where ``d`` is 0, y is NaN for an x of 0; where its sum leaves the range of the arithmetic
-        (float32: x of 1e19), y is 0.
+        Where ``d`` is 0, y is NaN for an x of 0.
 
     Raises
     ------

@@ -156,7 +156,7 @@ def layer_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     array([-5.,  6.])
     """
     mean, var = moments(x)
-    mean, _, rstd = group_statistics(row(x), 1, 0, len(x), eps, True, mean, var)
+    mean, _, rstd = group_statistics(row(x), 1, 0, len(x), number(eps, "eps"), True, mean, var)
     normalize(x, mean, rstd, weight, bias, out)
 
 
@@ -190,7 +190,7 @@ def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
         raise ValueError("rms_norm needs at least one element")
     n = len(x)
     m2 = row_squares(p, n)
-    mean, _, rstd = group_statistics(p, 1, 0, n, eps, False, 0.0, m2 / n)
+    mean, _, rstd = group_statistics(p, 1, 0, n, number(eps, "eps"), False, 0.0, m2 / n)
     normalize(x, mean, rstd, weight, bias, out)
 
 

@@ -57,7 +57,7 @@ def test_every_signature_has_a_file_of_its_own(kernel, tmp_path):
         lambda file: file.write_bytes(file.read_bytes()[:-1]),
         lambda file: file.write_bytes(file.read_bytes()[:20]),
         lambda file: file.write_bytes(os.urandom(4096)),
-        lambda file: file.write_bytes(file.read_bytes()[:40] + b"x" + file.read_bytes()[41:]),
+        lambda file: file.write_bytes(file.read_bytes()[:90] + b"x" + file.read_bytes()[91:]),
         lambda file: (file.unlink(), file.mkdir()),
     ],
     ids=["empty", "cut", "cut in its digest", "garbage", "one byte", "a folder"],
@@ -130,8 +130,13 @@ def test_without_a_writable_place_kernels_are_compiled_in_every_process(kernel, 
     assert len(COMPILED) == 2
 
 
-def test_of_two_that_start_cold_one_compiles(kernel):
+@pytest.mark.parametrize("left", ["nothing", "an old version"])
+def test_of_two_that_start_cold_one_compiles(kernel, monkeypatch, left):
     """Threads stand for processes: each has a kernel of its own, and they meet at the lock of the file."""
+    if left == "an old version":
+        kernel()(21)
+        monkeypatch.setattr(cache, "VERSIONS", ("0.0", "0.0"))
+        COMPILED.clear()
     kernels = [kernel(), kernel()]
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda k: k(21), kernels)) == [42, 42]

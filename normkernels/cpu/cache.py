@@ -1,8 +1,8 @@
 """Machine code kept on disk: one file for each kernel and signature, named after them.
 
-A file holds its digest, then what it was compiled for and the code. It is written aside and put in place
-whole, so that a reader finds an old file, a new one or none; what is cut, foreign or out of date is
-compiled again and replaced. A cache can cost time, never a result.
+A file holds two digests, of what it was compiled for and of the code, then the code. It is written aside and
+put in place whole, so that a reader finds an old file, a new one or none. Code that is cut, foreign or out of
+date is compiled again and replaced. A cache can cost time, never a result.
 """
 
 import hashlib
@@ -26,9 +26,12 @@ logger = logging.getLogger("normkernels")
 QUIET = "NORMKERNELS_QUIET"
 # A process that compiles a kernel has it in seconds. One that was stopped must not hold others up for good.
 LONGEST_WAIT_S = 60.0
-_DIGEST = hashlib.sha256
-_announcing = True
 VERSIONS = (numba.__version__, llvmlite.__version__)
+_announcing = True
+
+
+def _digest(content: bytes | tuple[Any, ...]) -> bytes:
+    return hashlib.sha256(content if isinstance(content, bytes) else repr(content).encode()).digest()
 
 
 @contextmanager
@@ -40,6 +43,15 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         _announcing = True
+
+
+def _is_for(path: Path, key: tuple[Any, ...]) -> bool:
+    """Whether a file is there, and of these versions."""
+    try:
+        with path.open("rb") as file:
+            return file.read(32) == _digest(key)
+    except OSError:
+        return False
 
 
 class KernelCache(NullCache):  # type: ignore[misc]  # numba is untyped
@@ -72,7 +84,7 @@ class KernelCache(NullCache):  # type: ignore[misc]  # numba is untyped
     def _path(self, key: tuple[Any, ...]) -> Path | None:
         if self._directory is None:
             return None
-        return self._directory / f"{self.name}-{_DIGEST(repr(key[:4]).encode()).hexdigest()[:24]}.nbc"
+        return self._directory / f"{self.name}-{_digest(key[:4]).hex()[:24]}.nbc"
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compiled kernel, or None, after which numba compiles it."""
@@ -90,13 +102,12 @@ class KernelCache(NullCache):  # type: ignore[misc]  # numba is untyped
         return None
 
     def _rebuilt(self, content: bytes, key: tuple[Any, ...], sig: Any, target_context: Any) -> Any:
-        digest, body = content[:32], content[32:]
-        if _DIGEST(body).digest() != digest:
-            raise ValueError("the file is damaged")
-        kept, code = pickle.loads(body)
-        if kept != key:
+        made_for, digest, code = content[:32], content[32:64], content[64:]
+        if made_for != _digest(key):
             raise ValueError("the file belongs to another version")
-        compiled = CompileResultCacheImpl.rebuild(None, target_context, code)
+        if digest != _digest(code):
+            raise ValueError("the file is damaged")
+        compiled = CompileResultCacheImpl.rebuild(None, target_context, pickle.loads(code))
         if compiled.signature.args != tuple(sig):
             raise ValueError(f"the file holds {compiled.signature}")
         return compiled
@@ -106,11 +117,11 @@ class KernelCache(NullCache):  # type: ignore[misc]  # numba is untyped
         path = self._path(key := self._key(sig, data.codegen))
         if path is None:
             return
-        body = dumps((key, data._reduce()))
+        code = dumps(data._reduce())
         aside = path.with_name(f"{path.name}.{uuid4().hex[:12]}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_bytes(_DIGEST(body).digest() + body)
+            aside.write_bytes(_digest(key) + _digest(code) + code)
             os.replace(aside, path)
         except OSError as error:  # a full disk, a directory that is read-only by now
             logger.info("%s is not kept: %s", self.name, error)
@@ -120,8 +131,8 @@ class KernelCache(NullCache):  # type: ignore[misc]  # numba is untyped
     @contextmanager
     def alone(self, sig: Any, codegen: Any) -> Iterator[None]:
         """While no other process compiles the same; without a wait where the kernel is kept already."""
-        path = self._path(self._key(sig, codegen))
-        if path is None or path.exists():
+        path = self._path(key := self._key(sig, codegen))
+        if path is None or _is_for(path, key):
             yield
             return
         lock = FileLock(f"{path}.lock", timeout=LONGEST_WAIT_S)

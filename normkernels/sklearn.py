@@ -75,7 +75,7 @@ class ZScore(StandardScaler):  # type: ignore[misc]
         return self
 
     def transform(self, X: Any, copy: bool | None = None) -> Any:
-        """(X - mean_) / scale_"""
+        """``(X - mean_) / scale_``"""
         check_is_fitted(self)
         if sparse.issparse(X):
             return super().transform(X, copy)
@@ -118,7 +118,7 @@ class MinMax(MinMaxScaler):  # type: ignore[misc]
         return Range(self.data_min_, self.data_max_)
 
     def transform(self, X: Any) -> Any:
-        """(X - data_min_) / data_range_, in feature_range"""
+        """``(X - data_min_) / data_range_``, in ``feature_range``."""
         options = {"ensure_all_finite": "allow-nan", "force_writeable": not self.copy}
         X = _checked(self, X, reset=False, **options)
         constant = self.data_range_ < 10 * np.finfo(self.data_range_.dtype).eps  # as scikit-learn has it
@@ -164,11 +164,11 @@ class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def transform(self, X: Any) -> Array:
-        """(X - mean) @ matrix.T"""
+        """``(X - mean) @ matrix.T``"""
         return whiten(_checked(self, X, reset=False), statistics=self.statistics_)
 
     def inverse_transform(self, X: Any) -> Array:
-        """X @ pinv(matrix).T + mean; directions that were given 0 stay at the mean."""
+        """``X @ pinv(matrix).T + mean``; directions that were given 0 stay at the mean."""
         X = _checked(self, X, reset=False)
         return np.asarray(X @ np.linalg.pinv(self.statistics_.matrix).T + self.statistics_.mean, X.dtype)
 

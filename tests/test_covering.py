@@ -26,7 +26,7 @@ MET = [
 ]
 # A test that runs the command to its end; that of `resources`, which compiles for GPUs, is marked `cuda`.
 COMMANDS = {
-    "ab": ("test_ab.py", "test_a_slower_commit_is_flagged_twice_and_named"),
+    "ab": ("test_ab.py", "test_the_whole_gate_without_waiting"),
     "bench": ("test_cli.py", "test_bench_writes_what_it_measured"),
     "compare": ("test_changes.py", "test_compare_fails_where_it_is_told_to"),
     "compile": ("test_ahead.py", "test_the_command_has_nothing_left_to_do"),

@@ -170,8 +170,10 @@ def _cases_in(file: Path) -> str:
     try:
         text = tomllib.loads(file.read_text(encoding="utf-8"))["tool"]["normkernels"]["cases"]
     except (KeyError, OSError, TypeError, ValueError):  # it may hold anything
+        text = None
+    if not isinstance(text, str):
         raise BadOption(
             "head must name its cases as `cases` in [tool.normkernels] of its pyproject.toml, "
             "or --cases be given"
-        ) from None
-    return str(text)
+        )
+    return text

@@ -11,13 +11,12 @@ from .compile_command import compile_
 # What an extra installs for the command line, by the names it is imported by.
 PACKAGES = {
     "bench": (
-        "annotated_types",
         "cpuinfo",
         "jinja2",
         "matplotlib",
         "ml_dtypes",
+        "msgspec",
         "psutil",
-        "pydantic",
         "yaml",
     ),
     "ab": ("scipy",),

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from bench_examples import made, row
-from normkernels.bench import compare, machine, markdown, results, revision, stored, summary, table
+from normkernels.bench import compare, machine, markdown, results, revision, schema, stored, summary, table
 from normkernels.bench.ab import outcome as outcomes
 from normkernels.bench.ab import page as gate_page
 from normkernels.bench.report import data, page, sheet
@@ -23,7 +23,8 @@ from report_examples import gate_outcome
 
 def test_results_come_back_from_json(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
-    before = made([row(op="batch_norm", shape=(2, 3, 4)), dataclasses.replace(row(), baseline=None)])
+    rows = [row(op="batch_norm", shape=(2, 3, 4)), dataclasses.replace(row(), baseline=None)]
+    before = dataclasses.replace(made(rows), options={"op": ["batch_norm"], "pass": ["forward"]})
     results.save(before, path)
     assert results.load(path) == before
     assert json.loads(path.read_text())["rows"][0]["case"]["pass"] == "forward"
@@ -58,22 +59,25 @@ def test_files_that_are_no_results(text: str, message: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("place", "value", "problem"),
     [
-        (("rows", 0, "fresh", "median"), "fast", "rows.0.fresh.median must be a valid number, got 'fast'"),
-        (("rows", 0, "fresh", "median"), 0, "rows.0.fresh.median must be greater than 0.0"),
-        (("rows", 0, "fresh", "median"), True, "rows.0.fresh.median must be a valid number, got True"),
+        (("rows", 0, "fresh", "median"), "fast", "rows.0.fresh.median must be float, got 'fast'"),
+        (("rows", 0, "fresh", "median"), 0, "rows.0.fresh.median must be float > 1e-18, got 0"),
+        (("rows", 0, "fresh", "median"), True, "rows.0.fresh.median must be float, got True"),
         (("rows", 0, "fresh", "median"), 10**400, "rows.0.fresh.median must be "),
-        (("rows", 0, "fresh", "median"), 1e300, "rows.0.fresh.median must be less than 1"),
+        (("rows", 0, "fresh", "median"), 1e300, "rows.0.fresh.median must be float < 1e+18, got 1e+300"),
         (("rows", 0, "baseline", "copy", "plain"), float("nan"), "rows.0.baseline.copy.plain must be "),
-        (("rows", 0, "case", "count"), 10**400, "rows.0.case.count must be less than "),
-        (("rows", 0, "case", "count"), -1, "rows.0.case.count must be greater than 0, got -1"),
-        (("machine", "memory_bytes"), 10**400, "machine.memory_bytes must be less than "),
-        (("rows", 0, "case", "dtype"), 32, "rows.0.case.dtype must be a valid string, got 32"),
-        (("rows", 0, "case", "batch"), "8", "rows.0.case.batch must be a valid integer, got '8'"),
-        (("rows", 0, "case", "shape"), ["8"], "rows.0.case.shape.0 must be a valid integer, got '8'"),
+        (("rows", 0, "case", "count"), 10**400, "rows.0.case.count must be int <= 1099511627775, got 1000"),
+        (("rows", 0, "case", "count"), -1, "rows.0.case.count must be int >= 1, got -1"),
+        (("machine", "memory_bytes"), 10**400, "machine.memory_bytes must be int <= 99999"),
+        (("rows", 0, "case", "dtype"), 32, "rows.0.case.dtype must be str, got 32"),
+        (("rows", 0, "case", "batch"), "8", "rows.0.case.batch must be int | null, got '8'"),
+        (("rows", 0, "case", "shape"), ["8"], "rows.0.case.shape.0 must be int, got '8'"),
+        (("rows", 0, "case", "pass"), 1, "rows.0.case.pass must be str, got 1"),
+        (("rows", 0, "case"), {"op": "layer_norm"}, "rows.0.case.pass is missing"),
         (("rows", 0), None, "rows.0 must be "),
         (("machine", "date"), "yesterday", "machine.date must be a date in ISO format, got 'yesterday'"),
-        (("machine", "versions"), [], "machine.versions must be an object, got []"),
-        (("options",), None, "options must be an object, got None"),
+        (("machine", "versions"), [], "machine.versions must be object, got []"),
+        (("machine", "versions"), {"a": "1", "b.c": 2, "d": 3}, "machine.versions['b.c'] must be str, got 2"),
+        (("options",), None, "options must be object, got None"),
         (("revision",), {"commit": "abc"}, "revision.branch is missing"),
     ],
     ids=lambda value: str(value)[:20],
@@ -95,7 +99,23 @@ def test_results_with_a_wrong_field(
     assert "\n" not in str(error.value)
 
 
-VALUES = (10**400, -1, 1e300, float("nan"), "x|y", None, [[]], {"a": []})
+def test_of_two_wrong_fields_the_first_is_named_with_its_own_value() -> None:
+    document = results.as_json(made([row()]))
+    document["machine"]["versions"] = {"a": "1", "b": 2}
+    document["rows"] = None
+    with pytest.raises(ResultsError, match=r"^machine\.versions\['b'\] must be str, got 2$"):
+        schema.made(results.Results, document)
+
+
+def test_fields_nested_too_deeply_are_refused() -> None:
+    fields: list[Any] = []
+    for _ in range(100_000):
+        fields = [fields]
+    with pytest.raises(ResultsError, match="fields must be nested less deeply"):
+        schema.made(results.Results, {"options": fields})
+
+
+VALUES = (10**400, -1, 1e300, float("nan"), "x|y", None, [[]], {"a": []}, "x - at `$.y`\n")
 
 
 @pytest.mark.parametrize("kind", ["bench", "gate"])

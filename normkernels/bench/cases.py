@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 from ..norms import NORMS
 from .schema import Shape, Size
@@ -20,9 +19,6 @@ MOST_SLOTS = 64
 @dataclass(frozen=True)
 class Case:
     """One norm and pass on one tensor. `shape` is (rows, hidden) or (N, C, ...), whatever the layout."""
-
-    # As results.as_json spells the fields.
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"alias_generator": lambda name: name.rstrip("_")}
 
     op: str
     pass_: str

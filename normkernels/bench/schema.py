@@ -1,19 +1,20 @@
 """Reading stored JSON, which may hold anything: values of the right type and size, or a one-line error."""
 
 import json
-from functools import cache
+import re
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, TypeVar
 
-from annotated_types import Ge, Gt, Len, Lt
+import msgspec
+from msgspec import Meta
 
 # Sizes far beyond anything measured, and so near that no sum, product or ratio of two overflows.
 LEAST, MOST = 1e-18, 1e18
-Positive = Annotated[float, Gt(LEAST), Lt(MOST)]
-Share = Annotated[float, Ge(0), Lt(MOST)]
-Count = Annotated[int, Ge(0), Lt(int(MOST))]
-Size = Annotated[int, Gt(0), Lt(2**40)]
-Shape = Annotated[tuple[Size, ...], Len(1, 16)]
+Positive = Annotated[float, Meta(gt=LEAST, lt=MOST)]
+Share = Annotated[float, Meta(ge=0, lt=MOST)]
+Count = Annotated[int, Meta(ge=0, lt=int(MOST))]
+Size = Annotated[int, Meta(gt=0, lt=2**40)]
+Shape = Annotated[tuple[Size, ...], Meta(min_length=1, max_length=16)]
 
 T = TypeVar("T")
 
@@ -33,24 +34,52 @@ def read(path: Path) -> Any:
 
 def made(cls: type[T], fields: Any) -> T:
     """A dataclass from what JSON has of it; ResultsError where a field is missing or has another type."""
-    from pydantic import ValidationError  # takes a third of a second to import
-
-    # lone surrogates, which JSON may hold, are no text
-    text = json.dumps(fields, ensure_ascii=False).encode(errors="replace")
     try:
-        value: T = _adapter(cast(Any, cls)).validate_json(text, strict=True)
-        return value
-    except ValidationError as error:
-        found = error.errors(include_url=False)[0]
-    where = ".".join(map(str, found["loc"])) or "the whole"
-    if found["type"] == "missing":
-        raise ResultsError(f"{where} is missing")
-    rule = found["msg"].replace("Input should", f"{where} must")
-    raise ResultsError(f"{rule}, got {found['input']!r:.40}")
+        # lone surrogates, which JSON may hold, are no text; and what is made may itself be a case
+        text = json.dumps({"case": fields}, ensure_ascii=False).encode(errors="replace")
+        fields = json.loads(text, object_hook=_with_pass)["case"]
+        return msgspec.convert(fields, cls)
+    except RecursionError:
+        raise ResultsError("fields must be nested less deeply") from None
+    except msgspec.ValidationError as error:
+        message = str(error)
+    raise ResultsError(_complaint(cls, fields, message))
 
 
-@cache
-def _adapter(cls: Any) -> Any:
-    from pydantic import TypeAdapter
+def _with_pass(fields: dict[str, Any]) -> dict[str, Any]:
+    """The `pass` of a case under its name in Python, `pass_`: the reverse of results.as_json."""
+    case = fields.get("case")
+    if isinstance(case, dict) and "pass" in case:
+        case["pass_"] = case.pop("pass")
+    return fields
 
-    return TypeAdapter(cls)
+
+def _complaint(cls: type, fields: Any, message: str) -> str:
+    """What msgspec says, as rule and value: "Expected `int`, got `str` - at `$.rows[0].calls`"."""
+    # the problem may quote a value that looks like a path: the last one is msgspec's own
+    problem, at, path = message.rpartition(" - at `$")
+    if not at:
+        problem, path = path, ""
+    where, value = "", fields
+    for index, name in re.findall(r"\[(\d+|\.\.\.)\]|\.(\w+)", path):
+        key = name or (_wrong_key(cls, fields, value, message) if index == "..." else int(index))
+        where += f"[{key!r:.40}]" if index == "..." else f".{index or name.rstrip('_')}"
+        value = value[key]
+    if missing := re.fullmatch("Object missing required field `(.+)`", problem):
+        return f"{where}.{missing[1].rstrip('_')}".lstrip(".") + " is missing"
+    expected = re.fullmatch("Expected (.+?)(, got .+)?", problem)
+    rule = expected[1].replace("`", "") if expected else "a permitted value"
+    return f"{where.lstrip('.') or 'the whole'} must be {rule}, got {value!r:.40}"
+
+
+def _wrong_key(cls: type, fields: Any, mapping: dict[str, Any], message: str) -> str:
+    """Whose value the message is about, which names only the mapping: the one that gives it alone too."""
+    for key, value in list(mapping.items()):
+        mapping.clear()
+        mapping[key] = value
+        try:
+            msgspec.convert(fields, cls)
+        except msgspec.ValidationError as error:
+            if str(error) == message:
+                break
+    return key

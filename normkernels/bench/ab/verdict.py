@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-from annotated_types import Len
+from msgspec import Meta
 
 from ..schema import Positive, Share
 
@@ -36,7 +36,7 @@ class Comparison:
     p: Share
     """Wilcoxon's signed-rank test of the log-ratios, adjusted for the number of cases."""
     verdict: Verdict
-    pairs: Annotated[list[Pair], Len(1)]
+    pairs: Annotated[list[Pair], Meta(min_length=1)]
 
     @property
     def change(self) -> float:

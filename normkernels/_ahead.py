@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import product
+from threading import get_ident
 from time import perf_counter
 from typing import Any
 
@@ -75,18 +76,23 @@ def compile(
 
     Raises
     ------
+    TypeError
+        If a string stands where a sequence of strings is meant.
     ValueError
-        If a name, a dtype or a word of `fused` does not exist.
+        If a name, a dtype or a word of `fused` does not exist, or no norm takes what is to be fused.
 
     Examples
     --------
     >>> import normkernels as nk
     >>> compiled = nk.compile(["layer_norm"], ["float32"])
     """
+    for argument, value in (("names", names), ("dtypes", dtypes), ("fused", fused)):
+        if isinstance(value, str):
+            raise TypeError(f"{argument} must be a sequence of strings, got {value!r}")
     names = NAMES if names is None else names
     check(names, dtypes, fused or ())
     steps = [(d, n, f) for d, n in product(dtypes, names) for f in _fusions(n) if _wanted(f, fused)]
-    if not steps:
+    if names and dtypes and not steps:
         raise ValueError(f"fused must be what {', '.join(names)} take, got {', '.join(fused or ())}")
     compiled = []
     for done, (dtype, name, fuse) in enumerate(steps):
@@ -173,16 +179,18 @@ def listening() -> Iterator[dict[str, float]]:
     """Seconds spent compiling, by kernel."""
     started: dict[int, float] = {}
     seconds: dict[str, float] = {}
+    here = get_ident()  # other threads compile for themselves
 
     class Listener(event.Listener):  # type: ignore[misc]  # numba is untyped
         def on_start(self, event: Any) -> None:
-            started[id(event.data["dispatcher"])] = perf_counter()
+            if get_ident() == here:
+                started[id(event.data["dispatcher"])] = perf_counter()
 
         def on_end(self, event: Any) -> None:
             kernel = event.data["dispatcher"]
-            if kernel in KERNELS:
-                spent = perf_counter() - started[id(kernel)]
-                seconds[kernel.name] = seconds.get(kernel.name, 0.0) + spent
+            began = started.pop(id(kernel), None) if get_ident() == here else None
+            if began is not None and kernel in KERNELS:
+                seconds[kernel.name] = seconds.get(kernel.name, 0.0) + perf_counter() - began
 
     with event.install_listener("numba:compile", Listener()):
         yield seconds

@@ -91,9 +91,11 @@ class KernelCache(NullCache):  # type: ignore[misc]  # numba is untyped
         target_context.refresh()
         key = self._key(sig, target_context.codegen())
         path = self._path(key)
-        if path is not None and path.exists():
+        if path is not None:
             try:
                 return self._rebuilt(path.read_bytes(), key, sig, target_context)
+            except FileNotFoundError:
+                pass
             except Exception as error:  # of whatever kind: unpickling alone may raise any
                 logger.info("%s is compiled again: %s", path, error)
                 with suppress(OSError):
@@ -125,6 +127,7 @@ class KernelCache(NullCache):  # type: ignore[misc]  # numba is untyped
             os.replace(aside, path)
         except OSError as error:  # a full disk, a directory that is read-only by now
             logger.info("%s is not kept: %s", self.name, error)
+        finally:
             with suppress(OSError):
                 aside.unlink(missing_ok=True)
 

@@ -24,7 +24,9 @@ _FLAGS = {"error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
 _INTERNAL = {**_FLAGS, "no_cpython_wrapper": True}
 
 _HERE = Path(__file__).parent
-_PARTS = b"".join(f.read_bytes() for f in sorted([*_HERE.glob("*.py"), _HERE.parent / "_formulas.py"]))
+# Files beside this folder from which kernels have functions or numbers.
+BESIDE = ("_formulas.py", "_layout.py")
+_PARTS = b"".join(f.read_bytes() for f in [*sorted(_HERE.glob("*.py")), *(_HERE.parent / n for n in BESIDE)])
 
 
 def _source_stamp(function: Callable[..., Any]) -> bytes:

@@ -71,7 +71,7 @@ def _power(r, n, beta, p):
 def _usual(x, r):
     """Whether no square that counts in 1 / r has left the range of the arithmetic of x"""
     limit = 1e25 if largest(x) < 1e300 else 1e280
-    return 1.0 / limit < r < limit
+    return not (r <= 1.0 / limit or r >= limit)  # NaN stays what it is
 
 
 @primitive
@@ -112,12 +112,15 @@ def _mend_tile(x, start, n, size, stride, before, after, settings, r, p):
 
 @primitive
 def _mend_columns(
-    dy, x, like, channels, stride, first, width, before, after, settings, sums, dx, stream
+    kept, like, channels, stride, first, width, before, after, settings, sums, dx, stream
 ):  # fmt: skip
     """dx = g - slope * (sum of x * root * t), t = g * x * root, over the windows that are not in range.
 
-    dy and x: float64, the columns one channel after the other; `like` has the arithmetic whose range counts.
+    kept: dy, then x, in float64, the columns one channel after the other. It comes as an array, which numba
+    keeps until this returns; not so one of which only the pointer is handed on. `like` has the arithmetic
+    whose range counts.
     """
+    dy, x = pointer(kept), offset(pointer(kept), channels * width)
     own, beta, slope = channels * width, np.float64(settings[2]), np.float64(settings[3])
     for i in range(own):
         c, usual, felt = i // width, True, 0.0
@@ -206,7 +209,7 @@ def _backward_columns(
         )  # fmt: skip
     if not usual:
         _mend_columns(
-            pointer(kept), offset(pointer(kept), own), x, channels, stride, first, width, before, after,
+            kept, x, channels, stride, first, width, before, after,
             settings, r, dx, stream,
         )  # fmt: skip
 

@@ -157,10 +157,16 @@ def forward_tiles(
         var[i] = m2 / cols
         rstd[i] = reciprocal_sd(var[i], eps)
         if not usual(rstd[i]):
-            x_row, r_row = offset(pointer(x), i * cols), offset(pointer(residual), i * cols)
-            mean[i], var[i], rstd[i] = statistics_again(
-                x_row, r_row, 1, 0, cols, cols, eps, centred, mean[i], var[i], rstd[i]
-            )
+            if total is None:
+                mean[i], var[i], rstd[i] = statistics_again(
+                    offset(pointer(x), i * cols), offset(pointer(residual), i * cols), 1, 0, cols, cols, eps,
+                    centred, mean[i], var[i], rstd[i],
+                )  # fmt: skip
+            else:  # which may be x or residual, and has their sum by now
+                mean[i], var[i], rstd[i] = statistics_again(
+                    offset(pointer(total), i * cols), None, 1, 0, cols, cols, eps, centred, mean[i], var[i],
+                    rstd[i],
+                )  # fmt: skip
     share(
         team, rows * tiles, _normalize_tile, x, residual, tiles, cols, weight, bias, part, period,
         kind, total, y, mean, rstd, stream,

@@ -1,4 +1,4 @@
-"""How a kernel is run: serial or parallel, on how many threads, how it stores; parameters as it sees them."""
+"""How a kernel is run: on how many threads, and how it stores; parameters as it sees them."""
 
 import os
 from collections.abc import Sequence

@@ -15,6 +15,7 @@ from numba.core import event
 from . import functional
 from ._layout import ACTIVATIONS, bfloat16
 from .cpu.jit import KERNELS
+from .cpu.parallel import at_least
 from .norms import NORMS, NormSpec
 
 DTYPES = ("float32", "float64", "float16", "bfloat16")
@@ -98,7 +99,7 @@ def compile(
     for done, (dtype, name, fuse) in enumerate(steps):
         if progress:
             progress(done, len(steps), " ".join(filter(None, (name, fuse, dtype))))
-        with listening() as seconds, warnings.catch_warnings(), np.errstate(all="ignore"):
+        with listening() as seconds, at_least(2), warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore", RuntimeWarning)
             for shape in SHAPES:
                 _call(name, shape, dtype, fuse.split("+") if fuse else [])

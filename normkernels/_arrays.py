@@ -70,7 +70,10 @@ def in_host_memory(value: Any, name: str, written: bool = False) -> Array:
             return _tensor_memory(value, torch)
         copy = False if written else None
         if hasattr(value, "__array__"):
-            return np.asarray(value, copy=copy)
+            memory = np.asarray(value, copy=copy)
+            if written and not np.shares_memory(memory, np.asarray(value)):  # it may ignore `copy`
+                raise TypeError("it converts to a copy")
+            return memory
         if hasattr(value, "__dlpack__"):
             return np.from_dlpack(value, copy=copy)
     except REFUSALS as error:

@@ -1,14 +1,16 @@
 """The command `compile`, which needs no extra."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numba
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ._ahead import DTYPES, Compiled, check, compile
-from .cpu.cache import quiet
+from .cpu.cache import QUIET, folder, quiet
 
 
 @click.command("compile")
@@ -26,8 +28,13 @@ def compile_(
 ) -> None:
     """Compile kernels ahead of use, so that no later process has to.
 
-    They stay on disk beside the package, or where NUMBA_CACHE_DIR says. What is there already is loaded.
+    They stay on disk: where NUMBA_CACHE_DIR says, else beside the package, or in your cache folder where that
+    cannot be written. What is there already is loaded.
     """
+    wanted, kept = numba.config.CACHE_DIR, folder()
+    if kept is None or (wanted and not kept.is_relative_to(wanted)):
+        rule = f"NUMBA_CACHE_DIR must be a folder that can be written, got {wanted or 'none'}"
+        raise click.UsageError(rule)
     if everything and (dtypes or fused):
         raise click.UsageError("--all takes all dtypes and fusions: leave --dtype and --fuse out")
     kinds = (DTYPES, None) if everything else (dtypes or ("float32",), fused or ("",))
@@ -38,7 +45,8 @@ def compile_(
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     seconds = sum(c.seconds for c in done)
-    click.echo(f"compiled {len(done)} kernels in {seconds:.0f} s" if done else "nothing to compile")
+    text = f"compiled {len(done)} kernels in {seconds:.0f} s" if done else "nothing to compile"
+    click.echo(f"{text}, kept in {kept}")
     if page and done:
         asked = (("op", ops), ("dtype", dtypes), ("fuse", fused))
         words = [f"--{name} {value}" for name, values in asked for value in values]
@@ -58,6 +66,8 @@ def _compiled(
 
         def show(done: int, steps: int, name: str) -> None:
             progress.update(task, description=name, completed=done, total=steps)
+            if name and not errors.is_terminal and not os.environ.get(QUIET):
+                click.echo(f"normkernels: compiling {name} ({done + 1} of {steps})", err=True)
 
         return compile(ops, dtypes, fused, progress=show)
 

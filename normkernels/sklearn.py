@@ -127,8 +127,10 @@ class MinMax(MinMaxScaler):  # type: ignore[misc]
         y[:, constant] = unscaled
         low, high = self.feature_range
         if (low, high) != (0, 1):
+            top = y == 1
             y *= high - low
             y += low
+            y[top] = high
         return np.clip(y, low, high, out=y) if self.clip else y
 
     def __sklearn_tags__(self) -> Any:

@@ -3,16 +3,20 @@
 import os
 import subprocess
 import sys
+import threading
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+import numba
 import numpy as np
 import pytest
+from numba.core import event
 
 import normkernels as nk
 from helpers import DTYPES, accepted, fitted
 from normkernels import _ahead
+from normkernels.cpu.jit import KERNELS
 from normkernels.norms import NORMS, NormSpec
 
 
@@ -79,17 +83,63 @@ def test_progress():
         ({"dtypes": ["int8"]}, "dtypes must be one of float32, .*, got int8"),
         ({"fused": ["residual+swish"]}, "fused must be one of residual, .*, got swish"),
         ({"names": ["weight_norm"], "fused": ["relu"]}, "fused must be what weight_norm take, got relu"),
+        ({"names": "layer_norm"}, "names must be a sequence of strings, got 'layer_norm'"),
+        ({"dtypes": "float32"}, "dtypes must be a sequence of strings, got 'float32'"),
     ],
 )
 def test_what_does_not_exist(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         nk.compile(**arguments)
+    assert nk.compile([]) == []
 
 
 def test_the_command_has_nothing_left_to_do(normkernels: Any) -> None:
     command = "compile", "--op", "weight_norm"
     assert normkernels(*command).code == 0
-    assert normkernels(*command).out == "nothing to compile\n"
+    shown = normkernels(*command)
+    assert shown.out.startswith("nothing to compile, kept in /")
+    assert shown.err == "normkernels: compiling weight_norm float32 (1 of 1)\n"
+
+
+def test_the_command_needs_the_folder_that_was_named(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file"))
+    shown = normkernels("compile", "--op", "weight_norm")
+    assert (shown.code, shown.out) == (2, "")
+    assert shown.err == (
+        f"normkernels: NUMBA_CACHE_DIR must be a folder that can be written, got {tmp_path / 'file'}\n"
+    )
+
+
+def test_what_other_threads_compile_is_theirs() -> None:
+    with _ahead.listening() as compiled:
+        kernel = KERNELS[0]
+        events = [
+            event.Event("numba:compile", status, {"dispatcher": kernel}) for status in event.EventStatus
+        ]
+        thread = threading.Thread(target=lambda: [event.broadcast(e) for e in events])
+        thread.start()
+        thread.join()
+        event.broadcast(events[1])  # the end of what had begun before
+    assert compiled == {}
+
+
+@pytest.mark.slow
+def test_a_machine_of_one_thread_compiles_for_all(tmp_path: Path) -> None:
+    code = """
+import sys, numpy as np, normkernels as nk
+if sys.argv[1] == "ahead": nk.compile(["rms_norm"], ["float32"], None)
+else:
+    from normkernels import _ahead
+    x = np.ones((1, 300_000), np.float32)
+    with _ahead.listening() as compiled: nk.rms_norm_backward(x, nk.rms_norm_forward(x, 300_000)[1])
+    assert compiled == {}, compiled
+"""
+    for threads, what in ((1, "ahead"), (2, "use")):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "NUMBA_NUM_THREADS": str(threads)}
+        subprocess.run([sys.executable, "-c", code, what], env=environment, check=True)
 
 
 @pytest.mark.slow
@@ -103,9 +153,10 @@ def test_the_command_fills_an_empty_cache(tmp_path: Path) -> None:
         subprocess.run([*command, *more], env=environment, capture_output=True, text=True, check=True)
         for more in (["--markdown", str(page)], [])
     )
+    kept = f", kept in {tmp_path / 'cache'}"
     assert first.stdout.startswith("compiled ")
-    assert second.stdout == "nothing to compile\n"
-    assert first.stderr == second.stderr == ""
+    assert second.stdout.startswith(f"nothing to compile{kept}")
+    assert first.stderr == second.stderr == "normkernels: compiling weight_norm float32 (1 of 1)\n"
     assert "Measured with `normkernels compile --op weight_norm`" in page.read_text()
     assert "| groups.forward |" in page.read_text()
 

@@ -254,3 +254,15 @@ def test_what_lies_on_a_device_does_not_go_with_host_memory(name):
     arguments |= {"running_var": np.ones(6, np.float32), "training": True, "momentum": None, name: OnDevice()}
     with pytest.raises(TypeError, match=f"{name} must be in host memory.*got OnDevice in device memory"):
         nk.batch_norm(np.ones((4, 6), np.float32), **arguments)
+
+
+def test_out_that_gives_a_copy_whatever_it_is_asked_is_refused():
+    class Copies:
+        def __init__(self):
+            self.values = np.zeros((2, 3))
+
+        def __array__(self, dtype=None, copy=None):
+            return self.values.copy()
+
+    with pytest.raises(TypeError, match="out must be .*, got Copies: it converts to a copy"):
+        nk.layer_norm(np.ones((2, 3)), 3, out=Copies())

@@ -1,5 +1,6 @@
 """The cache of machine code on disk costs time at worst, never a result."""
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -132,14 +133,24 @@ def test_without_a_writable_place_kernels_are_compiled_in_every_process(kernel, 
 
 @pytest.mark.parametrize("left", ["nothing", "an old version"])
 def test_of_two_that_start_cold_one_compiles(kernel, monkeypatch, left):
-    """Threads stand for processes: each has a kernel of its own, and they meet at the lock of the file."""
+    """The second, here a thread, waits at the lock of the file, and then loads what the first compiled."""
     if left == "an old version":
         kernel()(21)
         monkeypatch.setattr(cache, "VERSIONS", ("0.0", "0.0"))
         COMPILED.clear()
-    kernels = [kernel(), kernel()]
-    with ThreadPoolExecutor(2) as pool:
-        assert list(pool.map(lambda k: k(21), kernels)) == [42, 42]
+    first, second = kernel(), kernel()
+    path = first._cache._path(first._cache._key((numba.types.int64,), first.targetctx.codegen()))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with ThreadPoolExecutor(1) as pool:
+        with cache.FileLock(f"{path}.lock"):  # as the process has it that is compiling
+            waiting = pool.submit(second, 21)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.3)
+            assert COMPILED == []
+            with monkeypatch.context() as own:
+                own.setattr(cache.KernelCache, "alone", lambda *args: contextlib.nullcontext())
+                assert first(21) == 42
+        assert waiting.result(60) == 42
     assert len(COMPILED) == 1
 
 

@@ -119,3 +119,24 @@ def test_activations_and_their_slopes_reach_their_limits(name, dtype):
 def test_the_reference_is_right_in_float64_too(spec, scale, rng):
     for shape in SHAPES[:2]:
         assert_right(spec, *problem(spec, shape, scale, np.float64, rng), of="reference")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("target", ["residual", "x", "apart"])
+def test_a_long_row_whose_sum_is_written_in_place(target, threads):
+    x, residual = (1e200 * np.random.default_rng(s).normal(size=(1, 40_000)) for s in range(2))
+    small = (x + residual) * 1e-200
+    expected = (small - small.mean()) / small.std()
+    places = {"x": x, "residual": residual, "apart": np.empty_like(x)}
+    y = nk.layer_norm(x, 40_000, residual=residual, sum_out=places[target], threads=threads)
+    np.testing.assert_allclose(y, expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["batch_norm", "instance_norm"])
+def test_a_momentum_of_zero_leaves_statistics_alone(name):
+    x = 1e200 * np.random.default_rng(0).normal(size=(4, 3, 50))
+    mean, var = np.zeros(3), np.ones(3)
+    arguments = {"training": True} if name == "batch_norm" else {}
+    getattr(nk, name)(x, mean, var, momentum=0.0, **arguments)
+    assert (mean == 0).all()
+    assert (var == 1).all()

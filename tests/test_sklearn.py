@@ -154,3 +154,11 @@ def test_in_a_pipeline(rng):
     pipeline = make_pipeline(ZScore(), MinMax())
     np.testing.assert_allclose(pipeline.fit_transform(X), nk.minmax(nk.zscore(X)))
     assert list(pipeline.fit(X).get_feature_names_out(["a", "b", "c"])) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("ends", [(-0.3, 0.1), (-1, 0.3), (-0.9, 0.05)])
+def test_both_ends_of_a_range_are_exact(ends):
+    X = np.random.default_rng(0).normal(size=(50, 4))
+    y = MinMax(feature_range=ends).fit_transform(X)
+    np.testing.assert_array_equal(y.min(0), ends[0])
+    np.testing.assert_array_equal(y.max(0), ends[1])

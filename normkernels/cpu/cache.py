@@ -34,6 +34,14 @@ def _digest(content: bytes | tuple[Any, ...]) -> bytes:
     return hashlib.sha256(content if isinstance(content, bytes) else repr(content).encode()).digest()
 
 
+def folder() -> Path | None:
+    """Where kernels of this package are kept; None where nothing can be written."""
+    try:
+        return Path(CompileResultCacheImpl(_digest).locator.get_cache_path())
+    except RuntimeError:
+        return None
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """While a progress bar says what is compiled."""

@@ -80,8 +80,9 @@ def finish_moments(
     mean, var, rstd = group_statistics(own, outer, apart, inner, eps, True, mean, m2 / count)
     unbiased = m2 / (count - 1) if var == m2 / count else var * (count / (count - 1))
     r, d = correction(mean, rstd, running_mean[c], running_var[c], eps, r_max, d_max)
-    running_mean[c] = (1.0 - factor) * running_mean[c] + factor * mean
-    running_var[c] = (1.0 - factor) * running_var[c] + factor * unbiased
+    if factor != 0.0:  # the variance may be inf
+        running_mean[c] = (1.0 - factor) * running_mean[c] + factor * mean
+        running_var[c] = (1.0 - factor) * running_var[c] + factor * unbiased
     statistics[c], statistics[channels + c] = mean, rstd
     statistics[4 * channels + c], statistics[5 * channels + c] = r, d
     forward_constants(x, mean, rstd, weight[c] * r, bias[c] + weight[c] * d, constants, stride)

@@ -11,7 +11,7 @@ from ..results import Array
 from . import groups, rows
 from .parallel import team_size
 from .primitives import TILE
-from .run import FEW, PIECE, kind, parameter, run, streams, update
+from .run import FEW, PARALLEL_BYTES, PIECE, kind, parameter, run, streams, update
 
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
 PARTIALS = 32
@@ -67,7 +67,8 @@ def row_forward(
         return mean, rstd
     block, scratch = 1 + PIECE // n, None
     if residual is not None:
-        block = max(block, -(-plan.rows // team_size(threads)))  # one for each thread
+        team = 1 if plan.nbytes < PARALLEL_BYTES else team_size(threads)
+        block = max(block, -(-plan.rows // team))  # one for each thread
         scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n, 1), x.dtype)
     keep = keep or plan.rows <= block
     room = plan.rows if keep else -(-plan.rows // block) * rows.batch_rows.py_func(n)
@@ -163,7 +164,7 @@ def group_forward(
     var = np.empty(plan.rows) if running else None
     keep = keep or var is not None
     mean, rstd = _group_forward(plan, x, weight, bias, eps, y, threads, activation, var, keep)
-    if var is not None:
+    if var is not None and factor != 0.0:  # the variance may be inf
         unbiased = var * (plan.cols / (plan.cols - 1))
         means = (s.reshape(plan.samples, plan.groups).mean(0) for s in (mean, unbiased))
         update(running, [(1 - factor) * old + factor * new for old, new in zip(running, means, strict=True)])

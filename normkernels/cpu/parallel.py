@@ -5,8 +5,11 @@ over a range of pieces, which the kernel calls itself, or hands to numba's pool 
 """
 
 import importlib
+import multiprocessing
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -34,33 +37,39 @@ ALONE = (0, 1)
 one_at_a_time = threading.RLock()
 """The turn to use a pool that takes one caller at a time."""
 
-_forked = False
-
-
-def _before_fork() -> None:
-    """Wait until no thread compiles or is in a pool: what a child finds held stays held in it."""
-    one_at_a_time.acquire()
-    global_compiler_lock.acquire()
-
-
-def _after_fork() -> None:
-    global_compiler_lock.release()
-    one_at_a_time.release()
+# A child that imports this first may have been forked by a parent that used the pool for its own kernels.
+_forked = multiprocessing.parent_process() is not None and parallel._is_initialized
+_least = 1
 
 
 def _after_fork_in_child() -> None:
     global _forked
     _forked = True
-    _after_fork()
+    global_compiler_lock.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork_in_child)
+if hasattr(os, "register_at_fork"):  # a lock that a thread holds at a fork would stay held in the child
+    os.register_at_fork(
+        before=global_compiler_lock.acquire,
+        after_in_parent=global_compiler_lock.release,
+        after_in_child=_after_fork_in_child,
+    )
 
 
 def team_size(threads: int | None) -> int:
     """Threads of a team: as many as asked for, or numba's; one in a forked child, where pools are broken."""
-    return 1 if _forked else threads or int(numba.get_num_threads())
+    return 1 if _forked else max(_least, threads or int(numba.get_num_threads()))
+
+
+@contextmanager
+def at_least(threads: int) -> Iterator[None]:
+    """While kernels are chosen as on a machine with so many threads; arrays must be too small to use them."""
+    global _least
+    _least = threads
+    try:
+        yield
+    finally:
+        _least = 1
 
 
 @cache

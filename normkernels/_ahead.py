@@ -23,7 +23,7 @@ DATA = ("moments", "zscore")
 """Functions of data that have kernels."""
 NAMES = (*NORMS, *DATA)
 # One for each kind of kernel: rows and columns, a long row, short runs, runs, few channels of many elements.
-SHAPES = ((4, 33), (1, 40_000), (2, 8, 5, 5), (2, 8, 12, 12), (2, 3, 50, 50))
+SHAPES = ((4, 33), (1, 40_000), (2, 8, 3, 3), (2, 8, 12, 12), (2, 3, 50, 50))
 # What to switch off for evaluation.
 EVALUATION = {"batch_norm": "training", "batch_renorm": "training", "instance_norm": "use_input_stats"}
 

@@ -24,7 +24,7 @@ def data(value: Any) -> Array:
         x = _arrays.in_host_memory(value, "x")
     if isinstance(x, np.ndarray) and x.dtype.kind in "biu":
         x = x.astype(np.float64)
-    elif isinstance(x, np.ndarray) and x.dtype.kind in "cOSU":
+    elif isinstance(x, np.ndarray) and x.dtype.kind in "cmMOSU":
         raise TypeError(f"x must be real numbers, got {x.dtype}")
     return _arrays.array(x)
 

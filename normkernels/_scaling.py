@@ -104,17 +104,19 @@ def minmax(x: Any, axis: Any, statistics: Any, keep: bool, out: Any) -> tuple[Ar
 def _spread(x: Array, axes: tuple[int, ...], low: Array, high: Array, y: Array) -> None:
     """Write y = (x - low) / (high - low), and 0 where high = low."""
     one = low.dtype.type(1)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         beyond = np.isinf(high - low) & np.isfinite(high) & np.isfinite(low)
     unit = np.where(beyond, one / 2, one)
-    low, extent = low * unit, high * unit - low * unit
+    with np.errstate(invalid="ignore"):
+        low, extent = low * unit, high * unit - low * unit
     constant = extent == 0
     extent[constant] = 1
     for part in parts(x.shape, x.strides, range(x.ndim), PART):
         group = tuple(slice(None) if a in axes else s for a, s in enumerate(part))
         z = x[part] * unit[group]
-        z -= low[group]
-        z /= extent[group]
+        with np.errstate(invalid="ignore"):
+            z -= low[group]
+            z /= extent[group]
         np.copyto(z, 0, where=constant[group] & ~np.isnan(z))
         y[part] = z
 

@@ -350,3 +350,9 @@ def test_a_pytorch_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch
         pytest.raises(WorkerEnded, match="ended with code 1 at layer_norm/forward"),
     ):
         torch.measure(case())
+
+
+def test_slices_of_one_element_agree_with_the_reference() -> None:
+    """Nothing is left of their gradient, and of its terms what rounding leaves."""
+    some = Case("weight_norm", "backward", (4096,))
+    check.check(some, make_inputs(some))

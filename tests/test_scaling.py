@@ -274,3 +274,10 @@ def test_minmax_keeps_nan_where_the_fitted_slice_was_constant():
     fitted = nk.Range(np.array([1.0, 0.0]), np.array([1.0, 2.0]))
     y = nk.minmax(np.array([[np.nan, 1.0], [5.0, np.nan]]), statistics=fitted)
     np.testing.assert_array_equal(y, [[np.nan, 0.5], [0.0, np.nan]])
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_infinite_element_is_no_warning():
+    np.testing.assert_array_equal(nk.minmax([1.0, np.inf, 3.0]), [0, np.nan, 0])
+    with pytest.raises(TypeError, match=r"x must be real numbers, got datetime64\[D\]"):
+        nk.zscore(np.array(["2020"], "M8[D]"))

@@ -148,7 +148,8 @@ def minmax(
     Returns
     -------
     y : array
-        Of the shape and dtype of x. A slice of range 0 gives 0, also for new data; one with NaN gives NaN.
+        Of the shape and dtype of x. A slice of range 0 gives 0, also for new data; one with NaN gives NaN, as
+        an infinite element does. Other elements of a slice with one are 0 or NaN.
     statistics : Range
         Those that were applied: ``min`` and ``max``, in the unit and dtype of x, float32 for half types;
         only with `return_statistics`. `Range.merge` joins those of several sets of data.

@@ -6,9 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..cpu.fusion import copy_run
 from ..cpu.jit import loop
 from ..cpu.parallel import team_of
-from ..cpu.vectors import CACHE_LINE, fence, lanes, load, pointer, store, store_streaming
+from ..cpu.vectors import CACHE_LINE, fence, offset, pointer
 
 BLOCK = 16384
 
@@ -16,15 +17,13 @@ BLOCK = 16384
 @loop
 def _plain(b: int, source: Any, target: Any) -> None:
     """target = source, a block of it."""
-    for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
-        store(pointer(target), i, load(pointer(source), i))
+    copy_run(offset(pointer(source), b * BLOCK), BLOCK, offset(pointer(target), b * BLOCK), None)
 
 
 @loop
 def _streaming(b: int, source: Any, target: Any) -> None:
     """As `_plain`, past the caches; target must begin a cache line."""
-    for i in range(b * BLOCK, (b + 1) * BLOCK, lanes(pointer(source))):
-        store_streaming(pointer(target), i, load(pointer(source), i))
+    copy_run(offset(pointer(source), b * BLOCK), BLOCK, offset(pointer(target), b * BLOCK), True)
     fence()
 
 

@@ -7,12 +7,12 @@ stores and threads.
 from .._plan import row_plan
 from ..cpu.activations import slope
 from ..cpu.fusion import activated, plus
-from ..cpu.jit import loop, primitive, step
+from ..cpu.jit import loop, step
 from ..cpu.layouts import empty
 from ..cpu.layouts import flat as laid_out
-from ..cpu.primitives import fetch, put, streamed_head
+from ..cpu.loops import each
 from ..cpu.run import kind, run, streams
-from ..cpu.vectors import as_element, fence, lanes, offset, pointer
+from ..cpu.vectors import fence, offset, pointer
 from ..norms import NORMS, Passes
 from ..reference.fused import Elementwise
 from .inputs import Array
@@ -21,32 +21,18 @@ PIECE = 65536
 
 
 @step
-def _value(x, addend, dy, kind, i, n):
-    z = plus(fetch(x, i, n, as_element(x, 0.0)), addend, i, n)
-    if dy is None:
-        return activated(z, kind)
-    return slope(z, fetch(dy, i, n, as_element(dy, 0.0)), kind)
-
-
-@primitive
-def _sweep_run(x, addend, dy, n, kind, y, stream):
-    i = streamed_head(y, n, stream)
-    if i > 0:
-        put(y, 0, i, _value(x, addend, dy, kind, 0, i), stream)
-    while i + lanes(x) <= n:
-        put(y, i, None, _value(x, addend, dy, kind, i, None), stream)
-        i += lanes(x)
-    if i < n:
-        put(y, i, n - i, _value(x, addend, dy, kind, i, n - i), stream)
+def _swept_element(i, y, x, addend, dy, kind):
+    z = plus(x[i], addend, i)
+    y[i] = activated(z, kind) if dy is None else slope(z, dy[i], kind)
 
 
 @loop
 def sweep(p, x, addend, dy, n, kind, y, stream):
     """y = act(x + addend), or dy * act'(x) with a dy."""
     k = p * PIECE
-    _sweep_run(
-        offset(pointer(x), k), offset(pointer(addend), k), offset(pointer(dy), k), min(PIECE, n - k),
-        kind, offset(pointer(y), k), stream,
+    each(
+        min(PIECE, n - k), stream, _swept_element, offset(pointer(y), k), offset(pointer(x), k),
+        offset(pointer(addend), k), offset(pointer(dy), k), kind,
     )  # fmt: skip
     if stream:
         fence()

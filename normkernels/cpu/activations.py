@@ -1,4 +1,4 @@
-"""Activations and their slopes on vectors, and the exponential that they are made of.
+"""Activations and their slopes on vectors and numbers, and the exponential that they are made of.
 
 In float32 and float64 to a few ulp, where the result is subnormal too; NaN gives NaN.
 """
@@ -11,22 +11,21 @@ from numba import types
 from numba.extending import intrinsic
 
 from .._layout import ACTIVATIONS
-from .jit import primitive
-from .vectors import fma, multiply_add
+from .jit import step
+from .vectors import constant, fma, multiply_add, retyped, scalar
 
 RELU, SIGMOID, SILU, GELU = (ACTIVATIONS.index(a) for a in ("relu", "sigmoid", "silu", "gelu"))
 
 
 def _polynomial(single: list[float], double: list[float]) -> Any:
-    """A function of a vector: the sum of coefficients[k] * x**k, with coefficients for its precision."""
+    """A function of a vector or number: the sum of coefficients[k] * x**k, with those for its precision."""
 
     @intrinsic
     def value(typingctx: Any, x: Any) -> Any:
-        coefficients = single if x.dtype == types.float32 else double
+        coefficients = single if scalar(x) == types.float32 else double
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-            type_ = args[0].type
-            terms = [ir.Constant(type_, [c] * type_.count) for c in coefficients]
+            terms = [constant(args[0].type, c) for c in coefficients]
             result = terms.pop()
             while terms:
                 result = multiply_add(builder, result, args[0], terms.pop())
@@ -38,18 +37,18 @@ def _polynomial(single: list[float], double: list[float]) -> Any:
 
 
 def _constant(single: float, double: float) -> Any:
-    """A function of a vector: all lanes one number."""
+    """A function of a vector or number: in all lanes one number."""
     return _polynomial([single], [double])
 
 
 def _where(comparison: str, ordered: bool) -> Any:
-    """A function (x, a, b) of vectors: a where x compares so with 0, else b."""
+    """A function (x, a, b) of vectors or numbers: a where x compares so with 0, else b."""
 
     @intrinsic
     def value(typingctx: Any, x: Any, a: Any, b: Any) -> Any:
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
             compare = builder.fcmp_ordered if ordered else builder.fcmp_unordered
-            return builder.select(compare(comparison, args[0], ir.Constant(args[0].type, None)), *args[1:])
+            return builder.select(compare(comparison, args[0], constant(args[0].type, 0.0)), *args[1:])
 
         return x(x, x, x), codegen
 
@@ -63,19 +62,19 @@ _where_positive_or_nan = _where(">", ordered=False)
 @intrinsic
 def _times_power_of_two(typingctx: Any, x: Any, t: Any) -> Any:
     """x * 2**n for t = n + _ROUND, in two steps: 2**n alone may be out of range"""
-    bits, mantissa, bias = (32, 23, 127) if x.dtype == types.float32 else (64, 52, 1023)
+    bits, mantissa, bias = (32, 23, 127) if scalar(x) == types.float32 else (64, 52, 1023)
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         x, t = args
-        integers = ir.VectorType(ir.IntType(bits), t.type.count)
+        integers = retyped(t.type, ir.IntType(bits))
 
         def full(value: int) -> ir.Value:
-            return ir.Constant(integers, [value] * t.type.count)
+            return constant(integers, value)
 
         def power_of_two(n: ir.Value) -> ir.Value:
             return builder.bitcast(builder.shl(builder.add(n, full(bias)), full(mantissa)), t.type)
 
-        zero = builder.bitcast(ir.Constant(t.type, [_HALF_ULP_IS_ONE[bits]] * t.type.count), integers)
+        zero = builder.bitcast(constant(t.type, _HALF_ULP_IS_ONE[bits]), integers)
         n = builder.sub(builder.bitcast(t, integers), zero)
         half = builder.ashr(n, full(1))
         return builder.fmul(builder.fmul(x, power_of_two(half)), power_of_two(builder.sub(n, half)))
@@ -121,19 +120,19 @@ _TAIL = _polynomial(
 )  # fmt: skip
 
 
-@primitive
+@step
 def _not_below(z):
     """z, held where exp vanishes: there 0 * z is 0 as the limit is, also at -inf."""
     return _where_negative(z - _LOWEST(z), _LOWEST(z), z)
 
 
-@primitive
+@step
 def _not_beyond(z):
     """The same on both sides"""
     return -_not_below(-_not_below(z))
 
 
-@primitive
+@step
 def _exp(x):
     """e**x for x <= 0"""
     x = _not_below(x)
@@ -143,7 +142,7 @@ def _exp(x):
     return _times_power_of_two(_TAYLOR(rest), t)
 
 
-@primitive
+@step
 def _sigmoids(z):
     """sigmoid(z) and sigmoid(-z)"""
     e = _exp(_where_negative(z, z, -z))
@@ -152,7 +151,7 @@ def _sigmoids(z):
     return _where_negative(z, small, r), _where_negative(z, r, small)
 
 
-@primitive
+@step
 def _normal(z):
     """The normal distribution function at z, and its density"""
     a = _where_negative(z, -z, z)
@@ -166,7 +165,7 @@ def _normal(z):
     return _where_negative(z, tail, _ONE(z) - tail), e * _DENSITY_AT_ZERO(z)
 
 
-@primitive
+@step
 def activation(z, kind):
     """The activation at z."""
     if kind == RELU:
@@ -178,7 +177,7 @@ def activation(z, kind):
     return _not_below(z) * _normal(z)[0]
 
 
-@primitive
+@step
 def slope(z, dy, kind):
     """dy times the derivative of the activation at z."""
     if kind == RELU:

@@ -14,21 +14,18 @@ from .activations import slope
 from .extremes import group_statistics
 from .fusion import activated, plus
 from .jit import primitive, step
+from .loops import each, sums
 from .primitives import (
-    add_run,
     as_scale,
     centre,
     centring,
     corrected,
-    fetch,
-    merged,
     pivot_of,
-    put,
     reciprocal_sd,
-    streamed_head,
+    run_sums,
     tile_bounds,
 )
-from .vectors import as_element, fma, lanes, load, offset, pointer, store, total, zeros
+from .vectors import as_element, fma, offset
 
 
 @primitive
@@ -65,16 +62,15 @@ def correction(mean, rstd, running_mean, running_var, eps, r_max, d_max):
 
 @primitive
 def finish_moments(
-    x, c, outer, channels, inner, weight, bias, settings, statistics, partials, tiles, constants, stride
+    x, c, outer, channels, inner, mean, m2, weight, bias, settings, statistics, constants, stride
 ):  # fmt: skip
-    """From the moments of its tiles to the statistics of channel c and the constants of its output.
+    """From mean and m2 to the statistics of channel c and the constants of its output.
 
     settings: eps, the weight of this batch in the running statistics, r_max, d_max. statistics: rows of
     mean, rstd, running mean, running (unbiased) variance, and the r and d that the two before decide.
     """
     eps, factor, r_max, d_max = settings[0], settings[1], settings[2], settings[3]
     running_mean, running_var = offset(statistics, 2 * channels), offset(statistics, 3 * channels)
-    mean, m2 = merged(offset(partials, 4 * tiles * c), tiles)
     count = outer * inner
     own, apart = offset(x, c * inner), channels * inner
     mean, var, rstd = group_statistics(own, outer, apart, inner, eps, True, mean, m2 / count)
@@ -97,134 +93,113 @@ def dot_constants(x, mean, rstd, weight, bias, constants, affine, stride):
 
 
 @primitive
-def finish_dots(
-    x, c, count, weight, mean, rstd, training, partials, tiles, dweight, dbias, constants, stride
-):  # fmt: skip
-    """From the dots of its tiles to the sums and the gradient of channel c.
+def finish_dots(x, c, count, dot, s, weight, mean, rstd, training, dweight, dbias, constants, stride):
+    """From its dots to the sums and the gradient of channel c.
 
-    The dots are sums of dy * (x - hi) * r, where the constants begin with hi and r.
+    The dots are the sums of dy * (x - hi) * r, where the constants begin with hi and r, and of dy.
     """
-    dot = dbias[c] = 0.0
-    for k in range(2 * tiles * c, 2 * tiles * (c + 1), 2):
-        dot += partials[k]
-        dbias[c] += partials[k + 1]
-    dweight[c] = dot + (constants[0] - mean[c]) * constants[stride] * dbias[c]
+    dweight[c], dbias[c] = dot + (constants[0] - mean[c]) * constants[stride] * s, s
     c1, c2 = dweight[c] / count, dbias[c] / count
     gradient_constants(x, mean[c], rstd[c], weight[c], c1, c2, training, constants, stride)
 
 
 @step
-def _affine(x, i, n, constants, residual):
+def _affine(i, x, hi, scale, shift, residual):
     """(x - hi) * scale + shift + residual"""
-    z = fma(fetch(x, i, n, constants[0]) - constants[0], constants[1], constants[2])
-    return plus(z, residual, i, n)
+    return plus(fma(x[i] - hi, scale, shift), residual, i)
+
+
+@step
+def _normalize(i, y, x, hi, scale, shift, residual, kind):
+    y[i] = activated(_affine(i, x, hi, scale, shift, residual), kind)
 
 
 @primitive
 def normalize_run(x, n, constants, residual, kind, y, stream):
     """y = act((x - hi) * scale + shift + residual)"""
-    i = streamed_head(y, n, stream)
-    if i > 0:
-        put(y, 0, i, activated(_affine(x, 0, i, constants, residual), kind), stream)
-    while i + lanes(x) <= n:
-        put(y, i, None, activated(_affine(x, i, None, constants, residual), kind), stream)
-        i += lanes(x)
-    if i < n:
-        put(y, i, n - i, activated(_affine(x, i, n - i, constants, residual), kind), stream)
+    each(n, stream, _normalize, y, x, constants[0], constants[1], constants[2], residual, kind)
 
 
 @step
-def _run_gradient(dy, x, i, n, a, weight, dx, stream):
-    d = fetch(dy, i, n, a[0])
-    d = d - a[2] if weight is None else fma(d, weight, -a[2])
-    d = fma(fetch(x, i, n, a[0]) - a[0], a[3], d)
-    put(dx, i, n, d * a[1], stream)
+def _gradient(i, dx, dy, x, hi, scale, c2, k, weight):
+    d = dy[i] - c2 if weight is None else fma(dy[i], weight, -c2)
+    dx[i] = fma(x[i] - hi, k, d) * scale
 
 
 @primitive
 def run_gradient(dy, x, n, a, weight, dx, stream):
     """dx = (dy * weight - c2 + (x - hi) * k) * scale; a: hi, scale, c2, k; a weight of None is 1"""
-    i = streamed_head(dx, n, stream)
-    if i > 0:
-        _run_gradient(dy, x, 0, i, a, weight, dx, stream)
-    while i + lanes(x) <= n:
-        _run_gradient(dy, x, i, None, a, weight, dx, stream)
-        i += lanes(x)
-    if i < n:
-        _run_gradient(dy, x, i, n - i, a, weight, dx, stream)
+    each(n, stream, _gradient, dx, dy, x, a[0], a[1], a[2], a[3], weight)
 
 
 @step
-def _add_dot(dy, x, i, n, hi, r, affine, residual, kind, dz, s, q):
-    d = fetch(dy, i, n, as_element(x, 0.0))
-    if kind is not None:
-        d = slope(_affine(x, i, n, affine, residual), d, kind)
-        put(dz, i, n, d, False)
-    return s + d, fma((fetch(x, i, n, hi) - hi) * r, d, q)
+def _add_dots(i, sums, x, dy, hi, r):
+    """The sums of dy * (x - hi) * r and of dy."""
+    d = dy[i]
+    return fma((x[i] - hi) * r, d, sums[0]), sums[1] + d
+
+
+@step
+def _add_dots_before(i, sums, x, dy, hi, r, z_hi, z_scale, z_shift, residual, kind, dz):
+    """As `_add_dots` with dz = dy * act'(z) for dy."""
+    d = slope(_affine(i, x, z_hi, z_scale, z_shift, residual), dy[i], kind)
+    dz[i] = d
+    return fma((x[i] - hi) * r, d, sums[0]), sums[1] + d
 
 
 @primitive
-def _add_dots(dy, x, n, hi, r, affine, residual, kind, dz, s, q):
-    """The vectors s and q plus dy and dy * (x - hi) * r of a run."""
-    whole = n - n % lanes(x)
-    for i in range(0, whole, lanes(x)):
-        s, q = _add_dot(dy, x, i, None, hi, r, affine, residual, kind, dz, s, q)
-    if whole < n:
-        s, q = _add_dot(dy, x, whole, n - whole, hi, r, affine, residual, kind, dz, s, q)
-    return s, q
+def run_dots(dy, x, n, hi, r, affine, residual, kind, dz):
+    """The sums of dy * (x - hi) * r and of dy over a run."""
+    if kind is None:
+        run = sums(2, n, _add_dots, x, dy, hi, r)
+    else:
+        run = sums(2, n, _add_dots_before, x, dy, hi, r, affine[0], affine[1], affine[2], residual, kind, dz)
+    return np.float64(run[0]), np.float64(run[1])
 
 
 @primitive
 def tile_dots(dy, x, outer, stride, n, hi, r, affine, residual, kind, dz):
-    """Sums of dy * (x - hi) * r and of dy over a tile."""
-    s = zeros(x)
-    q = zeros(x)
-    for k in range(0, outer * stride, stride):
-        s, q = _add_dots(
-            offset(dy, k), offset(x, k), n, hi, r, affine, offset(residual, k), kind, offset(dz, k), s, q
+    """The sums of dy * (x - hi) * r and of dy over a tile."""
+    dot = s = 0.0
+    for g in range(outer):
+        k = g * stride
+        run = run_dots(
+            offset(dy, k), offset(x, k), n, hi, r, affine, offset(residual, k), kind, offset(dz, k)
         )
-    return np.float64(total(q)), np.float64(total(s))
+        dot += run[0]
+        s += run[1]
+    return dot, s
 
 
 @primitive
-def room(scratch, c):
-    """Where channel c keeps two vectors of sums."""
-    return offset(pointer(scratch), c * scratch.shape[1])
-
-
-@primitive
-def block_moments(x, t, start, end, outer, channels, inner, scratch, constants, partials):
+def block_moments(x, t, start, end, outer, channels, inner, constants, partials):
     """count, pivot, mean - pivot and m2 of tile t of the channels start..end.
 
-    Run after run as they lie in memory, with the sums of every channel in `scratch`: from memory a
-    core reads runs of 3 KB that lie far apart at half the speed of a stream (measured).
+    Run after run as they lie in memory: from memory a core reads runs of 3 KB that lie far apart at half
+    the speed of a stream (measured).
     """
     run, runs, first, n = tile_bounds(t, outer, inner)
-    one = as_element(x, 1.0)
     x = offset(x, run * channels * inner + first)
     for c in range(start, end):
-        s = room(scratch, c)
-        store(s, 0, zeros(x))
-        store(s, lanes(x), zeros(x))
+        partials[c, t, 0] = partials[c, t, 1] = 0.0
         constants[c, 0] = pivot_of(offset(x, c * inner), n)
     for g in range(runs):
         for c in range(start, end):
-            s = room(scratch, c)
-            tile = offset(x, (g * channels + c) * inner)
-            v, w = add_run(tile, n, constants[c, 0], one, load(s, 0), load(s, lanes(x)))
-            store(s, 0, v)
-            store(s, lanes(x), w)
+            s, q = run_sums(offset(x, (g * channels + c) * inner), n, constants[c, 0])
+            partials[c, t, 0] += np.float64(s)
+            partials[c, t, 1] += np.float64(q)
     for c in range(start, end):
-        s = room(scratch, c)
-        v, w = np.float64(total(load(s, 0))), np.float64(total(load(s, lanes(x))))
-        moments = corrected(offset(x, c * inner), runs, channels * inner, n, constants[c, 0], v, w)
+        moments = corrected(
+            offset(x, c * inner), runs, channels * inner, n, constants[c, 0], partials[c, t, 0],
+            partials[c, t, 1],
+        )  # fmt: skip
         for j in range(4):
             partials[c, t, j] = moments[j]
 
 
 @primitive
 def block_dots(
-    dy, x, residual, t, start, end, outer, channels, inner, kind, dz, scratch, constants, affine, partials
+    dy, x, residual, t, start, end, outer, channels, inner, kind, dz, constants, affine, partials
 ):  # fmt: skip
     """Sums of dy * (x - hi) * r and of dy of tile t of the channels start..end, as `block_moments`.
 
@@ -232,20 +207,14 @@ def block_dots(
     """
     run, runs, first, n = tile_bounds(t, outer, inner)
     for c in range(start, end):
-        s = room(scratch, c)
-        store(s, 0, zeros(x))
-        store(s, lanes(x), zeros(x))
+        partials[c, t, 0] = partials[c, t, 1] = 0.0
     for g in range(run, run + runs):
         for c in range(start, end):
-            s, k = room(scratch, c), (g * channels + c) * inner + first
+            k = (g * channels + c) * inner + first
             own = (g * (end - start) + c - start) * inner + first
-            v, w = _add_dots(
+            dots = run_dots(
                 offset(dy, k), offset(x, k), n, constants[c, 0], constants[c, 1], offset(affine, 4 * c),
-                offset(residual, k), kind, offset(dz, own), load(s, 0), load(s, lanes(x)),
+                offset(residual, k), kind, offset(dz, own),
             )  # fmt: skip
-            store(s, 0, v)
-            store(s, lanes(x), w)
-    for c in range(start, end):
-        s = room(scratch, c)
-        partials[c, t, 0] = total(load(s, lanes(x)))
-        partials[c, t, 1] = total(load(s, 0))
+            partials[c, t, 0] += dots[0]
+            partials[c, t, 1] += dots[1]

@@ -6,7 +6,7 @@ no bits. Where there are too few channels to share out, `forward_tiles` and `bac
 out the tiles of all channels, and read the array twice.
 
 In all of them constants: (channels, 4) in the dtype of x; partials: (channels, tiles, 4 or 2) in
-float64; scratch: (channels, 2 vectors) in the dtype of x; settings, statistics: as for `finish_moments`.
+float64; settings, statistics: as for `finish_moments`.
 
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
 follows. In their backward `affine` has the room of `constants`, and dz, which lies between the two passes, is
@@ -107,19 +107,19 @@ def normalize(
 
 @loop
 def forward(
-    b, x, residual, outer, channels, inner, block, weight, bias, settings, statistics, scratch, constants,
+    b, x, residual, outer, channels, inner, block, weight, bias, settings, statistics, constants,
     partials, kind, y, stream,
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
     start, end = b * block, min((b + 1) * block, channels)
     for t in range(tile_count(outer, inner)):
-        block_moments(pointer(x), t, start, end, outer, channels, inner, scratch, constants, partials)
+        block_moments(pointer(x), t, start, end, outer, channels, inner, constants, partials)
     for c in range(start, end):
         a = offset(pointer(constants), 4 * c)
+        mean, m2 = merged(offset(pointer(partials), 4 * partials.shape[1] * c), partials.shape[1])
         finish_moments(
-            pointer(x), c, outer, channels, inner, pointer(weight), pointer(bias), pointer(settings),
-            pointer(statistics), pointer(partials), partials.shape[1], a, 1,
-        )  # fmt: skip
+            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, pointer(statistics), a, 1
+        )
     for n in range(outer):
         for c in range(start, end):
             k, a = (n * channels + c) * inner, offset(pointer(constants), 4 * c)
@@ -138,18 +138,28 @@ def forward_tiles(
     share(team, channels * tile_count(outer, inner), _moments_piece, x, outer, channels, inner, partials)
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
+        mean, m2 = merged(offset(pointer(partials), 4 * partials.shape[1] * c), partials.shape[1])
         finish_moments(
-            pointer(x), c, outer, channels, inner, pointer(weight), pointer(bias), pointer(settings),
-            pointer(statistics), pointer(partials), partials.shape[1], a, 1,
-        )  # fmt: skip
+            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, pointer(statistics), a, 1
+        )
     pieces = -(-outer * channels * inner // PIECE)
     share(team, pieces, _normalize_piece, x, residual, outer, channels, inner, constants, kind, y, stream)
+
+
+@primitive
+def _dots(c, partials):
+    """The dots of channel c: those of its tiles."""
+    dot = s = 0.0
+    for t in range(partials.shape[1]):
+        dot += partials[c, t, 0]
+        s += partials[c, t, 1]
+    return dot, s
 
 
 @loop
 def backward(
     w, dy, x, residual, outer, channels, inner, block, workers, weight, bias, kind, mean, rstd, training,
-    scratch, constants, affine, dz, partials, dx, dresidual, dweight, dbias, stream,
+    constants, affine, dz, partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
 
@@ -165,14 +175,14 @@ def backward(
         for t in range(tile_count(outer, inner)):
             block_dots(
                 pointer(dy), pointer(x), pointer(residual), t, start, end, outer, channels, inner, kind,
-                own, scratch, constants, pointer(affine), partials,
+                own, constants, pointer(affine), partials,
             )  # fmt: skip
         for c in range(start, end):
             a = offset(pointer(constants), 4 * c)
+            dot, s = _dots(c, partials)
             finish_dots(
-                pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
-                pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
-            )  # fmt: skip
+                pointer(x), c, outer * inner, dot, s, weight, mean, rstd, training, dweight, dbias, a, 1
+            )
         for n in range(outer):
             for c in range(start, end):
                 k, j = (n * channels + c) * inner, (n * (end - start) + c - start) * inner
@@ -225,10 +235,8 @@ def backward_tiles(
     )  # fmt: skip
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
-        finish_dots(
-            pointer(x), c, outer * inner, pointer(weight), pointer(mean), pointer(rstd), training,
-            pointer(partials), partials.shape[1], pointer(dweight), pointer(dbias), a, 1,
-        )  # fmt: skip
+        dot, s = _dots(c, partials)
+        finish_dots(pointer(x), c, outer * inner, dot, s, weight, mean, rstd, training, dweight, dbias, a, 1)
     share(
         team, -(-outer * channels * inner // PIECE), _gradient_piece, dy, x, outer, channels, inner,
         training, constants, dz, dx, dresidual, stream,

@@ -1,178 +1,191 @@
-"""Primitives over columns: every lane of a vector is a column of its own.
+"""Primitives over columns: an array is seen as rows of `width` elements, and every element of a row has sums
+and constants of its own, `width` apart.
 
-What is fused is as in `channel_primitives`; `affine`, as all constants here, is rows `stride` apart.
+A *tile* is up to ROWS rows of a block of n columns. What is fused is as in `channel_primitives`.
 """
 
+import numpy as np
+
 from .activations import slope
-from .fusion import activated, copy_run, plus
+from .fusion import activated, copy_run, plus, tile_on_stack
 from .jit import primitive, step
-from .primitives import RESCALE, fetch, put, streamed_head
-from .vectors import as_element, fma, lanes, load_part, offset, store_part, zeros
+from .loops import each
+from .primitives import RESCALE, far_or_out_of_range, tile_moments
+from .vectors import as_element, fma, offset
 
-# Rows of a tile; of one vector of columns that is 16 KB of float32, which stay in L1 for a second pass.
+# Rows summed in the precision of the arithmetic before float64 takes over.
 ROWS = 128
-
-
-@primitive
-def column_moments(x, rows, stride, count, sums):
-    """Pivot, sum and sum of squares of x - pivot for `count` columns; sums: rows, `stride` apart.
-
-    The pivot is the mean of the tile's column, so no column needs another pass for a poor one.
-    """
-    zero = as_element(x, 0.0)
-    first = load_part(x, 0, count, zero)
-    s = zeros(x)
-    for i in range(rows):
-        s = s + (load_part(x, i * stride, count, zero) - first)
-    pivot = fma(s, as_element(x, 1.0 / rows), first)
-    s = zeros(x)
-    q = zeros(x)
-    for i in range(rows):
-        d = load_part(x, i * stride, count, zero) - pivot
-        s = s + d
-        q = fma(d, d, q)
-    store_part(sums, 0, count, pivot)
-    store_part(sums, stride, count, s)
-    store_part(sums, 2 * stride, count, q)
-
-
-@primitive
-def column_spread(x, rows, stride, count, sums):
-    """A sum of squares for `count` columns that is 0 only where all elements are equal."""
-    zero, unit = as_element(x, 0.0), as_element(x, RESCALE)
-    first = load_part(x, 0, count, zero)
-    q = zeros(x)
-    for i in range(rows):
-        d = (load_part(x, i * stride, count, zero) - first) * unit
-        q = fma(d, d, q)
-    store_part(sums, 0, count, q)
+# Rows that share one load and store of the sums.
+TOGETHER = 4
 
 
 @step
-def _affine(x, i, n, stride, constants, residual):
+def _start(i, s, x, next_row, third, fourth, quarter, pivot, q):
+    """The pivot is about the mean of the first rows; exactly the first where they are all equal."""
+    first = x[i]
+    pivot[i] = first + ((next_row[i] - first) + (third[i] - first) + (fourth[i] - first)) * quarter
+    s[i] = q[i] = as_element(s, 0.0)
+
+
+@step
+def _add_row(i, s, x, pivot, q):
+    d = x[i] - pivot[i]
+    s[i] = s[i] + d
+    q[i] = fma(d, d, q[i])
+
+
+@step
+def _add_rows(i, s, x, second, third, fourth, pivot, q):
+    p = pivot[i]
+    a, b, c, d = x[i] - p, second[i] - p, third[i] - p, fourth[i] - p
+    s[i] = s[i] + ((a + b) + (c + d))
+    q[i] = fma(d, d, fma(c, c, fma(b, b, fma(a, a, q[i]))))
+
+
+@step
+def _add_spread(i, q, x, first, unit):
+    d = (x[i] - first[i]) * unit
+    q[i] = fma(d, d, q[i])
+
+
+@primitive
+def tile_sums(x, rows, width, n, sums, pitch):
+    """Pivot, and the sums of d and d * d, d = x - pivot, of n columns of a tile; sums: 3 rows, `pitch` apart.
+
+    Gives whether all of them are good. The sum of squares of a column that is not is made NaN: its pivot was
+    poor, or its squares left the range of the dtype. Constant columns are common, and good.
+    """
+    pivot, s, q = sums, offset(sums, pitch), offset(sums, 2 * pitch)
+    second, third, fourth = min(1, rows - 1) * width, min(2, rows - 1) * width, min(3, rows - 1) * width
+    each(
+        n, None, _start, s, x, offset(x, second), offset(x, third), offset(x, fourth), as_element(s, 0.25),
+        pivot, q,
+    )  # fmt: skip
+    whole = rows - rows % TOGETHER
+    for i in range(0, whole, TOGETHER):
+        a = offset(x, i * width)
+        b, c, d = offset(a, width), offset(a, 2 * width), offset(a, 3 * width)
+        each(n, None, _add_rows, s, a, b, c, d, pivot, q)
+    for i in range(whole, rows):
+        each(n, None, _add_row, s, offset(x, i * width), pivot, q)
+    poor = 0
+    for j in range(n):
+        poor += far_or_out_of_range(np.float64(s[j]), np.float64(q[j]), rows)
+    if poor == 0 or rows == 1:
+        return True
+    spread, unit, good = tile_on_stack(s), as_element(s, RESCALE), True
+    for j in range(n):
+        spread[j] = as_element(s, 0.0)
+    for i in range(1, rows):
+        each(n, None, _add_spread, spread, offset(x, i * width), x, unit)
+    for j in range(n):
+        if spread[j] != 0.0 and far_or_out_of_range(np.float64(s[j]), np.float64(q[j]), rows):
+            q[j], good = as_element(s, np.nan), False
+    return good
+
+
+@primitive
+def moments_of_tile(x, rows, width, n, sums, pitch, good, count, pivot, mean, m2):
+    """count, pivot, mean - pivot and m2 of n columns of a tile, in float64, from its sums."""
+    inverse = 1.0 / rows
+    for j in range(n):
+        s = np.float64(sums[pitch + j])
+        count[j], pivot[j], mean[j] = np.float64(rows), np.float64(sums[j]), s * inverse
+        m2[j] = np.float64(sums[2 * pitch + j]) - s * (s * inverse)
+    if good:
+        return
+    for j in range(n):
+        if m2[j] != m2[j]:
+            _, pivot[j], mean[j], m2[j] = tile_moments(offset(x, j), rows, width, 1)
+
+
+@primitive
+def add_moments(n, count, pivot, mean, m2, new_count, new_pivot, new_mean, new_m2):
+    """Merge the moments of n columns, as of `moments_of_tile`, with new ones."""
+    share = new_count[0] / (count[0] + new_count[0])
+    for j in range(n):
+        delta = (new_pivot[j] - pivot[j]) + new_mean[j] - mean[j]
+        mean[j] += delta * share
+        m2[j] += new_m2[j] + delta * delta * (count[j] * share)
+        count[j] += new_count[j]
+
+
+@step
+def _affine(i, x, width, constants, residual):
     """(x - hi) * scale + shift + residual"""
-    c, zero = offset(constants, i), as_element(x, 0.0)
-    d = fetch(x, i, n, zero) - fetch(c, 0, n, zero)
-    return plus(fma(d, fetch(c, stride, n, zero), fetch(c, 2 * stride, n, zero)), residual, i, n)
+    hi, scale, shift = constants, offset(constants, width), offset(constants, 2 * width)
+    return plus(fma(x[i] - hi[i], scale[i], shift[i]), residual, i)
 
 
 @step
-def _gradient_of_affine(dy, x, i, n, stride, affine, residual, kind, dz):
-    """dy, or what remains of it before the activation, which goes to dz, where there is one"""
-    d = fetch(dy, i, n, as_element(x, 0.0))
-    if kind is not None:
-        d = slope(_affine(x, i, n, stride, affine, residual), d, kind)
-    if dz is not None:
-        put(dz, i, n, d, False)
-    return d
+def _normalize(i, y, x, width, constants, residual, kind):
+    y[i] = activated(_affine(i, x, width, constants, residual), kind)
 
 
 @primitive
-def columns_slope(dy, x, n, stride, affine, residual, kind, dz):
+def columns_normalize(x, n, width, constants, residual, kind, y, stream):
+    """y = act((x - hi) * scale + shift + residual) for one row; constants: 3 rows, `width` apart"""
+    each(n, stream, _normalize, y, x, width, constants, residual, kind)
+
+
+@step
+def _slope(i, dz, dy, x, width, affine, residual, kind):
+    dz[i] = slope(_affine(i, x, width, affine, residual), dy[i], kind)
+
+
+@primitive
+def columns_slope(dy, x, n, width, affine, residual, kind, dz):
     """dz = dy * act'(z) for one row"""
-    i = 0
-    while i + lanes(x) <= n:
-        _gradient_of_affine(dy, x, i, None, stride, affine, residual, kind, dz)
-        i += lanes(x)
-    if i < n:
-        _gradient_of_affine(dy, x, i, n - i, stride, affine, residual, kind, dz)
+    each(n, None, _slope, dz, dy, x, width, affine, residual, kind)
 
 
 @step
-def _add_moments(x, i, n, rows, stride, sums):
-    zero = as_element(x, 0.0)
-    pivot = fetch(sums, i, n, zero)
-    s, q = fetch(sums, i + 2 * stride, n, zero), fetch(sums, i + 3 * stride, n, zero)
-    for k in range(i, i + rows * stride, stride):
-        d = fetch(x, k, n, zero) - pivot
-        s = s + d
-        q = fma(d, d, q)
-    put(sums, i + 2 * stride, n, s, False)
-    put(sums, i + 3 * stride, n, q, False)
-
-
-@primitive
-def add_column_moments(x, rows, n, stride, sums):
-    """Sums of d and d * d, d = x - pivot, of n columns plus those of a few rows.
-
-    sums: rows of pivot, nothing, and the two sums. All rows lie `stride` apart.
-    """
-    i = 0
-    while i + lanes(x) <= n:
-        _add_moments(x, i, None, rows, stride, sums)
-        i += lanes(x)
-    if i < n:
-        _add_moments(x, i, n - i, rows, stride, sums)
+def _add_dots(i, s, dy, x, width, constants, q):
+    d = dy[i]
+    s[i] = s[i] + d
+    q[i] = fma((x[i] - constants[i]) * offset(constants, width)[i], d, q[i])
 
 
 @step
-def _add_dots(dy, x, i, n, rows, stride, affine, residual, kind, dz, width, sums):
-    zero = as_element(x, 0.0)
-    hi, r = fetch(sums, i, n, zero), fetch(sums, i + stride, n, zero)
-    s, q = fetch(sums, i + 2 * stride, n, zero), fetch(sums, i + 3 * stride, n, zero)
-    for j in range(rows):
-        k = j * stride
-        dy_row, x_row, residual_row = offset(dy, k), offset(x, k), offset(residual, k)
-        d = _gradient_of_affine(
-            dy_row, x_row, i, n, stride, affine, residual_row, kind, offset(dz, j * width)
-        )
-        s = s + d
-        q = fma((fetch(x_row, i, n, zero) - hi) * r, d, q)
-    put(sums, i + 2 * stride, n, s, False)
-    put(sums, i + 3 * stride, n, q, False)
+def _add_dots_of_rows(i, s, dy, x, rows_apart, width, constants, q):
+    hi, r, total, dot = constants[i], offset(constants, width)[i], s[i], q[i]
+    for k in range(TOGETHER):
+        d = offset(dy, k * rows_apart)[i]
+        total = total + d
+        dot = fma((offset(x, k * rows_apart)[i] - hi) * r, d, dot)
+    s[i], q[i] = total, dot
 
 
 @primitive
-def add_column_dots(dy, x, rows, n, stride, affine, residual, kind, dz, sums):
-    """Sums of dy and dy * (x - hi) * r of n columns plus those of a few rows.
-
-    sums: rows of hi, r, and the two sums. All rows lie `stride` apart, but those of dz n elements.
-    """
-    i = 0
-    while i + lanes(x) <= n:
-        _add_dots(dy, x, i, None, rows, stride, affine, residual, kind, dz, n, sums)
-        i += lanes(x)
-    if i < n:
-        _add_dots(dy, x, i, n - i, rows, stride, affine, residual, kind, dz, n, sums)
-
-
-@primitive
-def columns_normalize(x, n, stride, constants, residual, kind, y, stream):
-    """y = act((x - hi) * scale + shift + residual) for one row"""
-    i = streamed_head(y, n, stream)
-    if i > 0:
-        put(y, 0, i, activated(_affine(x, 0, i, stride, constants, residual), kind), stream)
-    while i + lanes(x) <= n:
-        put(y, i, None, activated(_affine(x, i, None, stride, constants, residual), kind), stream)
-        i += lanes(x)
-    if i < n:
-        put(y, i, n - i, activated(_affine(x, i, n - i, stride, constants, residual), kind), stream)
+def add_dots(dy, x, rows, width, n, constants, pitch, s, q):
+    """s += dy and q += dy * (x - hi) * r over the rows of a tile; constants: hi and r, `pitch` apart"""
+    whole = rows - rows % TOGETHER
+    for i in range(0, whole, TOGETHER):
+        k = i * width
+        each(n, None, _add_dots_of_rows, s, offset(dy, k), offset(x, k), width, pitch, constants, q)
+    for i in range(whole, rows):
+        k = i * width
+        each(n, None, _add_dots, s, offset(dy, k), offset(x, k), pitch, constants, q)
 
 
 @step
-def _gradient(dy, x, i, n, stride, constants, dx, stream):
-    c, zero = offset(constants, i), as_element(x, 0.0)
-    d = fetch(dy, i, n, zero) - fetch(c, 2 * stride, n, zero)
-    d = fma(fetch(x, i, n, zero) - fetch(c, 0, n, zero), fetch(c, 3 * stride, n, zero), d)
-    put(dx, i, n, d * fetch(c, stride, n, zero), stream)
+def _gradient(i, dx, dy, x, width, constants):
+    hi, scale, c2, k = (
+        constants[i], offset(constants, width)[i], offset(constants, 2 * width)[i],
+        offset(constants, 3 * width)[i],
+    )  # fmt: skip
+    dx[i] = fma(x[i] - hi, k, dy[i] - c2) * scale
 
 
 @primitive
-def columns_gradient(dy, x, n, stride, constants, training, dx, dresidual, stream):
+def columns_gradient(dy, x, n, width, constants, training, dx, dresidual, stream):
     """dx = (dy - c2 + (x - hi) * k) * scale for one row; constants: rows of hi, scale, c2, k
 
     In evaluation dx = dy * scale. dresidual, where there is one, receives dy.
     """
     if dresidual is not None:
         copy_run(dy, n, dresidual, stream)
-    if not training:
-        columns_normalize(dy, n, stride, constants, None, None, dx, stream)
-        return
-    i = streamed_head(dx, n, stream)
-    if i > 0:
-        _gradient(dy, x, 0, i, stride, constants, dx, stream)
-    while i + lanes(x) <= n:
-        _gradient(dy, x, i, None, stride, constants, dx, stream)
-        i += lanes(x)
-    if i < n:
-        _gradient(dy, x, i, n - i, stride, constants, dx, stream)
+    if training:
+        each(n, stream, _gradient, dx, dy, x, width, constants)
+    else:
+        columns_normalize(dy, n, width, constants, None, None, dx, stream)

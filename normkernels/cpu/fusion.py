@@ -14,8 +14,9 @@ from numba.extending import intrinsic
 
 from .activations import activation
 from .jit import primitive, step
-from .primitives import TILE, fetch, put, streamed_head
-from .vectors import as_element, lanes
+from .loops import each
+from .primitives import TILE
+from .vectors import cached
 
 
 @intrinsic
@@ -42,19 +43,29 @@ def first_of(typingctx: Any, pointer: Any, other: Any) -> Any:
 
 
 @step
-def plus(value, addend, i, n):
-    """value + addend[i : i + n]"""
+def plus(value, addend, i):
+    """value + addend[i]"""
     if addend is None:
         return value
-    return value + fetch(addend, i, n, as_element(addend, 0.0))
+    return value + addend[i]
 
 
 @step
-def _sum(x, residual, i, n, h, total, stream):
-    value = plus(fetch(x, i, n, as_element(x, 0.0)), residual, i, n)
-    put(h, i, n, value, False)
-    if total is not None:
-        put(total, i, n, value, stream)
+def activated(z, kind):
+    """The activation at z; z where there is none"""
+    if kind is None:
+        return z
+    return activation(z, kind)
+
+
+@step
+def _keep_sum(i, h, x, residual):
+    h[i] = x[i] + residual[i]
+
+
+@step
+def _write_sum(i, total, x, residual, h):
+    h[cached(i)] = total[i] = x[i] + residual[i]
 
 
 @primitive
@@ -62,33 +73,19 @@ def add_residual(x, residual, n, h, total, stream):
     """h = x + residual of a run, and total, where there is one; x itself where there is no residual"""
     if residual is None:
         return x
-    i = 0 if total is None else streamed_head(total, n, stream)
-    if i > 0:
-        _sum(x, residual, 0, i, h, total, stream)
-    while i + lanes(x) <= n:
-        _sum(x, residual, i, None, h, total, stream)
-        i += lanes(x)
-    if i < n:
-        _sum(x, residual, i, n - i, h, total, stream)
+    if total is None:
+        each(n, None, _keep_sum, h, x, residual)
+    else:
+        each(n, stream, _write_sum, total, x, residual, h)
     return h
+
+
+@step
+def _copy(i, y, x):
+    y[i] = x[i]
 
 
 @primitive
 def copy_run(x, n, y, stream):
     """y = x"""
-    zero = as_element(x, 0.0)
-    i = streamed_head(y, n, stream)
-    if i > 0:
-        put(y, 0, i, fetch(x, 0, i, zero), stream)
-    while i + lanes(x) <= n:
-        put(y, i, None, fetch(x, i, None, zero), stream)
-        i += lanes(x)
-    if i < n:
-        put(y, i, n - i, fetch(x, i, n - i, zero), stream)
-
-
-@step
-def activated(z, kind):
-    if kind is None:
-        return z
-    return activation(z, kind)
+    each(n, stream, _copy, y, x)

@@ -7,12 +7,10 @@ import numpy as np
 from .. import _buffers
 from .._layout import ChannelPlan
 from ..results import Array
-from . import channels, columns, short_runs
-from .column_primitives import ROWS
+from . import channels, columns
 from .parallel import team_size
 from .primitives import TILE, tile_count
 from .run import FEW, STREAM_BYTES, kind, parameter, run, streams, update
-from .vectors import VECTOR_BYTES
 
 # What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
 # leave the cache before they are read again.
@@ -23,6 +21,8 @@ PARTS = 16
 # constants and sums are to stay in the cache.
 SHORT_RUN = 128
 SEGMENT = 2048
+# Elements of a row of channels below which the rows of several samples are taken as one.
+NARROW = 256
 # Fewer samples do not repay constants for every element of a sample, which take the room of four samples
 # (512 channels of 7 x 7, 1 sample: 22 µs without them instead of 66).
 SAMPLES = 3
@@ -39,9 +39,22 @@ def _short(plan: ChannelPlan) -> bool:
     That prepares constants for every element of a sample, which few samples do not repay (7 x 7, 1 sample:
     68 µs instead of 34; 32: 253 instead of 284; 4 x 4 is faster always).
     """
-    tiny = plan.inner * plan.layout.arithmetic.itemsize < VECTOR_BYTES
+    tiny = plan.inner * plan.layout.arithmetic.itemsize < 128
     repaid = tiny or plan.nbytes >= STREAM_BYTES
     return plan.inner < SHORT_RUN and repaid and not _tiled(plan)
+
+
+def _fold(plan: ChannelPlan) -> int:
+    """How many samples are taken as one row of columns."""
+    return 1 if plan.channels >= NARROW else min(SEGMENT // plan.channels, plan.outer)
+
+
+def _tiles(plan: ChannelPlan, fold: int, numbers: int) -> tuple[Array, Array]:
+    """Room for some sums of every column of every tile, and for whether they are good."""
+    width = fold * plan.channels
+    tiles = columns.tile_count.py_func(plan.outer * plan.channels, width)
+    sums = np.empty((tiles, numbers, width), plan.layout.arithmetic)
+    return sums, np.empty((tiles, -(-width // columns.COLS)), np.bool_)
 
 
 def _block(plan: ChannelPlan, tensors: int) -> int:
@@ -54,28 +67,17 @@ def _block(plan: ChannelPlan, tensors: int) -> int:
 
 def _partials(plan: ChannelPlan, numbers: int) -> Array:
     """Room for some numbers of every tile of every channel."""
-    if plan.inner == 1 or _short(plan):
-        tiles = -(-plan.outer // ROWS)
-    else:
-        tiles = tile_count.py_func(plan.outer, plan.inner)
-    return np.empty((plan.channels, tiles, numbers))
-
-
-def _scratch(plan: ChannelPlan, numbers: int) -> Array:
-    """Room for the sums, in the dtype of x: of every element of a sample, every column, or every channel."""
-    if plan.inner == 1:
-        shape: tuple[int, ...] = (-(-plan.outer // ROWS), numbers, plan.channels)
-    elif _short(plan):
-        shape = (4, plan.channels * plan.inner)
-    else:
-        shape = (plan.channels, 2 * VECTOR_BYTES // plan.layout.arithmetic.itemsize)
-    return np.empty(shape, plan.layout.arithmetic)
+    return np.empty((plan.channels, tile_count.py_func(plan.outer, plan.inner), numbers))
 
 
 def _constants(plan: ChannelPlan) -> Array:
-    """Room for the constants of every channel; side by side, or as rows over the columns."""
-    shape = (4, plan.channels) if plan.inner == 1 else (plan.channels, 4)
-    return np.empty(shape, plan.layout.arithmetic)
+    """Room for the constants of every channel, side by side."""
+    return np.empty((plan.channels, 4), plan.layout.arithmetic)
+
+
+def _rows(width: int, plan: ChannelPlan) -> Array:
+    """Room for the constants of every column, as rows over the columns."""
+    return np.empty((4, width), plan.layout.arithmetic)
 
 
 def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array, Array]:
@@ -83,9 +85,10 @@ def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tupl
     c = plan.channels
     mean, var, rstd = np.empty(c), np.empty(c), np.empty(c)
     if plan.inner == 1:
+        fold = _fold(plan)
         run(
             columns.moments, plan.nbytes, threads,
-            x, plan.outer, c, _scratch(plan, 4), _partials(plan, 4), mean, var, rstd,
+            x, plan.outer * c, fold, c, *_tiles(plan, fold, 3), mean, var, rstd,
         )  # fmt: skip
     else:
         tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
@@ -123,17 +126,18 @@ def channel_forward(
         statistics[2], statistics[3] = running
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     if n == 1:
+        fold = _fold(plan)
         run(
             columns.forward, plan.nbytes, threads,
-            x, residual, plan.outer, c, weight, bias, settings, statistics, _scratch(plan, 4),
-            _partials(plan, 4), _constants(plan), kind(activation), y, streams(y, c),
+            x, residual, plan.outer * c, fold, c, weight, bias, settings, statistics,
+            *_tiles(plan, fold, 3), _rows(fold * c, plan), kind(activation), y, streams(y, fold * c),
         )  # fmt: skip
     elif _short(plan):
         block = _block(plan, 1)
         run(
-            short_runs.forward, plan.nbytes, threads, -(-c // block),
-            x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
-            _scratch(plan, 4), _partials(plan, 4), kind(activation), y, streams(y, block * n),
+            columns.forward_blocks, plan.nbytes, threads, -(-c // block),
+            x, residual, plan.outer, c, n, block, weight, bias, settings, statistics, kind(activation), y,
+            streams(y, block * n),
         )  # fmt: skip
     elif _tiled(plan):
         run(
@@ -146,7 +150,7 @@ def channel_forward(
         run(
             channels.forward, plan.nbytes, threads, -(-c // block),
             x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
-            _scratch(plan, 4), _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
+            _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
     mean, rstd, new_mean, new_var, r, d = statistics
     update(running, (new_mean, new_var))
@@ -182,10 +186,11 @@ def channel_normalize(
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
     per_channel = mean, rstd, parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
+        fold = _fold(plan) if n == 1 else 1
         run(
             columns.normalize, plan.nbytes, threads,
-            x, residual, plan.outer, c * n, n, *per_channel, np.empty((4, c * n), dtype), kind(activation), y,
-            streams(y, c * n),
+            x, residual, plan.outer * c * n, fold, c, n, *per_channel, _rows(fold * c * n, plan),
+            kind(activation), y, streams(y, fold * c * n),
         )  # fmt: skip
     else:
         run(
@@ -253,23 +258,20 @@ def channel_backward(
     statistics = weight, bias, kind(activation), mean, rstd, training
     sums = dweight, dbias
     if n == 1:
-        affine = dz = None
-        if activation is not None:
-            pieces = -(-plan.outer // (1 + columns.PIECE // c))
-            affine, dz = _constants(plan), np.empty(pieces * c, dtype)
+        fold = _fold(plan)
+        affine = None if activation is None else _rows(fold * c, plan)
         run(
             columns.backward, plan.nbytes, threads,
-            dy, x, residual, plan.outer, c, *statistics, _scratch(plan, 4), _partials(plan, 2),
-            _constants(plan), affine, dz, dx, dresidual, *sums, streams(dx, c),
+            dy, x, residual, plan.outer * c, fold, c, *statistics, _tiles(plan, fold, 2)[0],
+            _rows(fold * c, plan), affine, dx, dresidual, *sums, streams(dx, fold * c),
         )  # fmt: skip
     elif _short(plan):
         block = _block(plan, tensors)
-        affine = None if activation is None else _scratch(plan, 2)
         workers, dz = _shares(plan, block, activation, threads)
         run(
-            short_runs.backward, plan.nbytes, threads, workers,
-            dy, x, residual, plan.outer, c, n, block, workers, *statistics, _scratch(plan, 2), affine, dz,
-            _partials(plan, 2), dx, dresidual, *sums, streams(dx, block * n),
+            columns.backward_blocks, plan.nbytes, threads, workers,
+            dy, x, residual, plan.outer, c, n, block, workers, *statistics, dz, dx, dresidual, *sums,
+            streams(dx, block * n),
         )  # fmt: skip
     elif _tiled(plan):
         affine = None if activation is None else _constants(plan)
@@ -285,7 +287,7 @@ def channel_backward(
         workers, dz = _shares(plan, block, activation, threads)
         run(
             channels.backward, plan.nbytes, threads, workers,
-            dy, x, residual, plan.outer, c, n, block, workers, *statistics, _scratch(plan, 2),
-            _constants(plan), affine, dz, _partials(plan, 2), dx, dresidual, *sums, streams(dx, n),
+            dy, x, residual, plan.outer, c, n, block, workers, *statistics, _constants(plan), affine, dz,
+            _partials(plan, 2), dx, dresidual, *sums, streams(dx, n),
         )  # fmt: skip
     return dweight, dbias

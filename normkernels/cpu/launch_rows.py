@@ -69,14 +69,16 @@ def row_forward(
     if residual is not None:
         team = 1 if plan.nbytes < PARALLEL_BYTES else team_size(threads)
         block = max(block, -(-plan.rows // team))  # one for each thread
-        scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n, 1), x.dtype)
-    keep = keep or plan.rows <= block
-    room = plan.rows if keep else -(-plan.rows // block) * rows.batch_rows.py_func(n)
-    mean, rstd = np.empty(room), np.empty(room)
+        scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n), x.dtype)
+    blocks = -(-plan.rows // block)
+    batches = blocks * rows.batch_rows.py_func(n)
+    keep = keep or plan.rows <= batches
+    mean, rstd = np.empty((2, plan.rows if keep else batches))
     run(
-        rows.forward, plan.nbytes, threads, -(-plan.rows // block),
+        rows.forward, plan.nbytes, threads, blocks,
         x, residual, plan.rows, n, block, weight, bias, part, period, kind(activation), plan.centred, eps,
-        scratch, total, y, keep, mean, rstd, rstd if var is None else var, stream,
+        scratch, total, y, keep, mean, rstd, np.empty(batches) if var is None else var, var is not None,
+        stream,
     )  # fmt: skip
     return mean, rstd
 
@@ -104,8 +106,7 @@ def row_backward(
             rows.backward_tiles, plan.nbytes, threads,
             dy, x, plan.rows, n, weight, bias, part, kind(activation),
             _buffers.empty(x.size, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx,
-            np.empty((plan.rows + 1, 5), dtype), dweight, dbias, np.empty((-(-n // TILE), plan.rows, 2)),
-            streams(dx, n),
+            dweight, dbias, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
         )  # fmt: skip
         return dweight, dbias
     samples = plan.rows // period
@@ -119,8 +120,7 @@ def row_backward(
     run(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, weight, bias, part, period, kind(activation),
-        np.empty(blocks * rows.scratch_width.py_func(n, 2), dtype) if fused else None, dsum, plan.centred,
-        mean, rstd, dx, np.empty((blocks, max(2, rows.batch_rows.py_func(n)) + 1, 5), dtype), dweight, dbias,
+        np.empty(blocks * n, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx, dweight, dbias,
         partials, streams(dx, n),
     )  # fmt: skip
     return partials[0, 0], partials[0, 1] if plan.centred else None

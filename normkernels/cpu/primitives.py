@@ -1,4 +1,4 @@
-"""What the row and channel kernels are made of: moments, dots, and the equations on vectors.
+"""What the row and channel kernels are made of: moments, and the equations of centring.
 
 All take pointers. A *run* is `n` contiguous elements; a *group* is `outer` runs that lie `stride`
 elements apart and share their statistics. A row is a group of one run.
@@ -8,23 +8,8 @@ import numpy as np
 
 from .. import _formulas
 from .jit import primitive, step
-from .vectors import (
-    as_element,
-    element,
-    elements_to_cache_line,
-    fma,
-    lanes,
-    largest,
-    load,
-    load_part,
-    offset,
-    store,
-    store_part,
-    store_part_streaming,
-    store_streaming,
-    total,
-    zeros,
-)
+from .loops import sums
+from .vectors import as_element, fma, largest, offset, one
 
 # Elements summed in the input's own precision before float64 takes over; 16 KB of float32 stay in L1
 # for a second pass. The order of summation depends on it: changing it changes the last bits.
@@ -45,39 +30,57 @@ merge = primitive(_formulas.merge)
 reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
 
-@primitive
-def add_run(x, n, pivot, scale, s, q):
-    """The vectors s and q plus d and d * d for every d = (x - pivot) * scale of a run."""
-    whole = n - n % lanes(x)
-    for i in range(0, whole, lanes(x)):
-        d = (load(x, i) - pivot) * scale
-        s = s + d
-        q = fma(d, d, q)
-    if whole < n:
-        d = (load_part(x, whole, n - whole, pivot) - pivot) * scale
-        s = s + d
-        q = fma(d, d, q)
-    return s, q
+@step
+def _add_deviations(i, sums, x, pivot):
+    """The sums of d = x - pivot and of d * d."""
+    d = x[i] - pivot
+    return sums[0] + d, fma(d, d, sums[1])
+
+
+@step
+def _add_scaled_deviations(i, sums, x, pivot, scale):
+    """The sums of d = (x - pivot) * scale and of d * d."""
+    d = (x[i] - pivot) * scale
+    return sums[0] + d, fma(d, d, sums[1])
+
+
+@step
+def _add_squares(i, sums, x):
+    value = x[i]
+    return (fma(value, value, sums[0]),)
 
 
 @primitive
-def _centred_sums(x, outer, stride, n, pivot, scale):
-    """Sum and sum of squares of (x - pivot) * scale over a group."""
-    s = zeros(x)
-    q = zeros(x)
+def run_sums(x, n, pivot):
+    """The sums of x - pivot and of its square over a run, in the dtype of x."""
+    return sums(2, n, _add_deviations, x, pivot)
+
+
+@primitive
+def run_squares(x, n):
+    """The sum of squares of a run, in the dtype of x."""
+    return sums(1, n, _add_squares, x)[0]
+
+
+@primitive
+def _group_sums(x, outer, stride, n, pivot, scale):
+    """The sums of (x - pivot) * scale and of its square over a group."""
+    s = q = 0.0
     for g in range(outer):
-        s, q = add_run(offset(x, g * stride), n, pivot, scale, s, q)
-    return np.float64(total(s)), np.float64(total(q))
+        run = sums(2, n, _add_scaled_deviations, offset(x, g * stride), pivot, scale)
+        s += np.float64(run[0])
+        q += np.float64(run[1])
+    return s, q
 
 
 @primitive
 def pivot_of(x, n):
     """About the mean of the first elements; exactly the first where they are all equal."""
-    first = element(x, 0)
+    first = x[one(0)]
     quarter = as_element(x, 0.25)
     pivot = first
     for i in range(1, 4):
-        pivot += (element(x, min(i, n - 1)) - first) * quarter
+        pivot += (x[one(min(i, n - 1))] - first) * quarter
     return pivot
 
 
@@ -103,10 +106,10 @@ def corrected(x, outer, stride, n, pivot, s, q):
         elif q <= SMALL:
             unit = 1.0 / RESCALE
         scale = as_element(x, 1.0 / unit)
-        s, q = _centred_sums(x, outer, stride, n, pivot, scale)
+        s, q = _group_sums(x, outer, stride, n, pivot, scale)
         if s != 0.0:
             pivot = as_element(x, pivot + s * unit * inverse)
-            s, q = _centred_sums(x, outer, stride, n, pivot, scale)
+            s, q = _group_sums(x, outer, stride, n, pivot, scale)
     mean = s * inverse
     return count, np.float64(pivot), mean * unit, (q - s * mean) * unit * unit
 
@@ -129,19 +132,21 @@ def tile_bounds(t, outer, n):
 @primitive
 def tile_squares(x, n):
     """The sum of squares of a tile; again in a better unit where one left the range of the dtype."""
-    zero, unit = as_element(x, 0.0), 1.0
-    q = _centred_sums(x, 1, 0, n, zero, as_element(x, unit))[1]
+    q, unit = np.float64(run_squares(x, n)), 1.0
     if not SMALL < q < LARGE:
         unit = RESCALE if not q < LARGE else 1.0 / RESCALE
-        q = _centred_sums(x, 1, 0, n, zero, as_element(x, 1.0 / unit))[1]
+        q = _group_sums(x, 1, n, n, as_element(x, 0.0), as_element(x, 1.0 / unit))[1]
     return q * unit * unit
 
 
 @primitive
 def tile_moments(x, outer, stride, n):
     """count, pivot, mean - pivot and m2 of a tile: one pass about a mean of its first elements."""
-    pivot = pivot_of(x, n)
-    s, q = _centred_sums(x, outer, stride, n, pivot, as_element(x, 1.0))
+    pivot, s, q = pivot_of(x, n), 0.0, 0.0
+    for g in range(outer):
+        run = run_sums(offset(x, g * stride), n, pivot)
+        s += np.float64(run[0])
+        q += np.float64(run[1])
     return corrected(x, outer, stride, n, pivot, s, q)
 
 
@@ -182,31 +187,3 @@ def centring(x, mean, rstd, factor):
     """
     hi, scale = centre(x, mean, rstd), as_scale(x, rstd * factor)
     return hi, as_element(x, (np.float64(hi) - mean) * np.float64(scale)), scale
-
-
-@primitive
-def streamed_head(y, n, stream):
-    """How many elements come before the first cache line that can be streamed."""
-    return min(n, elements_to_cache_line(y)) if stream else 0
-
-
-@step
-def fetch(x, i, n, fill):
-    """x[i : i + n] and `fill` in the other lanes; all lanes where n is None"""
-    if n is None:
-        return load(x, i)
-    return load_part(x, i, n, fill)
-
-
-@step
-def put(y, i, n, value, stream):
-    """y[i : i + n] = the first lanes of value; all lanes where n is None"""
-    if n is None:
-        if stream:
-            store_streaming(y, i, value)
-        else:
-            store(y, i, value)
-    elif stream:
-        store_part_streaming(y, i, n, value)
-    else:
-        store_part(y, i, n, value)

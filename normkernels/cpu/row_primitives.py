@@ -4,13 +4,27 @@ What is fused is None where it is absent: the activation `kind` that follows, fo
 bias; and `dsum`, a gradient that is added to dx.
 """
 
+import math
+
 import numpy as np
 
 from .activations import slope
+from .extremes import group_statistics, usual
 from .fusion import activated, plus
 from .jit import primitive, step
-from .primitives import TILE, centring, fetch, merge, put, streamed_head, tile_moments, tile_squares
-from .vectors import as_element, fma, lanes, offset, total, zeros
+from .loops import each, sums
+from .primitives import (
+    TILE,
+    centring,
+    far_or_out_of_range,
+    merge,
+    pivot_of,
+    run_squares,
+    run_sums,
+    tile_moments,
+    tile_squares,
+)
+from .vectors import as_element, fma, offset
 
 
 @primitive
@@ -33,109 +47,116 @@ def row_squares(x, n):
     return q
 
 
+@primitive
+def batch_statistics(x, rows, n, eps, centred, mean, var, rstd):
+    """mean, var and rstd of a few rows, in float64.
+
+    First the sums of each row, then the divisions and roots of all of them, as vectors.
+    """
+    poor, inverse = n > TILE, 1.0 / n
+    for i in range(0 if poor else rows):
+        row = offset(x, i * n)
+        if centred:
+            pivot = pivot_of(row, n)
+            s, q = run_sums(row, n, pivot)
+            mean[i], rstd[i], var[i] = pivot, s, q
+        else:
+            mean[i], rstd[i], var[i] = 0.0, 0.0, run_squares(row, n)
+    for i in range(0 if poor else rows):
+        s, q = rstd[i], var[i]
+        deviation = s * inverse
+        mean[i] += deviation
+        var[i] = (q - s * deviation) * inverse
+        bad = far_or_out_of_range(s, q, n)
+        rstd[i] = np.nan if bad else 1.0 / math.sqrt(var[i] + eps)
+        poor |= bad
+    if poor:
+        for i in range(rows):
+            if n > TILE or not usual(rstd[i]):
+                mean[i], var[i], rstd[i] = row_statistics(offset(x, i * n), n, eps, centred)
+
+
+@primitive
+def row_statistics(x, n, eps, centred):
+    """mean, var and rstd of a row, whatever its length and range"""
+    if centred:
+        mean, m2 = row_moments(x, n)
+    else:
+        mean, m2 = 0.0, row_squares(x, n)
+    return group_statistics(x, 1, 0, n, eps, centred, mean, m2 / n)
+
+
 @step
-def _affine(x_hat, weight, bias, i, n):
+def _affine(x_hat, weight, bias, i):
     """x_hat * weight + bias"""
-    zero = as_element(weight, 0.0)
     if bias is None:
-        return x_hat * fetch(weight, i, n, zero)
-    return fma(x_hat, fetch(weight, i, n, zero), fetch(bias, i, n, zero))
+        return x_hat * weight[i]
+    return fma(x_hat, weight[i], bias[i])
 
 
 @step
-def _normalize(x, i, n, hi, lo, rstd, weight, bias, kind, y, stream):
-    x_hat = fma(fetch(x, i, n, hi) - hi, rstd, lo)
-    put(y, i, n, activated(_affine(x_hat, weight, bias, i, n), kind), stream)
+def _normalize(i, y, x, hi, lo, rstd, weight, bias, kind):
+    """y = act((x - mean) * rstd * weight + bias)"""
+    x_hat = fma(x[i] - hi, rstd, lo)
+    y[i] = activated(_affine(x_hat, weight, bias, i), kind)
 
 
 @primitive
 def normalize_row(x, n, mean, rstd, weight, bias, kind, y, stream):
     """y = act((x - mean) * rstd * weight + bias), weight and bias of n elements"""
-    hi, lo, rstd = centring(x, mean, rstd, 1.0)
-    i = streamed_head(y, n, stream)
-    if i > 0:
-        _normalize(x, 0, i, hi, lo, rstd, weight, bias, kind, y, stream)
-    while i + lanes(x) <= n:
-        _normalize(x, i, None, hi, lo, rstd, weight, bias, kind, y, stream)
-        i += lanes(x)
-    if i < n:
-        _normalize(x, i, n - i, hi, lo, rstd, weight, bias, kind, y, stream)
+    hi, lo, scale = centring(x, mean, rstd, 1.0)
+    each(n, stream, _normalize, y, x, hi, lo, scale, weight, bias, kind)
 
 
 @step
-def _add_row(dy, x, i, n, a, w, weight, bias, kind, dz, q, s, dw, db):
-    """q + x_hat * wdy, s + wdy, dw + dy * x_hat, db + dy; a: those of `centring`, w: weight[i : i + n]"""
-    x_hat = fma(fetch(x, i, n, a[0]) - a[0], a[2], a[1])
-    dy = fetch(dy, i, n, as_element(x, 0.0))
+def _add_dots(i, sums, x, dy, hi, lo, rstd, weight, bias, kind, dz, dweight, dbias):
+    """The sums of x_hat * wdy and of wdy; dweight += dy * x_hat, dbias += dy."""
+    x_hat = fma(x[i] - hi, rstd, lo)
+    d = dy[i]
     if kind is not None:
-        dy = slope(_affine(x_hat, weight, bias, i, n), dy, kind)
-        put(dz, i, n, dy, False)
-    wdy = w * dy
-    return fma(x_hat, wdy, q), s + wdy, fma(x_hat, dy, dw), db + dy
-
-
-@step
-def _add_rows(dy, x, i, n, second, a, b, weight, bias, kind, dz, sums, dweight, dbias):
-    """The sums, q and s of two rows, and dweight and dbias plus those of a vector of both rows."""
-    zero = as_element(x, 0.0)
-    q, s, q_b, s_b = sums
-    w, dw = fetch(weight, i, n, zero), fetch(dweight, i, n, zero)
-    db = zeros(x) if dbias is None else fetch(dbias, i, n, zero)
-    q, s, dw, db = _add_row(dy, x, i, n, a, w, weight, bias, kind, dz, q, s, dw, db)
-    if second > 0:
-        dy, x, dz = offset(dy, second), offset(x, second), offset(dz, second)
-        q_b, s_b, dw, db = _add_row(dy, x, i, n, b, w, weight, bias, kind, dz, q_b, s_b, dw, db)
-    put(dweight, i, n, dw, False)
+        d = slope(_affine(x_hat, weight, bias, i), d, kind)
+        dz[i] = d
+    wdy = weight[i] * d
+    dweight[i] = fma(x_hat, d, dweight[i])
     if dbias is not None:
-        put(dbias, i, n, db, False)
-    return q, s, q_b, s_b
+        dbias[i] = dbias[i] + d
+    return fma(x_hat, wdy, sums[0]), sums[1] + wdy
 
 
 @primitive
-def rows_sums(dy, x, n, second, scalars, weight, bias, kind, dz, dweight, dbias):
-    """Sums of x_hat * wdy and of wdy of two rows; dweight += dy * x_hat, dbias += dy.
+def row_dots(dy, x, n, centre, weight, bias, kind, dz, dweight, dbias):
+    """Sums of x_hat * wdy and of wdy of a row; dweight += dy * x_hat, dbias += dy.
 
-    The second row lies `second` elements further on, or is left out with 0. scalars: (2, 5), a row
-    begins with those of `centring`. dweight and dbias are summed here, because the pass that writes
+    centre: hi, lo, rstd of `centring`. dweight and dbias are summed here, because the pass that writes
     dx with streaming stores loses a fifth of its speed to other stores (measured). With an activation
     dy stands for the gradient before it, which dz receives.
     """
-    a, b = scalars, offset(scalars, 5)
-    q = s = q_b = s_b = 0.0
+    hi, lo, rstd = centre
+    c1 = c2 = 0.0
     for t in range(0, n, TILE):
-        end, i = min(t + TILE, n), t
-        sums = zeros(x), zeros(x), zeros(x), zeros(x)
-        while i + lanes(x) <= end:
-            sums = _add_rows(dy, x, i, None, second, a, b, weight, bias, kind, dz, sums, dweight, dbias)
-            i += lanes(x)
-        if i < end:
-            sums = _add_rows(dy, x, i, end - i, second, a, b, weight, bias, kind, dz, sums, dweight, dbias)
-        q += np.float64(total(sums[0]))
-        s += np.float64(total(sums[1]))
-        q_b += np.float64(total(sums[2]))
-        s_b += np.float64(total(sums[3]))
-    return q, s, q_b, s_b
+        tile = sums(
+            2, min(TILE, n - t), _add_dots, offset(x, t), offset(dy, t), hi, lo, rstd, offset(weight, t),
+            offset(bias, t), kind, offset(dz, t), offset(dweight, t), offset(dbias, t),
+        )  # fmt: skip
+        c1 += np.float64(tile[0])
+        c2 += np.float64(tile[1])
+    return c1, c2
 
 
 @step
-def _row_gradient(dy, x, i, n, scalars, weight, dsum, dx, stream):
+def _gradient(i, dx, dy, x, hi, lo, rstd, c1, c2, weight, dsum):
     """dx = (wdy - x_hat * c1 - c2) * rstd + dsum"""
-    x_hat = fma(fetch(x, i, n, scalars[0]) - scalars[0], scalars[2], scalars[1])
-    d = fma(fetch(dy, i, n, scalars[0]), fetch(weight, i, n, scalars[0]), -scalars[4])
-    put(dx, i, n, plus(fma(x_hat, -scalars[3], d) * scalars[2], dsum, i, n), stream)
+    x_hat = fma(x[i] - hi, rstd, lo)
+    d = fma(dy[i], weight[i], -c2)
+    dx[i] = plus(fma(x_hat, -c1, d) * rstd, dsum, i)
 
 
 @primitive
-def row_gradient(dy, x, n, scalars, weight, dsum, dx, stream):
-    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum; scalars: those of `centring`, c1, c2"""
-    i = streamed_head(dx, n, stream)
-    if i > 0:
-        _row_gradient(dy, x, 0, i, scalars, weight, dsum, dx, stream)
-    while i + lanes(x) <= n:
-        _row_gradient(dy, x, i, None, scalars, weight, dsum, dx, stream)
-        i += lanes(x)
-    if i < n:
-        _row_gradient(dy, x, i, n - i, scalars, weight, dsum, dx, stream)
+def row_gradient(dy, x, n, centre, c1, c2, weight, dsum, dx, stream):
+    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum; centre: hi, lo, rstd of `centring`"""
+    hi, lo, rstd = centre
+    c1, c2 = as_element(x, c1), as_element(x, c2)
+    each(n, stream, _gradient, dx, dy, x, hi, lo, rstd, c1, c2, weight, dsum)
 
 
 @primitive

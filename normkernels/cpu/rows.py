@@ -17,25 +17,9 @@ from .extremes import statistics_again, usual
 from .fusion import add_residual, first_of, tile_on_stack
 from .jit import kernel, loop, primitive
 from .parallel import share
-from .primitives import (
-    TILE,
-    centring,
-    merged,
-    reciprocal_sd,
-    tile_moments,
-    tile_squares,
-)
-from .row_primitives import (
-    add,
-    flush,
-    normalize_row,
-    row_gradient,
-    row_moments,
-    row_squares,
-    rows_sums,
-    zero,
-)
-from .vectors import as_element, fence, offset, pointer
+from .primitives import TILE, centring, merged, reciprocal_sd, tile_moments, tile_squares
+from .row_primitives import add, batch_statistics, flush, normalize_row, row_dots, row_gradient, zero
+from .vectors import fence, offset, pointer
 
 # Short rows are taken in batches of so many elements, statistics of all of them first: the divisions
 # and the square root of one row then overlap with the loads of the next (measured on rows of 128: 67 ns
@@ -45,16 +29,11 @@ BATCH = 512
 # Rows summed in the input's own precision before float64 takes over.
 FLUSH = 128
 
-# Rows are summed in pairs, which halves the loop's own cost for short rows (256: 1.5 times the speed) and the
-# traffic of weight, dweight and dbias once they do not stay in L1 (4096: 1.1 times). Between these lengths
-# one row at a time is read faster from memory (768: 1.2 times).
-SINGLE = 256, 1024
-
 
 @primitive
-def scratch_width(cols, rows):
-    """Elements of scratch memory for a block of which so many rows are taken together."""
-    return max(rows * cols, BATCH)
+def scratch_width(cols):
+    """Elements of scratch memory for a batch of rows."""
+    return max(cols, BATCH)
 
 
 @primitive
@@ -66,40 +45,27 @@ def batch_rows(cols):
 @loop
 def forward(
     b, x, residual, rows, cols, block, weight, bias, part, period, kind, centred, eps, scratch, total, y,
-    kept, mean, rstd, var, stream,
+    kept, mean, rstd, var, var_kept, stream,
 ):  # fmt: skip
     """y = act((x + residual - mean) * rstd * weight + bias) of `block` rows.
 
-    var, which nobody else needs, may be rstd. They and mean have room for every row where they are kept, else
-    for a batch of each block.
+    mean and rstd, and var, have room for every row where they are kept, else for a batch of each block.
     """
     batch = batch_rows(cols)
-    end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols, 1))
+    end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols))
     for first in range(b * block, end, batch):
         last, k = min(first + batch, end), first * cols
-        room = 0 if kept else b * batch - first
-        m, r, v = offset(pointer(mean), room), offset(pointer(rstd), room), offset(pointer(var), room)
+        at, var_at = first if kept else b * batch, first if var_kept else b * batch
+        m, r, v = offset(pointer(mean), at), offset(pointer(rstd), at), offset(pointer(var), var_at)
         h = add_residual(
             offset(pointer(x), k), offset(pointer(residual), k), (last - first) * cols, own,
             offset(pointer(total), k), stream,
         )  # fmt: skip
-        for i in range(first, last):
-            row = offset(h, (i - first) * cols)
-            if centred:
-                m[i], v[i] = row_moments(row, cols)
-            else:
-                m[i], v[i] = 0.0, row_squares(row, cols)
-        for i in range(first, last):
-            v[i] /= cols
-            r[i] = reciprocal_sd(v[i], eps)
-        for i in range(first, last):
-            row, y_row = offset(h, (i - first) * cols), offset(pointer(y), i * cols)
-            if not usual(r[i]):
-                m[i], v[i], r[i] = statistics_again(
-                    row, None, 1, 0, cols, cols, eps, centred, m[i], v[i], r[i]
-                )
-            k = i % period * cols if period > 1 else 0
-            w, bias_row = offset(pointer(weight), k), offset(pointer(bias), k)
+        batch_statistics(h, last - first, cols, eps, centred, m, v, r)
+        for i in range(last - first):
+            row, y_row = offset(h, i * cols), offset(pointer(y), k + i * cols)
+            j = (first + i) % period * cols if period > 1 else 0
+            w, bias_row = offset(pointer(weight), j), offset(pointer(bias), j)
             for c in range(0, cols, part):
                 n = min(part, cols - c)
                 normalize_row(offset(row, c), n, m[i], r[i], w, bias_row, kind, offset(y_row, c), stream)
@@ -176,13 +142,11 @@ def forward_tiles(
 @primitive
 def _backward_block(
     b, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd,
-    dx, scalars, dweight, dbias, partials, stream
+    dx, dweight, dbias, partials, stream
 ):  # fmt: skip
     """dx + dsum of `block` rows, and their sums of dy * x_hat and of dy."""
-    step = 1 if SINGLE[0] < cols <= SINGLE[1] or period > 1 else 2
     tile = cols if part == cols else TILE
     width, sums = period * tile, partials.shape[1]
-    batch = max(step, batch_rows(cols))
     start, end = b * block, min((b + 1) * block, rows)
     dw, db = offset(pointer(dweight), b * width), offset(pointer(dbias), b * width)
     dw_partial = offset(pointer(partials), b * sums * width)
@@ -190,43 +154,28 @@ def _backward_block(
     zero(dw, width)
     zero(db, width)
     zero(dw_partial, sums * width)
-    own = offset(pointer(scratch), b * scratch_width(cols, 2))
-    constants = offset(pointer(scalars), b * scalars.shape[1] * 5)
+    own = offset(pointer(scratch), b * cols)
     for chunk in range(start, end, FLUSH):
-        stop = min(chunk + FLUSH, end)
-        for first in range(chunk, stop, batch):
-            last = min(first + batch, stop)
-            for i in range(first, last):
-                # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-                r = rstd[i] if cols > 1 or not centred else 0.0
-                a = offset(constants, 5 * (i - first))
-                a[0], a[1], a[2] = centring(offset(pointer(x), i * cols), mean[i], r, 1.0)
-            for i in range(first, last, step):
-                second, k = step == 2 and i + 1 < last, i % period * cols if period > 1 else 0
-                a, c1, c2, c1_b, c2_b = offset(constants, 5 * (i - first)), 0.0, 0.0, 0.0, 0.0
-                for c in range(0, cols, tile):
-                    dots = rows_sums(
-                        offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c),
-                        min(tile, cols - c), cols * second, a, offset(pointer(weight), k),
-                        offset(pointer(bias), k), kind, offset(own, (i - first) * cols + c),
-                        offset(dw, k), offset(db, k),
-                    )  # fmt: skip
-                    c1, c2, c1_b, c2_b = c1 + dots[0], c2 + dots[1], c1_b + dots[2], c2_b + dots[3]
-                if not centred:
-                    c2 = c2_b = 0.0
-                a[3], a[4] = as_element(a, c1 / cols), as_element(a, c2 / cols)
-                if second:
-                    a[8], a[9] = as_element(a, c1_b / cols), as_element(a, c2_b / cols)
-            for i in range(first, last):
-                k = i % period * cols if period > 1 else 0
-                for c in range(0, cols, part):
-                    j = i * cols + c
-                    dz = first_of(offset(own, (i - first) * cols + c), offset(pointer(dy), j))
-                    row_gradient(
-                        dz, offset(pointer(x), j), min(part, cols - c),
-                        offset(constants, 5 * (i - first)), offset(pointer(weight), k),
-                        offset(pointer(dsum), j), offset(pointer(dx), j), stream,
-                    )  # fmt: skip
+        for i in range(chunk, min(chunk + FLUSH, end)):
+            k, j = i * cols, i % period * cols if period > 1 else 0
+            # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
+            centre = centring(pointer(x), mean[i], rstd[i] if cols > 1 or not centred else 0.0, 1.0)
+            c1 = c2 = 0.0
+            for c in range(0, cols, tile):
+                dots = row_dots(
+                    offset(pointer(dy), k + c), offset(pointer(x), k + c), min(tile, cols - c), centre,
+                    offset(pointer(weight), j), offset(pointer(bias), j), kind, offset(own, c),
+                    offset(dw, j), offset(db, j),
+                )  # fmt: skip
+                c1, c2 = c1 + dots[0], c2 + dots[1]
+            c1, c2 = c1 / cols, c2 / cols if centred else 0.0
+            for c in range(0, cols, part):
+                dz = first_of(offset(own, c), offset(pointer(dy), k + c))
+                row_gradient(
+                    dz, offset(pointer(x), k + c), min(part, cols - c), centre, c1, c2,
+                    offset(pointer(weight), j), offset(pointer(dsum), k + c), offset(pointer(dx), k + c),
+                    stream,
+                )  # fmt: skip
         flush(dw, dw_partial, width)
         flush(db, db_partial, width)
     if stream:
@@ -236,27 +185,28 @@ def _backward_block(
 @kernel
 def backward(
     team, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd, dx,
-    scalars, dweight, dbias, partials, stream,
+    dweight, dbias, partials, stream,
 ):  # fmt: skip
     """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    scalars: (blocks, 3 or more, 5) for hi, lo, rstd, c1, c2 of the rows of a batch and of one more. dweight,
-    dbias (which may be None): (blocks, period, cols), of at most FLUSH rows at a time, all in the dtype of x.
+    scratch: (blocks, cols). dweight, dbias (which may be None): (blocks, period, cols), of at most FLUSH rows
+    at a time, all in the dtype of the arithmetic.
     partials: (blocks, 2, period, cols) in float64, or 1 without dbias; the first receives the result. Where
     weight and bias go with only a part of a row, so do their gradients, which nobody asked for, with a tile.
     """
     width, sums = period * (cols if part == cols else TILE), partials.shape[1]
     share(
         team, -(-rows // block), _backward_block, dy, x, rows, cols, block, weight, bias, part,
-        period, kind, scratch, dsum, centred, mean, rstd, dx, scalars, dweight, dbias, partials,
-        stream,
+        period, kind, scratch, dsum, centred, mean, rstd, dx, dweight, dbias, partials, stream,
     )  # fmt: skip
     for b in range(1, len(partials)):
         add(pointer(partials), offset(pointer(partials), b * sums * width), sums * width)
 
 
 @primitive
-def _sums_tile(t, dy, x, rows, cols, weight, bias, whole, kind, scratch, scalars, dweight, dbias, partials):
+def _sums_tile(
+    t, dy, x, rows, cols, weight, bias, whole, kind, scratch, mean, rstd, dweight, dbias, partials
+):
     c, n = t * TILE, min(TILE, cols - t * TILE)
     w, b = offset(pointer(weight), c * whole), offset(pointer(bias), c * whole)
     dw, db = tile_on_stack(pointer(dweight)), tile_on_stack(pointer(dbias))
@@ -266,22 +216,23 @@ def _sums_tile(t, dy, x, rows, cols, weight, bias, whole, kind, scratch, scalars
     zero(db, n)
     for i in range(rows):
         dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
-        a = offset(pointer(scalars), 5 * i)
+        centre = centring(part, mean[i], rstd[i], 1.0)
         dz = offset(pointer(scratch), i * cols + c)
-        dots = rows_sums(dy_part, part, n, 0, a, w, b, kind, dz, dw, db)
-        partials[t, i, 0], partials[t, i, 1] = dots[0], dots[1]
+        partials[t, i, 0], partials[t, i, 1] = row_dots(dy_part, part, n, centre, w, b, kind, dz, dw, db)
 
 
 @primitive
-def _gradient_tile(t, dy, x, rows, cols, weight, whole, scratch, dsum, dx, scalars, stream):
+def _gradient_tile(
+    t, dy, x, rows, cols, weight, whole, scratch, dsum, mean, rstd, partials, dx, stream
+):  # fmt: skip
     c, n = t * TILE, min(TILE, cols - t * TILE)
     for i in range(rows):
         k = i * cols + c
         dz = first_of(offset(pointer(scratch), k), offset(pointer(dy), k))
         row_gradient(
-            dz, offset(pointer(x), k), n, offset(pointer(scalars), 5 * i),
-            offset(pointer(weight), c * whole),
-            offset(pointer(dsum), k), offset(pointer(dx), k), stream,
+            dz, offset(pointer(x), k), n, centring(pointer(x), mean[i], rstd[i], 1.0), partials[0, i, 0],
+            partials[0, i, 1], offset(pointer(weight), c * whole), offset(pointer(dsum), k),
+            offset(pointer(dx), k), stream,
         )  # fmt: skip
     if stream:
         fence()
@@ -289,24 +240,26 @@ def _gradient_tile(t, dy, x, rows, cols, weight, whole, scratch, dsum, dx, scala
 
 @kernel
 def backward_tiles(
-    team, dy, x, rows, cols, weight, bias, part, kind, scratch, dsum, centred, mean, rstd, dx, scalars,
-    dweight, dbias, partials, stream,
+    team, dy, x, rows, cols, weight, bias, part, kind, scratch, dsum, centred, mean, rstd, dx, dweight, dbias,
+    partials, stream,
 ):  # fmt: skip
     """As `backward` with a period of 1; dweight, dbias: (cols,) in the dtype of x, the result, if asked for.
 
-    scalars: (rows + 1, 5). partials: (tiles, rows, 2) in float64. scratch: as large as x.
+    partials: (tiles, rows, 2) in float64; the first receives the means of x_hat * wdy and of wdy of each row.
+    scratch: as large as x.
     """
-    for i in range(rows):
-        scalars[i, 0], scalars[i, 1], scalars[i, 2] = centring(pointer(x), mean[i], rstd[i], 1.0)
     tiles, whole = -(-cols // TILE), part == cols
     share(
-        team, tiles, _sums_tile, dy, x, rows, cols, weight, bias, whole, kind, scratch, scalars,
-        dweight, dbias, partials,
+        team, tiles, _sums_tile, dy, x, rows, cols, weight, bias, whole, kind, scratch, mean, rstd, dweight,
+        dbias, partials,
     )  # fmt: skip
     for i in range(rows):
         c1 = c2 = 0.0
         for t in range(tiles):
             c1 += partials[t, i, 0]
             c2 += partials[t, i, 1]
-        scalars[i, 3], scalars[i, 4] = c1 / cols, c2 / cols if centred else 0.0
-    share(team, tiles, _gradient_tile, dy, x, rows, cols, weight, whole, scratch, dsum, dx, scalars, stream)
+        partials[0, i, 0], partials[0, i, 1] = c1 / cols, c2 / cols if centred else 0.0
+    share(
+        team, tiles, _gradient_tile, dy, x, rows, cols, weight, whole, scratch, dsum, mean, rstd,
+        partials, dx, stream,
+    )  # fmt: skip

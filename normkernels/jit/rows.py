@@ -6,11 +6,9 @@ from .. import _formulas
 from ..cpu.argument_types import beside, beside_or_none, number, row, written
 from ..cpu.channel_primitives import normalize_run
 from ..cpu.extremes import group_statistics
-from ..cpu.fusion import tile_on_stack
 from ..cpu.jit import callable_from_python, primitive
 from ..cpu.primitives import centring
-from ..cpu.row_primitives import normalize_row, row_gradient, row_moments, row_squares, rows_sums
-from ..cpu.vectors import as_element
+from ..cpu.row_primitives import normalize_row, row_dots, row_gradient, row_moments, row_squares
 
 _reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
@@ -228,8 +226,7 @@ def layer_norm_gradient(
     p, n = row(x), len(x)
     g, w = beside(x, dy, "dy"), beside(x, weight, "weight")
     dw, db, dx = written(x, dweight, "dweight"), written(x, dbias, "dbias"), written(x, out, "out")
-    a, scale = tile_on_stack(p), number(rstd, "rstd")
-    a[0], a[1], a[2] = centring(p, number(mean, "mean"), scale if n > 1 else 0.0, 1.0)
-    c1, c2, _, _ = rows_sums(g, p, n, 0, a, w, None, None, None, dw, db)
-    a[3], a[4] = as_element(a, c1 / n), as_element(a, c2 / n)
-    row_gradient(g, p, n, a, w, None, dx, False)
+    scale = number(rstd, "rstd") if n > 1 else 0.0
+    centre = centring(p, number(mean, "mean"), scale, 1.0)
+    c1, c2 = row_dots(g, p, n, centre, w, None, None, None, dw, db)
+    row_gradient(g, p, n, centre, c1 / n, c2 / n, w, None, dx, False)

@@ -102,3 +102,9 @@ def __getattr__(name: str) -> Any:
 
         return DeviceArray
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names, and the public modules that have been imported."""
+    modules = {"jit", "reference", "sklearn"} & globals().keys()
+    return sorted({*__all__, *modules, "__version__"})

@@ -104,7 +104,7 @@ def weight_norm(
 ) -> tuple[Array, Saved[Grads]]:
     """w and what the backward needs; with `keep`, out must leave v alone."""
     v = _arrays.array(v, "v")
-    axis = None if dim is None else _validate.axis(dim, v.ndim, "dim")
+    axis = None if dim is None else _validate.axis(dim, v.ndim, "dim", "v")
     plan = weight_plan(v.shape, v.dtype, axis)
     shape = tuple(n if a == axis else 1 for a, n in enumerate(v.shape))
     g = _arrays.array(g, "g")

@@ -64,7 +64,7 @@ def threads(value: Any, x: Array) -> None:
         return
     most = numba.config.NUMBA_NUM_THREADS if isinstance(x, np.ndarray) else math.inf
     if not 1 <= integer(value, "threads") <= most:
-        rule = "1 or more" if most == math.inf else f"in 1..{most}"
+        rule = "1 or more" if most == math.inf else f"in 1..{most} (up to NUMBA_NUM_THREADS)"
         raise ValueError(f"threads must be {rule}, got {value}")
 
 
@@ -82,9 +82,9 @@ def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:
     return len(wanted)
 
 
-def axis(value: Any, ndim: int, name: str) -> int:
+def axis(value: Any, ndim: int, name: str, array: str = "x") -> int:
     if ndim == 0:
-        raise ValueError(f"{name} must be None for an array without dimensions, got {value}")
+        raise ValueError(f"{array} must have at least 1 dimension, unless {name} is None, got 0")
     if not -ndim <= integer(value, name) < ndim:
         raise ValueError(f"{name} must be in {-ndim}..{ndim - 1} for {ndim} dimensions, got {value}")
     return int(value) % ndim

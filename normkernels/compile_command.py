@@ -83,6 +83,7 @@ def _page(name: str | None) -> Path | None:
 
 
 def _write(page: Path, done: list[Compiled], command: str) -> None:
-    from .bench import compiling, markdown
+    from .bench import compiling, markdown, say
 
     markdown.insert(page, compiling.render(done, command))
+    say.wrote(page)

@@ -16,7 +16,7 @@ from normkernels.reference.group_norm import group_mean
 
 HALVES = (np.float16, ml_dtypes.bfloat16)
 DTYPES = (np.float32, np.float64, *HALVES)
-# For kernels that take long to compile: in their parallel form, or with things fused.
+# For kernels that take long to compile: large ones, or with things fused.
 FLOAT32_FIRST = [np.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in DTYPES[1:])]
 
 # The precision of the oracle: exact beside the type tested, float64 being enough for float32.

@@ -12,7 +12,7 @@ from normkernels.bench.ab import outcome as outcomes
 from normkernels.bench.cases import Case
 from normkernels.bench.machine import machine
 from normkernels.bench.results import CopySpeed, Results, Row, Timing
-from report_examples import gate_outcome
+from report_examples import gate_outcome, some_results
 
 
 def stored(folder: Path, name: str, seconds: dict[str, float], **other: Any) -> str:
@@ -66,6 +66,22 @@ def test_compare_takes_what_the_gate_wrote(normkernels: Any, tmp_path: Path) -> 
     assert done.code == 1
     assert [line.split()[0] for line in done.out.splitlines()] == ["+50.0%", "+0.0%", "-50.0%", "-9.1%", "1"]
     assert normkernels("compare", files[0], stored(tmp_path, "c.json", {"rms_norm": 1.0})).code == 2
+
+
+def test_compare_says_first_where_a_machine_was_busy(normkernels: Any, tmp_path: Path) -> None:
+    quiet, busy = tmp_path / "quiet.json", tmp_path / "busy.json"
+    calm = some_results()
+    results.save(calm, quiet)
+    results.save(replace(calm, others=0.6), busy)
+    assert "other work" not in normkernels("compare", str(quiet), str(quiet)).out
+    first, second, *_ = normkernels("compare", str(quiet), str(busy)).out.splitlines()
+    assert first.startswith(f"{busy}: other work used 1.2 of 2 cores meanwhile")
+    assert second.split()[0] == "+0.0%"
+    outcomes.save(gate_outcome(1.0, 1.0, 1.0), quiet)
+    outcomes.save(gate_outcome(1.0, 1.0, 1.0, moved=["control: copy"]), busy)
+    first, second, *_ = normkernels("compare", str(busy), str(quiet)).out.splitlines()
+    assert first.startswith(f"{busy}: inconclusive: control: copy moved")
+    assert second.split()[0] == "+0.0%"
 
 
 def test_compare_refuses_other_machines(normkernels: Any, tmp_path: Path) -> None:

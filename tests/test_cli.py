@@ -21,6 +21,7 @@ from normkernels.norms import NORMS
 
 # One case, measured in no time.
 SMALL = "bench --quick --shape 3x8 --op layer_norm --pass forward --baseline none".split()
+MEASURING = "normkernels: measuring layer_norm/forward/shape/3x8/float32 (1 of 1)\n"
 
 
 def test_help_and_version(normkernels: Any) -> None:
@@ -63,8 +64,14 @@ def test_bench_writes_what_it_measured(normkernels: Any) -> None:
     page.write_text(f"{markdown.START}\n{markdown.END}\n")
     files = ("--json", "r.json", "--plot", "p.png", "--markdown", str(page))
     shown = normkernels("bench", "--quick", "--shape", "3x8x2", "--dtype", "float64", *files)
-    assert (shown.code, shown.err) == (0, "")
+    assert shown.code == 0
+    *measuring, _, _, _ = lines = shown.err.splitlines()
+    assert lines[-3:] == [f"normkernels: wrote {name}" for name in files[1::2]]
     outcome = results.load(Path("r.json"))
+    steps = len(outcome.rows)
+    assert measuring == [
+        f"normkernels: measuring {row.case.id} ({i + 1} of {steps})" for i, row in enumerate(outcome.rows)
+    ]
     assert {(row.case.op, row.case.pass_) for row in outcome.rows} == {
         (op, pass_) for op in NORMS for pass_ in ("forward", "backward")
     }
@@ -75,6 +82,20 @@ def test_bench_writes_what_it_measured(normkernels: Any) -> None:
     for op in NORMS:
         assert f"{op} backward, float64" in shown.out
     assert sorted(p.name for p in Path().iterdir()) == ["p.png", "page.md", "r.json"]
+
+
+@pytest.mark.parametrize("steps", [1, 2, commands.LINES, 97, 1000])
+def test_a_log_has_some_lines_of_a_long_run(steps: int) -> None:
+    told = [n for n in range(steps) if commands._told(n, steps)]
+    assert len(told) == min(steps, commands.LINES)
+    assert told[0] == 0
+    assert all(b - a <= -(-steps // commands.LINES) for a, b in zip(told, [*told[1:], steps], strict=True))
+
+
+def test_quiet_is_quiet(normkernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NORMKERNELS_QUIET", "1")
+    shown = normkernels(*SMALL, "--json", "r.json")
+    assert (shown.code, shown.err) == (0, "")
 
 
 def test_bench_threads_and_no_baseline(normkernels: Any) -> None:
@@ -191,7 +212,7 @@ def test_what_is_no_regular_file_is_written_to(normkernels: Any) -> None:
     reader.start()
     shown = normkernels(*SMALL, "--json", "fifo")
     reader.join(timeout=10)
-    assert (shown.code, shown.err) == (0, "")
+    assert (shown.code, shown.err) == (0, f"{MEASURING}normkernels: wrote fifo\n")
     assert stat.S_ISFIFO(Path("fifo").stat().st_mode)
     Path("r.json").write_bytes(read[0])
     assert results.load(Path("r.json")).rows
@@ -206,6 +227,7 @@ def test_a_file_that_standard_output_goes_to_holds_nothing_else(
         shown = normkernels(*SMALL, "--json", "r.json")
     assert (shown.code, shown.out) == (0, "")
     assert "layer_norm forward" in shown.err
+    assert "wrote" not in shown.err
     assert Path("r.json").stat().st_ino == inode
     assert results.load(Path("r.json")).rows
 
@@ -250,7 +272,8 @@ def test_a_failed_write_is_one_line_after_the_table(
     monkeypatch.setattr(Path, "write_bytes", full)
     shown = normkernels(*SMALL, "--json", "r.json", "--plot", "p.png")
     rule = "--json must name a file that can be written, got r.json (No space left on device)"
-    assert (shown.code, shown.err) == (2, f"normkernels: {rule}\n")
+    lines = f"normkernels: wrote p.png\nnormkernels: {rule}\n"
+    assert (shown.code, shown.err) == (2, MEASURING + lines)
     assert "layer_norm forward, float32" in shown.out
     assert [p.name for p in Path().iterdir()] == ["p.png"]
 
@@ -264,7 +287,8 @@ def test_a_reader_that_has_enough_is_no_error(
     with open(writing, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
         shown = normkernels(*arguments)
-    assert (shown.code, shown.err) == (0, "")
+    assert shown.code == 0
+    assert shown.err in ("", f"{MEASURING}normkernels: wrote r.json\n")
     assert Path("r.json").is_file() == ("--json" in arguments)
 
 

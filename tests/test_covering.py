@@ -18,7 +18,7 @@ MET = [
     ("test_norms.py", "test_one_shot_is_the_forward_to_the_bit", {"spec": [*NORMS], "dtype": DTYPES}),
     ("test_norms.py", "test_any_strides_give_the_same_values", {"spec": [*NORMS], "layout": LAYOUTS}),
     ("test_norms.py", "test_out_receives_the_result", {"spec": [*NORMS], "layout": LAYOUTS}),
-    ("test_determinism.py", "test_serial_and_parallel_forms", {"spec": [*NORMS]}),
+    ("test_determinism.py", "test_small_arrays_by_one_thread_and_by_several", {"spec": [*NORMS]}),
     ("test_determinism.py", "test_any_number_of_threads", {"spec": [*NORMS]}),
     ("test_fusion.py", "test_matches_the_steps", {"spec": FUSING, "residual": [False, True]}),
     ("test_fusion.py", "test_other_dtypes", {"dtype": DTYPES[1:]}),

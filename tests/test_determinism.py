@@ -44,11 +44,11 @@ def test_any_number_of_threads(spec, shape, dtype, rng):
 
 @every_norm
 @pytest.mark.parametrize("shape", [(5, 7), (40, 70), (9, 6, 33), (2, 3, 9000), (3, 100, 3, 3)], ids=str)
-def test_serial_and_parallel_forms(spec, shape, rng, monkeypatch):
+def test_small_arrays_by_one_thread_and_by_several(spec, shape, rng, monkeypatch):
     args = problem(spec, shape, rng)
-    serial = results(spec, *args)
+    by_one = results(spec, *args)
     monkeypatch.setattr(settings, "PARALLEL_BYTES", 0)
-    assert_same_bits(results(spec, *args), serial)
+    assert_same_bits(results(spec, *args), by_one)
 
 
 @pytest.mark.covering(2)

@@ -7,6 +7,7 @@ import pytest
 
 import normkernels as nk
 from normkernels import _buffers, jit
+from normkernels.norms import NORMS
 
 
 def documented():
@@ -24,6 +25,20 @@ def documented():
 
 
 PUBLIC = dict(documented())
+
+
+def test_dir_has_what_is_public():
+    modules = {"jit", "reference", "sklearn", "__version__"}
+    assert set(nk.__all__) <= set(dir(nk)) <= {*nk.__all__, *modules}
+    assert "jit" in dir(nk)  # imported above
+
+
+@pytest.mark.parametrize("name", [*NORMS, "moments", "zscore", "minmax", "whiten"])
+def test_signatures_name_what_is_public(name):
+    shown = str(inspect.signature(getattr(nk, name)))
+    assert "ArrayLike" in shown
+    assert "normkernels." not in shown
+    assert "_Supports" not in shown
 
 
 @pytest.fixture(autouse=True)

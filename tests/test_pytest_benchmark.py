@@ -218,7 +218,7 @@ def test_the_table_joins_files(normkernels: Any, tmp_path: Path) -> None:
     more = {"versions": {"numpy": "2", "torch": "3"}, "date": "2026-01-03T00"}
     b = written(tmp_path / "b.json", document(("torch", 50.0), command="pytest b --backend torch", **more))
     shown = normkernels("table", a, b, "--markdown", str(page))
-    assert (shown.code, shown.err) == (0, "")
+    assert (shown.code, shown.err) == (0, f"normkernels: wrote {page}\n")
     text = shown.out.strip()
     assert page.read_text() == PAGE.replace("old", text)
     assert "`pytest b`, `pytest b --backend torch` on A CPU, 2 of 2 cores, 16 GB; numpy 2, torch 3; " in text

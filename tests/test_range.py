@@ -72,6 +72,25 @@ def test_moments_of_any_size(rng):
     np.testing.assert_allclose(y, (exact - exact.mean(0)) / exact.std(0), rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("value", [1e-170, -3.7, 1e300])
+def test_constant_is_not_what_varies_too_little_to_be_squared(value):
+    """Both have variance 0 in float64."""
+    n = 333
+    x = np.full((n, 3), value)
+    others = [0, 2] if value == 1e-170 else []
+    x[-1, others] *= 1.001
+    expected = np.zeros((n, 3))
+    expected[:, others] = -1 / np.sqrt(n - 1)
+    expected[-1, others] *= 1 - n
+    y, (_, mean, var) = nk.zscore(x, 0, return_statistics=True)
+    rows = nk.zscore(x.T, 1), nk.layer_norm(np.ascontiguousarray(x.T), n, eps=0)
+    for got in (y, *(row.T for row in rows)):
+        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=0)  # the mean is 2e4 sd
+    assert not var.any()
+    constant = [c for c in range(3) if c not in others]
+    assert (mean[constant] == value).all()
+
+
 def test_running_statistics_that_float64_cannot_hold_are_inf(rng):
     """The variance of numbers with an sd of 1e200 is 1e400."""
     x, mean, var = rng.normal(size=(8, 1)) * 1e200, np.zeros(1), np.ones(1)

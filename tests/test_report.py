@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("jinja2")
 pytest.importorskip("rich")
 
-from normkernels.bench import markdown, ratios, results
+from normkernels.bench import files, markdown, ratios, results
 from normkernels.bench.ab import outcome as gate
 from normkernels.bench.ab.outcome import Outcome
 from normkernels.bench.report import charts, data, page
@@ -213,12 +213,17 @@ def test_commits_are_linked_where_the_repository_has_a_page() -> None:
     assert report_of(nasty).runs[0].link is None
 
 
+def wrote(*names: str) -> str:
+    """What a command says of its files."""
+    return "".join(f"normkernels: wrote {name}\n" for name in names)
+
+
 def test_the_commands_take_what_the_gate_wrote(normkernels: Any, tmp_path: Path) -> None:
     gate.save(gate_outcome(1.0, 1.25, 0.5), tmp_path / "ab.json")
     start, end = markdown.START, markdown.END
     Path("page.md").write_text(f"{start}\n{end}\n{' '.join(markdown.markers(ratios.BLOCK))}\n")
     ended = normkernels("report", "ab.json", "--csv", "cases.csv", "--markdown", "page.md")
-    assert (ended.code, ended.err) == (0, "")
+    assert (ended.code, ended.err) == (0, wrote("report.html", "cases.csv", "page.md"))
     assert "contrast" in Path("report.html").read_text(encoding="utf-8")
     assert "| contrast/64x128 | 2 ms | 2.5 ms | +25.0% |" in Path("page.md").read_text()
     rows = list(csv.DictReader(Path("cases.csv").read_text().splitlines()))
@@ -228,7 +233,7 @@ def test_the_commands_take_what_the_gate_wrote(normkernels: Any, tmp_path: Path)
     ]
     assert float(rows[4]["seconds"]) == pytest.approx(2.5e-3, rel=0.01)
     table = normkernels("table", "ab.json", "--markdown", "page.md")
-    assert (table.code, table.err) == (0, "")
+    assert (table.code, table.err) == (0, wrote("page.md"))
     assert "| norm | pass | shape | base aaaaaaaaa | head bbbbbbbbb |" in table.out
     assert "| contrast | – | 64x128 | 2 ms | 0.8× |" in table.out
 
@@ -285,10 +290,25 @@ def stored(tmp_path: Path) -> Path:
 
 def test_report_writes_a_page(normkernels: Any, stored: Path) -> None:
     ended = normkernels("report", "r.json", "--title", "Nightly")
-    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert (ended.code, ended.out, ended.err) == (0, "", wrote("report.html"))
     assert "<h1>Nightly</h1>" in Path("report.html").read_text(encoding="utf-8")
     assert normkernels("report", "r.json", "r.json", "-o", "other.html").code == 0
     assert sorted(path.name for path in stored.parent.iterdir()) == ["other.html", "r.json", "report.html"]
+
+
+def test_every_file_is_named_and_a_stream_holds_nothing_else(
+    normkernels: Any, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("page.md").write_text(f"{markdown.START}\n{markdown.END}\n")
+    ended = normkernels("report", "r.json", "--charts", "charts", "--markdown", "page.md")
+    assert (ended.code, ended.out, ended.err) == (0, "", wrote("report.html", "page.md", "charts"))
+    with open("stream.html", "wb") as stream:
+        monkeypatch.setattr(files, "STDOUT", stream.fileno())
+        ended = normkernels("report", "r.json", "-o", "stream.html")
+    assert (ended.code, ended.out, ended.err) == (0, "", "")
+    assert Path("stream.html").read_bytes() == Path("report.html").read_bytes()
+    monkeypatch.setenv("NORMKERNELS_QUIET", "1")
+    assert normkernels("report", "r.json").err == ""
 
 
 def test_lone_surrogates_do_not_end_it(normkernels: Any, tmp_path: Path) -> None:
@@ -322,8 +342,9 @@ def test_errors_are_one_line(arguments: list[str], message: str, normkernels: An
     results.save(run_of([]), Path("empty.json"))
     ended = normkernels("report", *arguments)
     assert (ended.code, ended.out) == (2, "")
-    assert ended.err.startswith(f"normkernels: {message}")
-    assert ended.err.count("\n") == 1
+    *done, error = ended.err.splitlines()
+    assert error.startswith(f"normkernels: {message}")
+    assert done == ["normkernels: wrote report.html"] * Path("report.html").exists()
     assert stored.read_bytes() == before
 
 

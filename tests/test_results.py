@@ -165,8 +165,23 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
 def test_a_case_is_in_a_file_once(tmp_path: Path) -> None:
     path = tmp_path / "r.json"
     results.save(made([row(), row(0.7)]), path)
-    with pytest.raises(ResultsError, match="results must have each case once, got layer_norm/.* again in "):
+    with pytest.raises(ResultsError, match="results must have each case once, got .layer_norm/.* again in "):
         results.load(path)
+
+
+@pytest.mark.parametrize("runs", ["first", "again", "controls"])
+def test_a_case_is_in_each_run_of_the_gate_once(runs: str, tmp_path: Path) -> None:
+    path = tmp_path / "ab.json"
+    found = gate_outcome(1.0, 1.2, 0.8)
+    found = dataclasses.replace(found, again=found.first)
+    outcomes.save(found, path)
+    assert stored.load(path) == found
+    document = json.loads(path.read_text())
+    document[runs].append(document[runs][0])
+    path.write_text(json.dumps(document))
+    name = re.escape(repr(document[runs][0]["name"]))
+    with pytest.raises(ResultsError, match=f"^results must have each case once, got {name} again in [^\n]*$"):
+        stored.load(path)
 
 
 @pytest.mark.parametrize(

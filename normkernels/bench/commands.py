@@ -27,12 +27,15 @@ from .presets import presets
 from .process import WorkerEnded
 from .report.command import report
 from .run import BASELINES, Plan, fitting, memory_text, run
-from .say import say
+from .say import note, say
 from .schema import ResultsError
 from .selection import LAYOUTS, BadOption, Selection, select, takes
 from .table import show
 from .torch_baseline import available
 from .work import Work
+
+# A run that no terminal shows leaves at most so many lines about how far it has come.
+LINES = 20
 
 cli = click.Group()
 for command in (ab, cuda_resources.command, ratios.table, report):
@@ -143,8 +146,15 @@ def bench(
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
         task = progress.add_task("starting", total=work.steps)
         done = count()
+
+        def starting(what: str) -> None:
+            n = next(done)
+            progress.update(task, description=what, completed=n)
+            if not errors.is_terminal and _told(n, work.steps):
+                note(f"measuring {what} ({n + 1} of {work.steps})")
+
         try:
-            outcome = work.do(lambda what: progress.update(task, description=what, completed=next(done)))
+            outcome = work.do(starting)
         except (Mismatch, WorkerEnded) as error:
             raise click.ClickException(str(error)) from None
     taken = any(files.is_stream(path, files.STDOUT) for path in paths.values())
@@ -157,6 +167,11 @@ def bench(
         outputs.write(outcome, paths)
     if work.failed(outcome):
         raise click.ClickException(work.failed(outcome))
+
+
+def _told(n: int, steps: int) -> bool:
+    """Whether a log has a line of step n: LINES of them, evenly."""
+    return n * LINES // steps > (n - 1) * LINES // steps
 
 
 def _on_host(chosen: Selection, threads: int | None, baseline: str, options: dict[str, Any]) -> Work:
@@ -208,9 +223,13 @@ def compare(base: Path, head: Path, fail_on: float | None, any_machine: bool) ->
     One run each cannot tell a change from noise: `normkernels ab` can.
     """
     try:
-        found = comparing.compare(stored.load(base), stored.load(head), any_machine)
+        results = stored.load(base), stored.load(head)
+        found = comparing.compare(*results, any_machine)
     except ResultsError as error:
         raise BadOption(str(error)) from None
+    for path, one in zip((base, head), results, strict=True):
+        if warning := comparing.warning(one):
+            say(f"{path}: {warning}")
     changes = found.changes
     for change in changes:
         say(

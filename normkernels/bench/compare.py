@@ -6,6 +6,7 @@ from .ab.outcome import Outcome
 from .machine import difference
 from .results import Results
 from .selection import BadOption
+from .summary import busy
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,10 @@ def seconds(results: Results | Outcome) -> dict[str, float]:
     if isinstance(results, Outcome):
         return {case.name: case.head for case in results.first}
     return {row.case.id: row.fresh.median for row in results.rows}
+
+
+def warning(results: Results | Outcome) -> str:
+    """What to know of the times before all else, an empty string for nothing."""
+    if isinstance(results, Outcome):
+        return results.headline if results.moved else ""
+    return busy(results)

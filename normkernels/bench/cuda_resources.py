@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedCo
 from . import markdown, outputs
 from .machine import Machine, machine
 from .options import file_option
-from .say import say
+from .say import say, wrote
 from .selection import BadOption, check_names
 
 if TYPE_CHECKING:
@@ -241,4 +241,5 @@ def command(
     text = render(compiled, " ".join(["normkernels resources", *words]), machine(0, compilers()))
     if page:
         markdown.insert(page, text)
+        wrote(page)
     say(text)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from . import files, markdown, results
 from .results import Results
+from .say import wrote
 from .selection import BadOption
 
 JSON, PLOT, MARKDOWN = "--json", "--plot", "--markdown"
@@ -42,6 +43,8 @@ def write(outcome: Results, paths: Mapping[str, Path]) -> None:
             _write(outcome, option, path)
         except ERRORS as error:
             problems.append(_problem(option, path, error))
+        else:
+            wrote(path)
     if problems:
         raise BadOption("; ".join(problems))
 

@@ -11,7 +11,7 @@ import click
 from . import markdown, outputs
 from .ab import outcome
 from .machine import Machine, difference
-from .say import say
+from .say import say, wrote
 from .schema import LEAST, MOST, ResultsError, made, read
 from .selection import BadOption
 from .summary import duration, times
@@ -183,4 +183,5 @@ def table(files: tuple[Path, ...], page: Path | None) -> None:
     text = render([load(file) for file in files])
     if page:
         markdown.insert(page, text, BLOCK)
+        wrote(page)
     say(text)

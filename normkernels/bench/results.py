@@ -1,7 +1,6 @@
 """What a run of the benchmark leaves behind, as values and as a JSON file."""
 
 import json
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from .cases import Case
 from .files import write
 from .machine import Machine, check_date
 from .revision import Revision
-from .schema import Count, Positive, ResultsError, Share, made, read
+from .schema import Count, Positive, ResultsError, Share, each_once, made, read
 
 SCHEMA = 2
 
@@ -153,7 +152,5 @@ def results_from(document: Any, path: Path) -> Results:
         check_date(results.machine)
     except ResultsError as error:
         raise ResultsError(f"results must have all fields of schema {SCHEMA}, got {path}: {error}") from None
-    twice = [name for name, count in Counter(row.case.id for row in results.rows).items() if count > 1]
-    if twice:
-        raise ResultsError(f"results must have each case once, got {twice[0]} again in {path}")
+    each_once((row.case.id for row in results.rows), path)
     return results

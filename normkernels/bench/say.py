@@ -2,10 +2,14 @@
 
 import os
 import sys
+from contextlib import suppress
+from pathlib import Path
 from typing import TextIO
 
 import click
 
+from ..cpu.cache import QUIET
+from . import files
 from .selection import BadOption
 
 
@@ -20,3 +24,16 @@ def say(text: str, stream: TextIO | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # the flush at exit would fail again
         if not isinstance(error, BrokenPipeError):
             raise BadOption(f"standard output must be writeable, got {error.strerror}") from None
+
+
+def note(text: str) -> None:
+    """A line on stderr about what a command does, unless NORMKERNELS_QUIET asks for none."""
+    if not os.environ.get(QUIET):
+        with suppress(OSError):
+            click.echo(f"normkernels: {text}", err=True)
+
+
+def wrote(path: Path) -> None:
+    """Say which file was written; of the process's own streams nothing is to be said."""
+    if not files.is_stream(path, files.STDOUT, files.STDERR):
+        note(f"wrote {path}")

@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -44,6 +46,13 @@ def made(cls: type[T], fields: Any) -> T:
     except msgspec.ValidationError as error:
         message = str(error)
     raise ResultsError(_complaint(cls, fields, message))
+
+
+def each_once(names: Iterable[str], path: Path) -> None:
+    """Raise ResultsError where a file has a case twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise ResultsError(f"results must have each case once, got {twice[0]!r:.200} again in {path}")
 
 
 def _with_pass(fields: dict[str, Any]) -> dict[str, Any]:

@@ -48,12 +48,24 @@ def _sums(x, residual, outer, stride, n, scale, origin):
 
 
 @primitive
+def _all_are(x, outer, stride, n, value):
+    """Whether every element is this value; it ends at the first that is not."""
+    for g in range(outer):
+        for i in range(n):
+            if np.float64(element(x, g * stride + i)) != value:
+                return False
+    return True
+
+
+@primitive
 def statistics_again(x, residual, outer, stride, n, divisor, eps, centred, mean, var, rstd):
     """mean, var = m2 / divisor and rstd of a group, taken in a unit of its own, a power of two.
 
     The group is x + residual, which may be None, `outer` runs of n elements, `stride` apart. mean, var and
-    rstd are those found before, which a group that has a NaN or an infinity keeps.
+    rstd are those found before, which a group keeps that is constant, or has a NaN or an infinity.
     """
+    if centred and residual is None and var == eps == 0.0 and _all_are(x, outer, stride, n, mean):
+        return mean, var, rstd  # as below, in a third of the time
     count = np.float64(outer) * n
     top, s, _ = _sums(x, residual, outer, stride, n, TINY, 0.0)
     if s - s != 0.0:

@@ -1,5 +1,7 @@
 """Batch normalization."""
 
+from __future__ import annotations  # help() shows ArrayLike, not the protocols that it is
+
 from typing import Any, overload
 
 from .. import _channel_passes

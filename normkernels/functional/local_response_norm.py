@@ -1,5 +1,7 @@
 """Local response normalization."""
 
+from __future__ import annotations  # help() shows ArrayLike, not the protocols that it is
+
 from .. import _local_response
 from ..results import Array, Grads, Saved
 from ._types import ArrayLike

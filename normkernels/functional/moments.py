@@ -1,5 +1,7 @@
 """Statistics that merge."""
 
+from __future__ import annotations  # help() shows ArrayLike, not the protocols that it is
+
 from collections.abc import Sequence
 
 from .. import _moments

@@ -1,5 +1,7 @@
 """Normalization of data before it is used, forward only."""
 
+from __future__ import annotations  # help() shows ArrayLike, not the protocols that it is
+
 from collections.abc import Sequence
 from typing import Literal, overload
 

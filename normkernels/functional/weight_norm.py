@@ -1,5 +1,7 @@
 """Weight normalization."""
 
+from __future__ import annotations  # help() shows ArrayLike, not the protocols that it is
+
 from .. import _group_passes
 from ..results import Array, Grads, Saved
 from ._types import ArrayLike

@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from .. import files
 from ..machine import machine
 from ..options import Percent, file_option
-from ..say import say
+from ..say import say, wrote
 from ..selection import BadOption
 from . import outcome as outcomes
 from . import page
@@ -97,6 +97,8 @@ def ab(
         outcomes.save(outcome, json_file)
     if text_file:
         files.write(text_file, page.markdown(outcome).encode())
+    for path in filter(None, (json_file, text_file)):
+        wrote(path)
     table = io.StringIO()
     width = None if sys.stdout.isatty() else 160
     page.show(outcome, Console(file=table, width=width, force_terminal=sys.stdout.isatty() or None))

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..files import write
 from ..machine import Machine, check_date
-from ..schema import Count, Positive, ResultsError, made, read
+from ..schema import Count, Positive, ResultsError, each_once, made, read
 from .verdict import Comparison
 
 SCHEMA = "normkernels.ab/1"
@@ -137,4 +137,6 @@ def outcome_from(document: Any, path: Path) -> Outcome:
         check_date(outcome.machine)
     except ResultsError as error:
         raise ResultsError(f"results must have all fields of schema {SCHEMA}, got {path}: {error}") from None
+    for cases in (outcome.first, outcome.again, outcome.controls):
+        each_once((case.name for case in cases), path)
     return outcome

@@ -10,6 +10,7 @@ from ..ab.outcome import Outcome
 from ..ab.page import markdown as gate_table
 from ..options import file_option
 from ..results import Results
+from ..say import wrote
 from ..schema import ResultsError
 from ..selection import BadOption
 from . import sheet
@@ -77,6 +78,7 @@ def report(
             draw(page, charts)
         except OSError as error:
             raise BadOption(_problem("--charts", "folder", charts, error)) from None
+        wrote(charts)
 
 
 def _write(option: str, path: Path, text: str) -> None:
@@ -84,11 +86,13 @@ def _write(option: str, path: Path, text: str) -> None:
         files.write(path, text.encode(errors="replace"))
     except OSError as error:
         raise BadOption(_problem(option, "file", path, error)) from None
+    wrote(path)
 
 
 def _write_tables(found: Results | Outcome, path: Path) -> None:
     if isinstance(found, Outcome):
         markdown.insert(path, gate_table(found))
+        wrote(path)
     else:
         outputs.write(found, {outputs.MARKDOWN: path})
 

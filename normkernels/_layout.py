@@ -81,6 +81,8 @@ class ChannelPlan:
     channels: int
     inner: int
     nbytes: int
+    fold: int = 1
+    """How many samples of single elements are taken as one row, so that few channels make a long one."""
 
     @property
     def count(self) -> int:

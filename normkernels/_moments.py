@@ -48,7 +48,7 @@ def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Mo
         return Moments(plan.count, mean.reshape(kept), var.reshape(kept))
     mean, var = np.empty(kept), np.empty(kept)
     for part, group in data_parts(x, axes):
-        order, plan = moments_plan(x[part].shape, x[part].strides, x.dtype, axes)
+        order, plan = moments_plan(x[part].shape, x[part].strides, x.dtype, axes, mean.size)
         flat = kernels.flat(plan.layout, x[part].transpose(order), x)
         mean[group].flat, var[group].flat = kernels.channel_moments(plan, flat, threads)
     return Moments(plan.count, mean[()], var[()])

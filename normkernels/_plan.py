@@ -16,6 +16,9 @@ PART = 2**19
 # Scratch memory for a channel, or for an element of a sample where runs are shorter than SHORT_RUN.
 CHANNEL_BYTES = 128
 SHORT_RUN = 128
+# Channels below which the samples of single elements are folded, and the elements of a row that is made so.
+NARROW = 256
+FOLDED = 2048
 
 
 def _memory_order(shape: Shape, strides: Shape, itemsize: int) -> Shape | None:
@@ -87,21 +90,25 @@ def channel_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], axis: int) 
     place = order.index(axis)
     outer = math.prod(shape[a] for a in order[:place])
     inner = math.prod(shape[a] for a in order[place + 1 :])
-    return _channel_plan(layout, outer, shape[axis], inner)
+    return _channel_plan(layout, outer, shape[axis], inner, shape[axis])
 
 
-def _channel_plan(layout: Layout, outer: int, channels: int, inner: int) -> ChannelPlan:
-    """A single channel is one run, however it lies."""
-    if channels == 1:
+def _channel_plan(layout: Layout, outer: int, channels: int, inner: int, whole: int) -> ChannelPlan:
+    """A single channel is one run, however it lies. `whole`: channels of the array of which this is a part."""
+    if channels == 1 and whole == 1:
         outer, inner = 1, outer * inner
-    return ChannelPlan(layout, outer, channels, inner, layout.nbytes)
+    fold = max(1, min(FOLDED // whole, outer)) if inner == 1 and whole < NARROW else 1
+    return ChannelPlan(layout, outer, channels, inner, layout.nbytes, fold)
 
 
 @lru_cache(maxsize=512)
 def moments_plan(
-    shape: Shape, strides: Shape, dtype: np.dtype[Any], axes: Shape
+    shape: Shape, strides: Shape, dtype: np.dtype[Any], axes: Shape, whole: int = 0
 ) -> tuple[Shape, ChannelPlan]:
-    """Axes to transpose x to first, so that the kept ones are neighbours, and the plan for the result."""
+    """Axes to transpose x to first, so that the kept ones are neighbours, and the plan for the result.
+
+    whole: channels of the array of which this is a part.
+    """
     kept = tuple(a for a in range(len(shape)) if a not in axes)
     order = _layout(shape, strides, dtype).order or tuple(range(len(shape)))
     start = order.index(kept[0]) if kept else 0
@@ -111,7 +118,7 @@ def moments_plan(
     permuted = tuple(shape[a] for a in order)
     layout = Layout(permuted, dtype, None)
     outer, channels, inner = (math.prod(s) for s in (permuted[:start], permuted[start:stop], permuted[stop:]))
-    return order, _channel_plan(layout, outer, channels, inner)
+    return order, _channel_plan(layout, outer, channels, inner, whole or channels)
 
 
 def parts(shape: Shape, strides: Shape, axes: Iterable[int], most: int) -> list[tuple[slice, ...]]:

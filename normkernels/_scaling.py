@@ -56,18 +56,25 @@ def zscore(
     y = backend(x).empty(plan.layout, x)[0].transpose(np.argsort(order)) if target is None else target
     found = [np.empty(kept), np.empty(kept)] if keep and not given else []
     for part, group in data_parts(x, axes, y) if x.size else ():
-        moments = _standardize(x[part], axes, [value[group] for value in given], factor, y[part], threads)
-        for result, values in zip(found, moments, strict=False):
-            result[group].flat = values
+        values = [value[group] for value in given]
+        moments = _standardize(x[part], axes, plan.channels, values, factor, y[part], threads)
+        for result, value in zip(found, moments, strict=False):
+            result[group].flat = value
     used = Moments(plan.count, found[0][()], found[1][()]) if found else statistics
     return y if out is None else out, used
 
 
 def _standardize(
-    x: Array, axes: tuple[int, ...], given: list[Array], factor: float, y: Array, threads: int | None
+    x: Array,
+    axes: tuple[int, ...],
+    whole: int,
+    given: list[Array],
+    factor: float,
+    y: Array,
+    threads: int | None,
 ) -> tuple[Array, Array]:
-    """Write y with the mean and var that are given, or those of x; mean and var, flat."""
-    order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
+    """Write y with the mean and var that are given, or those of x, a part of `whole` slices; mean and var, flat."""
+    order, plan = moments_plan(x.shape, x.strides, x.dtype, axes, whole)
     kernels, layout, target = backend(x), plan.layout, y.transpose(order)
     flat, fits = kernels.flat(layout, x.transpose(order), x), kernels.fits(layout, target)
     shaped, flat_y = (target, kernels.flat(layout, target, x)) if fits else kernels.empty(layout, x)

@@ -67,20 +67,22 @@ def finish_moments(
     """From mean and m2 to the statistics of channel c and the constants of its output.
 
     settings: eps, the weight of this batch in the running statistics, r_max, d_max. statistics: rows of
-    mean, rstd, running mean, running (unbiased) variance, and the r and d that the two before decide.
+    mean, rstd; where there are running ones mean and (unbiased) variance of these; and in batch
+    renormalization the r and d that they decide.
     """
     eps, factor, r_max, d_max = settings[0], settings[1], settings[2], settings[3]
-    running_mean, running_var = offset(statistics, 2 * channels), offset(statistics, 3 * channels)
     count = outer * inner
     own, apart = offset(x, c * inner), channels * inner
     mean, var, rstd = group_statistics(own, outer, apart, inner, eps, True, mean, m2 / count)
     unbiased = m2 / (count - 1) if var == m2 / count else var * (count / (count - 1))
-    r, d = correction(mean, rstd, running_mean[c], running_var[c], eps, r_max, d_max)
-    if factor != 0.0:  # the variance may be inf
-        running_mean[c] = (1.0 - factor) * running_mean[c] + factor * mean
-        running_var[c] = (1.0 - factor) * running_var[c] + factor * unbiased
-    statistics[c], statistics[channels + c] = mean, rstd
-    statistics[4 * channels + c], statistics[5 * channels + c] = r, d
+    r, d = 1.0, 0.0
+    if len(statistics) > 4:
+        r, d = correction(mean, rstd, statistics[2, c], statistics[3, c], eps, r_max, d_max)
+        statistics[4, c], statistics[5, c] = r, d
+    if len(statistics) > 2 and factor != 0.0:  # the variance may be inf
+        statistics[2, c] = (1.0 - factor) * statistics[2, c] + factor * mean
+        statistics[3, c] = (1.0 - factor) * statistics[3, c] + factor * unbiased
+    statistics[0, c], statistics[1, c] = mean, rstd
     forward_constants(x, mean, rstd, weight[c] * r, bias[c] + weight[c] * d, constants, stride)
 
 

@@ -118,7 +118,7 @@ def forward(
         a = offset(pointer(constants), 4 * c)
         mean, m2 = merged(offset(pointer(partials), 4 * partials.shape[1] * c), partials.shape[1])
         finish_moments(
-            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, pointer(statistics), a, 1
+            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, statistics, a, 1
         )
     for n in range(outer):
         for c in range(start, end):
@@ -140,7 +140,7 @@ def forward_tiles(
         a = offset(pointer(constants), 4 * c)
         mean, m2 = merged(offset(pointer(partials), 4 * partials.shape[1] * c), partials.shape[1])
         finish_moments(
-            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, pointer(statistics), a, 1
+            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, statistics, a, 1
         )
     pieces = -(-outer * channels * inner // PIECE)
     share(team, pieces, _normalize_piece, x, residual, outer, channels, inner, constants, kind, y, stream)

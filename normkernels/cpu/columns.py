@@ -191,7 +191,7 @@ def _finish_moments(
         mean, m2 = merged(offset(pointer(partials), 4 * fold * inner * (c - start)), fold * inner)
         finish_moments(
             pointer(x), c, size // (channels * inner), channels, inner, mean, m2, weight, bias, settings,
-            pointer(statistics), offset(own, c * inner), pitch,
+            statistics, offset(own, c * inner), pitch,
         )  # fmt: skip
         _spread(3, own, pitch, c, fold, channels, inner)
 
@@ -499,10 +499,10 @@ def backward_blocks(
         start, end = b * block, min((b + 1) * block, channels)
         n, tiles = (end - start) * inner, -(-outer // ROWS)
         sums, constants = np.empty((tiles, 2, n), weight.dtype), np.empty((4, n), weight.dtype)
-        affine = None if kind is None else np.empty((3, n), weight.dtype)
+        room = np.empty((3, n), weight.dtype)
         _backward_block(
             dy, x, residual, start, end, outer, channels, inner, weight, bias, kind, mean, rstd, training,
-            own, dx, dresidual, dweight, dbias, stream, sums, constants, affine, np.empty((2, n)),
+            own, dx, dresidual, dweight, dbias, stream, sums, constants, room, np.empty((2, n)),
         )  # fmt: skip
     if stream:
         fence()

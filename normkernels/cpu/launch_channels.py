@@ -10,7 +10,7 @@ from ..results import Array
 from . import channels, columns
 from .parallel import team_size
 from .primitives import TILE, tile_count
-from .run import FEW, STREAM_BYTES, kind, parameter, run, streams, update
+from .run import FEW, PARALLEL_BYTES, STREAM_BYTES, kind, parameter, run, streams, update
 
 # What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
 # leave the cache before they are read again.
@@ -21,8 +21,8 @@ PARTS = 16
 # constants and sums are to stay in the cache.
 SHORT_RUN = 128
 SEGMENT = 2048
-# Elements of a row of channels below which the rows of several samples are taken as one.
-NARROW = 256
+# Rows of so many columns that neighbouring columns of all of them stay in the cache.
+FEW_ROWS = 1024
 # Fewer samples do not repay constants for every element of a sample, which take the room of four samples
 # (512 channels of 7 x 7, 1 sample: 22 µs without them instead of 66).
 SAMPLES = 3
@@ -44,14 +44,16 @@ def _short(plan: ChannelPlan) -> bool:
     return plan.inner < SHORT_RUN and repaid and not _tiled(plan)
 
 
-def _fold(plan: ChannelPlan) -> int:
-    """How many samples are taken as one row of columns."""
-    return 1 if plan.channels >= NARROW else min(SEGMENT // plan.channels, plan.outer)
+def _in_blocks(plan: ChannelPlan) -> bool:
+    """Whether columns are taken in blocks of channels, which stay in the cache between statistics and output."""
+    if plan.inner == 1:
+        return plan.fold == 1 and plan.outer <= FEW_ROWS
+    return _short(plan)
 
 
-def _tiles(plan: ChannelPlan, fold: int, numbers: int) -> tuple[Array, Array]:
+def _tiles(plan: ChannelPlan, numbers: int) -> tuple[Array, Array]:
     """Room for some sums of every column of every tile, and for whether they are good."""
-    width = fold * plan.channels
+    width = plan.fold * plan.channels
     tiles = columns.tile_count.py_func(plan.outer * plan.channels, width)
     sums = np.empty((tiles, numbers, width), plan.layout.arithmetic)
     return sums, np.empty((tiles, -(-width // columns.COLS)), np.bool_)
@@ -60,9 +62,9 @@ def _tiles(plan: ChannelPlan, fold: int, numbers: int) -> tuple[Array, Array]:
 def _block(plan: ChannelPlan, tensors: int) -> int:
     """How many neighbouring channels to take together."""
     fit = BLOCK_BYTES // (tensors * plan.count * plan.layout.arithmetic.itemsize)
-    if _short(plan):
+    if plan.inner < SHORT_RUN:
         fit = min(fit, SEGMENT // plan.inner)
-    return max(1, min(fit, -(-plan.channels // PARTS)))
+    return max(1, min(fit, -(-plan.channels // PARTS) if plan.nbytes >= PARALLEL_BYTES else fit))
 
 
 def _partials(plan: ChannelPlan, numbers: int) -> Array:
@@ -85,10 +87,9 @@ def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tupl
     c = plan.channels
     mean, var, rstd = np.empty(c), np.empty(c), np.empty(c)
     if plan.inner == 1:
-        fold = _fold(plan)
         run(
             columns.moments, plan.nbytes, threads,
-            x, plan.outer * c, fold, c, *_tiles(plan, fold, 3), mean, var, rstd,
+            x, plan.outer * c, plan.fold, c, *_tiles(plan, 3), mean, var, rstd,
         )  # fmt: skip
     else:
         tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
@@ -121,23 +122,23 @@ def channel_forward(
     """
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
     settings = np.array((eps, factor, *(limits or (1.0, 0.0))))
-    statistics = np.zeros((6, c))
+    statistics = np.empty((2 if not running else 4 if limits is None else 6, c))
     if running:
         statistics[2], statistics[3] = running
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
-    if n == 1:
-        fold = _fold(plan)
-        run(
-            columns.forward, plan.nbytes, threads,
-            x, residual, plan.outer * c, fold, c, weight, bias, settings, statistics,
-            *_tiles(plan, fold, 3), _rows(fold * c, plan), kind(activation), y, streams(y, fold * c),
-        )  # fmt: skip
-    elif _short(plan):
+    if _in_blocks(plan):
         block = _block(plan, 1)
         run(
             columns.forward_blocks, plan.nbytes, threads, -(-c // block),
             x, residual, plan.outer, c, n, block, weight, bias, settings, statistics, kind(activation), y,
             streams(y, block * n),
+        )  # fmt: skip
+    elif n == 1:
+        width = plan.fold * c
+        run(
+            columns.forward, plan.nbytes, threads,
+            x, residual, plan.outer * c, plan.fold, c, weight, bias, settings, statistics,
+            *_tiles(plan, 3), _rows(width, plan), kind(activation), y, streams(y, width),
         )  # fmt: skip
     elif _tiled(plan):
         run(
@@ -152,9 +153,8 @@ def channel_forward(
             x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
             _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
-    mean, rstd, new_mean, new_var, r, d = statistics
-    update(running, (new_mean, new_var))
-    return mean, rstd, None if limits is None else (r, d)
+    update(running, statistics[2:4])
+    return statistics[0], statistics[1], None if limits is None else (statistics[4], statistics[5])
 
 
 def given_statistics(running: Sequence[Array], eps: float) -> tuple[Array, Array]:
@@ -186,11 +186,11 @@ def channel_normalize(
     c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
     per_channel = mean, rstd, parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
-        fold = _fold(plan) if n == 1 else 1
+        width = plan.fold * c * n
         run(
             columns.normalize, plan.nbytes, threads,
-            x, residual, plan.outer * c * n, fold, c, n, *per_channel, _rows(fold * c * n, plan),
-            kind(activation), y, streams(y, fold * c * n),
+            x, residual, plan.outer * c * n, plan.fold, c, n, *per_channel, _rows(width, plan),
+            kind(activation), y, streams(y, width),
         )  # fmt: skip
     else:
         run(
@@ -257,21 +257,21 @@ def channel_backward(
     tensors = 2 if residual is None else 3
     statistics = weight, bias, kind(activation), mean, rstd, training
     sums = dweight, dbias
-    if n == 1:
-        fold = _fold(plan)
-        affine = None if activation is None else _rows(fold * c, plan)
-        run(
-            columns.backward, plan.nbytes, threads,
-            dy, x, residual, plan.outer * c, fold, c, *statistics, _tiles(plan, fold, 2)[0],
-            _rows(fold * c, plan), affine, dx, dresidual, *sums, streams(dx, fold * c),
-        )  # fmt: skip
-    elif _short(plan):
+    if _in_blocks(plan):
         block = _block(plan, tensors)
         workers, dz = _shares(plan, block, activation, threads)
         run(
             columns.backward_blocks, plan.nbytes, threads, workers,
             dy, x, residual, plan.outer, c, n, block, workers, *statistics, dz, dx, dresidual, *sums,
             streams(dx, block * n),
+        )  # fmt: skip
+    elif n == 1:
+        width = plan.fold * c
+        affine = None if activation is None else _rows(width, plan)
+        run(
+            columns.backward, plan.nbytes, threads,
+            dy, x, residual, plan.outer * c, plan.fold, c, *statistics, _tiles(plan, 2)[0],
+            _rows(width, plan), affine, dx, dresidual, *sums, streams(dx, width),
         )  # fmt: skip
     elif _tiled(plan):
         affine = None if activation is None else _constants(plan)

@@ -66,7 +66,7 @@ def batch_statistics(x, rows, n, eps, centred, mean, var, rstd):
         s, q = rstd[i], var[i]
         deviation = s * inverse
         mean[i] += deviation
-        var[i] = (q - s * deviation) * inverse
+        var[i] = (q - s * deviation) / n
         bad = far_or_out_of_range(s, q, n)
         rstd[i] = np.nan if bad else 1.0 / math.sqrt(var[i] + eps)
         poor |= bad

@@ -94,10 +94,10 @@ def channel_plan(shape: Shape, strides: Shape, dtype: np.dtype[Any], axis: int) 
 
 
 def _channel_plan(layout: Layout, outer: int, channels: int, inner: int, whole: int) -> ChannelPlan:
-    """A single channel is one run, however it lies. `whole`: channels of the array of which this is a part."""
+    """A single channel is one run, however it lies. whole: channels of the array that this is a part of."""
     if channels == 1 and whole == 1:
         outer, inner = 1, outer * inner
-    fold = max(1, min(FOLDED // whole, outer)) if inner == 1 and whole < NARROW else 1
+    fold = max(1, min(FOLDED // whole, outer)) if inner == 1 and 0 < whole < NARROW else 1
     return ChannelPlan(layout, outer, channels, inner, layout.nbytes, fold)
 
 

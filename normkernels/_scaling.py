@@ -73,7 +73,10 @@ def _standardize(
     y: Array,
     threads: int | None,
 ) -> tuple[Array, Array]:
-    """Write y with the mean and var that are given, or those of x, a part of `whole` slices; mean and var, flat."""
+    """Write y with the mean and var that are given, or those of x; mean and var, flat.
+
+    whole: slices of the array that x is a part of.
+    """
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes, whole)
     kernels, layout, target = backend(x), plan.layout, y.transpose(order)
     flat, fits = kernels.flat(layout, x.transpose(order), x), kernels.fits(layout, target)

@@ -52,7 +52,7 @@ def _all_are(x, outer, stride, n, value):
     """Whether every element is this value; it ends at the first that is not."""
     for g in range(outer):
         for i in range(n):
-            if np.float64(element(x, g * stride + i)) != value:
+            if np.float64(x[one(g * stride + i)]) != value:
                 return False
     return True
 

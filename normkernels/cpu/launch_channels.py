@@ -45,7 +45,7 @@ def _short(plan: ChannelPlan) -> bool:
 
 
 def _in_blocks(plan: ChannelPlan) -> bool:
-    """Whether columns are taken in blocks of channels, which stay in the cache between statistics and output."""
+    """Whether columns are taken in blocks of channels, which stay in the cache until their output."""
     if plan.inner == 1:
         return plan.fold == 1 and plan.outer <= FEW_ROWS
     return _short(plan)

@@ -50,13 +50,13 @@ def _add_squares(i, sums, x):
     return (fma(value, value, sums[0]),)
 
 
-@primitive
+@step
 def run_sums(x, n, pivot):
     """The sums of x - pivot and of its square over a run, in the dtype of x."""
     return sums(2, n, _add_deviations, x, pivot)
 
 
-@primitive
+@step
 def run_squares(x, n):
     """The sum of squares of a run, in the dtype of x."""
     return sums(1, n, _add_squares, x)[0]
@@ -73,7 +73,7 @@ def _group_sums(x, outer, stride, n, pivot, scale):
     return s, q
 
 
-@primitive
+@step
 def pivot_of(x, n):
     """About the mean of the first elements; exactly the first where they are all equal."""
     first = x[one(0)]
@@ -165,13 +165,13 @@ def merged(tiles, count):
     return origin + mean, m2
 
 
-@primitive
+@step
 def as_scale(x, value):
     """A factor in the dtype of x; one beyond its range stays finite, so that 0 * factor = 0."""
     return as_element(x, min(max(value, -largest(x)), largest(x)) if value == value else value)
 
 
-@primitive
+@step
 def centre(x, mean, rstd):
     """hi of `centring`: mean in the dtype of x; 0 where sd is so large that x - mean could overflow."""
     if 0.0 < rstd * largest(x) < WIDEST:
@@ -179,7 +179,7 @@ def centre(x, mean, rstd):
     return as_element(x, mean)
 
 
-@primitive
+@step
 def centring(x, mean, rstd, factor):
     """hi, lo, scale in the dtype of x such that (x - hi) * scale + lo = (x - mean) * rstd * factor.
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from .activations import slope
 from .extremes import group_statistics, usual
-from .fusion import activated, plus
+from .fusion import activated, first_of, plus
 from .jit import primitive, step
 from .loops import each, sums
 from .primitives import (
@@ -96,16 +96,26 @@ def _affine(x_hat, weight, bias, i):
 
 @step
 def _normalize(i, y, x, hi, lo, rstd, weight, bias, kind):
-    """y = act((x - mean) * rstd * weight + bias)"""
     x_hat = fma(x[i] - hi, rstd, lo)
     y[i] = activated(_affine(x_hat, weight, bias, i), kind)
 
 
+@step
+def normalize_row(x, n, centre, weight, bias, kind, y, stream):
+    """y = act((x - mean) * rstd * weight + bias), weight and bias of n elements; centre: that of `centring`"""
+    hi, lo, rstd = centre
+    each(n, stream, _normalize, y, x, hi, lo, rstd, weight, bias, kind)
+
+
 @primitive
-def normalize_row(x, n, mean, rstd, weight, bias, kind, y, stream):
-    """y = act((x - mean) * rstd * weight + bias), weight and bias of n elements"""
-    hi, lo, scale = centring(x, mean, rstd, 1.0)
-    each(n, stream, _normalize, y, x, hi, lo, scale, weight, bias, kind)
+def normalize_rows(x, rows, n, first, period, mean, rstd, weight, bias, kind, y, stream):
+    """As `normalize_row`, of rows that take the parameters from row `first` of `period` on, over and over."""
+    j = first * n
+    for i in range(rows):
+        row = offset(x, i * n)
+        centre = centring(row, mean[i], rstd[i], 1.0)
+        normalize_row(row, n, centre, offset(weight, j), offset(bias, j), kind, offset(y, i * n), stream)
+        j = j + n if j + n < period * n else 0
 
 
 @step
@@ -123,40 +133,53 @@ def _add_dots(i, sums, x, dy, hi, lo, rstd, weight, bias, kind, dz, dweight, dbi
     return fma(x_hat, wdy, sums[0]), sums[1] + wdy
 
 
-@primitive
-def row_dots(dy, x, n, centre, weight, bias, kind, dz, dweight, dbias):
-    """Sums of x_hat * wdy and of wdy of a row; dweight += dy * x_hat, dbias += dy.
+@step
+def tile_dots(dy, x, n, centre, weight, bias, kind, dz, dweight, dbias):
+    """Sums of x_hat * wdy and of wdy of a tile of a row; dweight += dy * x_hat, dbias += dy.
 
-    centre: hi, lo, rstd of `centring`. dweight and dbias are summed here, because the pass that writes
+    centre: that of `centring`. dweight and dbias are summed here, because the pass that writes
     dx with streaming stores loses a fifth of its speed to other stores (measured). With an activation
     dy stands for the gradient before it, which dz receives.
     """
     hi, lo, rstd = centre
-    c1 = c2 = 0.0
-    for t in range(0, n, TILE):
-        tile = sums(
-            2, min(TILE, n - t), _add_dots, offset(x, t), offset(dy, t), hi, lo, rstd, offset(weight, t),
-            offset(bias, t), kind, offset(dz, t), offset(dweight, t), offset(dbias, t),
-        )  # fmt: skip
-        c1 += np.float64(tile[0])
-        c2 += np.float64(tile[1])
-    return c1, c2
+    c1, c2 = sums(2, n, _add_dots, x, dy, hi, lo, rstd, weight, bias, kind, dz, dweight, dbias)
+    return np.float64(c1), np.float64(c2)
 
 
 @step
 def _gradient(i, dx, dy, x, hi, lo, rstd, c1, c2, weight, dsum):
-    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum"""
     x_hat = fma(x[i] - hi, rstd, lo)
     d = fma(dy[i], weight[i], -c2)
     dx[i] = plus(fma(x_hat, -c1, d) * rstd, dsum, i)
 
 
-@primitive
+@step
 def row_gradient(dy, x, n, centre, c1, c2, weight, dsum, dx, stream):
-    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum; centre: hi, lo, rstd of `centring`"""
+    """dx = (wdy - x_hat * c1 - c2) * rstd + dsum; centre: that of `centring`"""
     hi, lo, rstd = centre
     c1, c2 = as_element(x, c1), as_element(x, c2)
     each(n, stream, _gradient, dx, dy, x, hi, lo, rstd, c1, c2, weight, dsum)
+
+
+@primitive
+def rows_gradient(
+    dy, x, rows, n, first, period, centred, mean, rstd, weight, bias, kind, dz, dsum, dx, dweight, dbias, stream
+):  # fmt: skip
+    """As `tile_dots` and `row_gradient`, of rows of one tile, as in `normalize_rows`; dz: room for a row."""
+    j, inverse = first * n, 1.0 / n
+    for i in range(rows):
+        k = i * n
+        row, dy_row, w = offset(x, k), offset(dy, k), offset(weight, j)
+        # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
+        centre = centring(row, mean[i], rstd[i] if n > 1 or not centred else 0.0, 1.0)
+        c1, c2 = tile_dots(
+            dy_row, row, n, centre, w, offset(bias, j), kind, dz, offset(dweight, j), offset(dbias, j)
+        )
+        row_gradient(
+            first_of(dz, dy_row), row, n, centre, c1 * inverse, c2 * inverse if centred else 0.0, w,
+            offset(dsum, k), offset(dx, k), stream,
+        )  # fmt: skip
+        j = j + n if j + n < period * n else 0
 
 
 @primitive

@@ -18,7 +18,17 @@ from .fusion import add_residual, first_of, tile_on_stack
 from .jit import kernel, loop, primitive
 from .parallel import share
 from .primitives import TILE, centring, merged, reciprocal_sd, tile_moments, tile_squares
-from .row_primitives import add, batch_statistics, flush, normalize_row, row_dots, row_gradient, zero
+from .row_primitives import (
+    add,
+    batch_statistics,
+    flush,
+    normalize_row,
+    normalize_rows,
+    row_gradient,
+    rows_gradient,
+    tile_dots,
+    zero,
+)
 from .vectors import fence, offset, pointer
 
 # Short rows are taken in batches of so many elements, statistics of all of them first: the divisions
@@ -62,13 +72,11 @@ def forward(
             offset(pointer(total), k), stream,
         )  # fmt: skip
         batch_statistics(h, last - first, cols, eps, centred, m, v, r)
-        for i in range(last - first):
-            row, y_row = offset(h, i * cols), offset(pointer(y), k + i * cols)
-            j = (first + i) % period * cols if period > 1 else 0
-            w, bias_row = offset(pointer(weight), j), offset(pointer(bias), j)
-            for c in range(0, cols, part):
-                n = min(part, cols - c)
-                normalize_row(offset(row, c), n, m[i], r[i], w, bias_row, kind, offset(y_row, c), stream)
+        for c in range(0, cols, part):
+            normalize_rows(
+                offset(h, c), last - first, min(part, cols - c), first % period, period, m, r,
+                pointer(weight), pointer(bias), kind, offset(pointer(y), k + c), stream,
+            )  # fmt: skip
     if stream:
         fence()
 
@@ -100,7 +108,8 @@ def _normalize_tile(
     else:
         h = offset(pointer(total), start)
     w, b = offset(pointer(weight), k), offset(pointer(bias), k)
-    normalize_row(h, n, mean[i], rstd[i], w, b, kind, offset(pointer(y), start), stream)
+    centre = centring(h, mean[i], rstd[i], 1.0)
+    normalize_row(h, n, centre, w, b, kind, offset(pointer(y), start), stream)
     if stream:
         fence()
 
@@ -140,6 +149,27 @@ def forward_tiles(
 
 
 @primitive
+def _gradient_of_long_row(
+    dy, x, cols, part, centred, mean, rstd, weight, bias, kind, dz, dsum, dx, dweight, dbias, stream
+):  # fmt: skip
+    """As `rows_gradient`, of a row of several tiles; a `part` of it has parameters of its own, or all of it."""
+    centre, whole, c1, c2 = centring(x, mean, rstd, 1.0), part == cols, 0.0, 0.0
+    for c in range(0, cols, TILE):
+        j = c if whole else 0
+        dots = tile_dots(
+            offset(dy, c), offset(x, c), min(TILE, cols - c), centre, offset(weight, j), offset(bias, j),
+            kind, offset(dz, c), offset(dweight, j), offset(dbias, j),
+        )  # fmt: skip
+        c1, c2 = c1 + dots[0], c2 + dots[1]
+    c1, c2 = c1 * (1.0 / cols), c2 * (1.0 / cols) if centred else 0.0
+    for c in range(0, cols, part):
+        row_gradient(
+            first_of(offset(dz, c), offset(dy, c)), offset(x, c), min(part, cols - c), centre, c1, c2, weight,
+            offset(dsum, c), offset(dx, c), stream,
+        )  # fmt: skip
+
+
+@primitive
 def _backward_block(
     b, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd,
     dx, dweight, dbias, partials, stream
@@ -155,26 +185,21 @@ def _backward_block(
     zero(db, width)
     zero(dw_partial, sums * width)
     own = offset(pointer(scratch), b * cols)
-    for chunk in range(start, end, FLUSH):
-        for i in range(chunk, min(chunk + FLUSH, end)):
-            k, j = i * cols, i % period * cols if period > 1 else 0
-            # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-            centre = centring(pointer(x), mean[i], rstd[i] if cols > 1 or not centred else 0.0, 1.0)
-            c1 = c2 = 0.0
-            for c in range(0, cols, tile):
-                dots = row_dots(
-                    offset(pointer(dy), k + c), offset(pointer(x), k + c), min(tile, cols - c), centre,
-                    offset(pointer(weight), j), offset(pointer(bias), j), kind, offset(own, c),
-                    offset(dw, j), offset(db, j),
-                )  # fmt: skip
-                c1, c2 = c1 + dots[0], c2 + dots[1]
-            c1, c2 = c1 / cols, c2 / cols if centred else 0.0
-            for c in range(0, cols, part):
-                dz = first_of(offset(own, c), offset(pointer(dy), k + c))
-                row_gradient(
-                    dz, offset(pointer(x), k + c), min(part, cols - c), centre, c1, c2,
-                    offset(pointer(weight), j), offset(pointer(dsum), k + c), offset(pointer(dx), k + c),
-                    stream,
+    for first in range(start, end, FLUSH):
+        last, k = min(first + FLUSH, end), first * cols
+        if cols <= TILE:
+            rows_gradient(
+                offset(pointer(dy), k), offset(pointer(x), k), last - first, cols, first % period, period,
+                centred, offset(pointer(mean), first), offset(pointer(rstd), first), pointer(weight),
+                pointer(bias), kind, own, offset(pointer(dsum), k), offset(pointer(dx), k), dw, db, stream,
+            )  # fmt: skip
+        else:
+            for i in range(first, last):
+                k, j = i * cols, i % period * cols
+                _gradient_of_long_row(
+                    offset(pointer(dy), k), offset(pointer(x), k), cols, part, centred, mean[i], rstd[i],
+                    offset(pointer(weight), j), offset(pointer(bias), j), kind, own,
+                    offset(pointer(dsum), k), offset(pointer(dx), k), offset(dw, j), offset(db, j), stream,
                 )  # fmt: skip
         flush(dw, dw_partial, width)
         flush(db, db_partial, width)
@@ -218,7 +243,7 @@ def _sums_tile(
         dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
         centre = centring(part, mean[i], rstd[i], 1.0)
         dz = offset(pointer(scratch), i * cols + c)
-        partials[t, i, 0], partials[t, i, 1] = row_dots(dy_part, part, n, centre, w, b, kind, dz, dw, db)
+        partials[t, i, 0], partials[t, i, 1] = tile_dots(dy_part, part, n, centre, w, b, kind, dz, dw, db)
 
 
 @primitive
@@ -258,7 +283,7 @@ def backward_tiles(
         for t in range(tiles):
             c1 += partials[t, i, 0]
             c2 += partials[t, i, 1]
-        partials[0, i, 0], partials[0, i, 1] = c1 / cols, c2 / cols if centred else 0.0
+        partials[0, i, 0], partials[0, i, 1] = c1 * (1.0 / cols), c2 * (1.0 / cols) if centred else 0.0
     share(
         team, tiles, _gradient_tile, dy, x, rows, cols, weight, whole, scratch, dsum, mean, rstd,
         partials, dx, stream,

@@ -7,8 +7,9 @@ from ..cpu.argument_types import beside, beside_or_none, number, row, written
 from ..cpu.channel_primitives import normalize_run
 from ..cpu.extremes import group_statistics
 from ..cpu.jit import callable_from_python, primitive
-from ..cpu.primitives import centring
-from ..cpu.row_primitives import normalize_row, row_dots, row_gradient, row_moments, row_squares
+from ..cpu.primitives import TILE, centring
+from ..cpu.row_primitives import normalize_row, row_gradient, row_moments, row_squares, tile_dots
+from ..cpu.vectors import offset
 
 _reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
@@ -95,7 +96,8 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     """
     p, w, b = row(x), beside(x, weight, "weight"), beside_or_none(x, bias, "bias")
     y = written(x, out, "out")
-    normalize_row(p, len(x), number(mean, "mean"), number(rstd, "rstd"), w, b, None, y, False)
+    centre = centring(p, number(mean, "mean"), number(rstd, "rstd"), 1.0)
+    normalize_row(p, len(x), centre, w, b, None, y, False)
 
 
 @callable_from_python
@@ -228,5 +230,11 @@ def layer_norm_gradient(
     dw, db, dx = written(x, dweight, "dweight"), written(x, dbias, "dbias"), written(x, out, "out")
     scale = number(rstd, "rstd") if n > 1 else 0.0
     centre = centring(p, number(mean, "mean"), scale, 1.0)
-    c1, c2 = row_dots(g, p, n, centre, w, None, None, None, dw, db)
-    row_gradient(g, p, n, centre, c1 / n, c2 / n, w, None, dx, False)
+    c1 = c2 = 0.0
+    for t in range(0, n, TILE):
+        tile = tile_dots(
+            offset(g, t), offset(p, t), min(TILE, n - t), centre, offset(w, t), None, None, None,
+            offset(dw, t), offset(db, t),
+        )  # fmt: skip
+        c1, c2 = c1 + tile[0], c2 + tile[1]
+    row_gradient(g, p, n, centre, c1 * (1.0 / n), c2 * (1.0 / n), w, None, dx, False)

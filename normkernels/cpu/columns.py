@@ -150,19 +150,9 @@ def moments(team, x, size, fold, channels, sums, good, mean, var, rstd):
     width = fold * channels
     share(team, tile_count(size, width) * -(-width // COLS), _sums_piece, x, size, width, sums, good)
     share(
-        team,
-        -(-channels // CHANNELS),
-        _statistics_piece,
-        x,
-        size,
-        fold,
-        channels,
-        sums,
-        good,
-        mean,
-        var,
+        team, -(-channels // CHANNELS), _statistics_piece, x, size, fold, channels, sums, good, mean, var,
         rstd,
-    )
+    )  # fmt: skip
 
 
 @primitive
@@ -172,20 +162,9 @@ def _finish_moments(
 ):  # fmt: skip
     """Statistics, and constants of the output, of the channels start..end; constants: from `origin` on."""
     _channel_moments(
-        pointer(x),
-        start,
-        end,
-        size,
-        fold,
-        channels,
-        inner,
-        pointer(sums),
-        origin,
-        pitch,
-        good,
-        moments,
+        pointer(x), start, end, size, fold, channels, inner, pointer(sums), origin, pitch, good, moments,
         partials,
-    )
+    )  # fmt: skip
     own = offset(pointer(constants), -origin)
     for c in range(start, end):
         mean, m2 = merged(offset(pointer(partials), 4 * fold * inner * (c - start)), fold * inner)
@@ -214,15 +193,9 @@ def _normalize_piece(b, x, residual, size, width, constants, kind, y, stream):
     for k in range(b * rows * width, min((b + 1) * rows * width, size), width):
         x_row, residual_row = offset(pointer(x), k), offset(pointer(residual), k)
         columns_normalize(
-            x_row,
-            min(width, size - k),
-            width,
-            pointer(constants),
-            residual_row,
-            kind,
-            offset(pointer(y), k),
+            x_row, min(width, size - k), width, pointer(constants), residual_row, kind, offset(pointer(y), k),
             stream,
-        )
+        )  # fmt: skip
     if stream:
         fence()
 

@@ -120,8 +120,8 @@ def row_backward(
     run(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, weight, bias, part, period, kind(activation),
-        np.empty(blocks * n, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx, dweight, dbias,
-        partials, streams(dx, n),
+        np.empty(blocks * rows.gradient_room.py_func(n), dtype) if fused else None, dsum, plan.centred, mean,
+        rstd, dx, dweight, dbias, partials, streams(dx, n),
     )  # fmt: skip
     return partials[0, 0], partials[0, 1] if plan.centred else None
 

@@ -114,7 +114,9 @@ def sums(typingctx: Any, count: Any, n: Any, step: Any, x: Any, *args: Any) -> A
 
     The sums are a tuple of numbers in the dtype of the arithmetic; in a step, of vectors, a sum in each lane.
     """
-    count = types.unliteral(count) and count.literal_value
+    if not isinstance(count, types.IntegerLiteral):
+        return None  # numba asks again for any integer where this one was refused
+    count = count.literal_value
     dtype, indices = arithmetic(x.dtype), _indices(x)
     so_far = [types.UniTuple(i.of(dtype), count) for i in indices]
     args = tuple(types.unliteral(a) for a in args)

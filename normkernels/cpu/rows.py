@@ -19,6 +19,7 @@ from .jit import kernel, loop, primitive
 from .parallel import share
 from .primitives import TILE, centring, merged, reciprocal_sd, tile_moments, tile_squares
 from .row_primitives import (
+    PAIRED,
     add,
     batch_statistics,
     flush,
@@ -50,6 +51,12 @@ def scratch_width(cols):
 def batch_rows(cols):
     """How many rows are taken together."""
     return max(1, BATCH // cols)
+
+
+@primitive
+def gradient_room(cols):
+    """Elements of scratch memory for the rows whose gradients are taken together."""
+    return 2 * cols if cols <= PAIRED else cols
 
 
 @loop
@@ -152,7 +159,7 @@ def forward_tiles(
 def _gradient_of_long_row(
     dy, x, cols, part, centred, mean, rstd, weight, bias, kind, dz, dsum, dx, dweight, dbias, stream
 ):  # fmt: skip
-    """As `rows_gradient`, of a row of several tiles; a `part` of it has parameters of its own, or all of it."""
+    """As `rows_gradient`, of a row of several tiles, of which a `part` has parameters, or all."""
     centre, whole, c1, c2 = centring(x, mean, rstd, 1.0), part == cols, 0.0, 0.0
     for c in range(0, cols, TILE):
         j = c if whole else 0
@@ -184,7 +191,7 @@ def _backward_block(
     zero(dw, width)
     zero(db, width)
     zero(dw_partial, sums * width)
-    own = offset(pointer(scratch), b * cols)
+    own = offset(pointer(scratch), b * gradient_room(cols))
     for first in range(start, end, FLUSH):
         last, k = min(first + FLUSH, end), first * cols
         if cols <= TILE:
@@ -214,7 +221,7 @@ def backward(
 ):  # fmt: skip
     """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    scratch: (blocks, cols). dweight, dbias (which may be None): (blocks, period, cols), of at most FLUSH rows
+    scratch: (blocks, room). dweight, dbias (which may be None): (blocks, period, cols), of at most FLUSH rows
     at a time, all in the dtype of the arithmetic.
     partials: (blocks, 2, period, cols) in float64, or 1 without dbias; the first receives the result. Where
     weight and bias go with only a part of a row, so do their gradients, which nobody asked for, with a tile.

@@ -7,7 +7,8 @@ import numpy as np
 from .. import _buffers
 from .._layout import ChannelPlan
 from ..results import Array
-from . import channels, columns
+from . import channels, column_blocks, columns
+from .column_channels import tile_count as column_tiles
 from .parallel import team_size
 from .primitives import TILE, tile_count
 from .run import FEW, PARALLEL_BYTES, STREAM_BYTES, kind, parameter, run, streams, update
@@ -54,7 +55,7 @@ def _in_blocks(plan: ChannelPlan) -> bool:
 def _tiles(plan: ChannelPlan, numbers: int) -> tuple[Array, Array]:
     """Room for some sums of every column of every tile, and for whether they are good."""
     width = plan.fold * plan.channels
-    tiles = columns.tile_count.py_func(plan.outer * plan.channels, width)
+    tiles = column_tiles.py_func(plan.outer * plan.channels, width)
     sums = np.empty((tiles, numbers, width), plan.layout.arithmetic)
     return sums, np.empty((tiles, -(-width // columns.COLS)), np.bool_)
 
@@ -129,7 +130,7 @@ def channel_forward(
     if _in_blocks(plan):
         block = _block(plan, 1)
         run(
-            columns.forward_blocks, plan.nbytes, threads, -(-c // block),
+            column_blocks.forward, plan.nbytes, threads, -(-c // block),
             x, residual, plan.outer, c, n, block, weight, bias, settings, statistics, kind(activation), y,
             streams(y, block * n),
         )  # fmt: skip
@@ -261,7 +262,7 @@ def channel_backward(
         block = _block(plan, tensors)
         workers, dz = _shares(plan, block, activation, threads)
         run(
-            columns.backward_blocks, plan.nbytes, threads, workers,
+            column_blocks.backward, plan.nbytes, threads, workers,
             dy, x, residual, plan.outer, c, n, block, workers, *statistics, dz, dx, dresidual, *sums,
             streams(dx, block * n),
         )  # fmt: skip

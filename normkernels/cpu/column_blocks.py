@@ -1,4 +1,4 @@
-"""The kernels of `columns` for blocks of neighbouring channels, which are read from memory once, if they stay in
+"""The kernels of `columns` for blocks of neighbouring channels: read from memory once, if they stay in
 the cache between statistics and output. A block changes no bits.
 """
 

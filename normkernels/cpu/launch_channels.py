@@ -154,7 +154,7 @@ def channel_forward(
             x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
             _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
         )  # fmt: skip
-    update(running, statistics[2:4])
+    update(running, list(statistics[2:4]))
     return statistics[0], statistics[1], None if limits is None else (statistics[4], statistics[5])
 
 

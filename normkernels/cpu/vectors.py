@@ -211,7 +211,7 @@ class _Load(AbstractTemplate):
 def _lower_load(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
     dtype = sig.args[0].dtype
     type_ = retyped(context.get_value_type(sig.return_type), context.get_value_type(dtype))
-    source = _address(builder, *args, type_)
+    source = _address(builder, args[0], args[1], type_)
     return _widened(builder, builder.load(source, align=dtype.bitwidth // 8), dtype)
 
 

@@ -42,6 +42,14 @@ def first_of(typingctx: Any, pointer: Any, other: Any) -> Any:
     return (pointer, other)[chosen](pointer, other), codegen
 
 
+@intrinsic
+def where_given(typingctx: Any, pointer: Any, other: Any) -> Any:
+    """The pointer; None where the other is None."""
+    if isinstance(other, types.NoneType):
+        return other(pointer, other), lambda context, builder, sig, args: args[1]
+    return pointer(pointer, other), lambda context, builder, sig, args: args[0]
+
+
 @step
 def plus(value, addend, i):
     """value + addend[i]"""

@@ -8,8 +8,6 @@ constants: (blocks or workers, CONSTANTS) in the dtype of x, of the run at hand.
 not None follows the norm; its backward needs the bias, `affine`, as constants, and keeps a row of dz in `dz`.
 """
 
-import numpy as np
-
 from .channel_primitives import dot_constants, forward_constants, normalize_run, run_gradient, tile_dots
 from .extremes import statistics_again, usual
 from .fusion import first_of
@@ -31,31 +29,32 @@ def of_channel(parameter, c):
 @loop
 def forward(
     b, x, rows, groups, channels, inner, block, divisor, weight, bias, kind, centred, eps, constants,
-    y, kept, mean, rstd, var, stream,
+    y, statistics, stream,
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor; `block` rows are one piece of work.
 
-    mean, rstd and var have room for every row where they are kept, else for one of each block; var, which
-    only running statistics need, may be rstd.
+    statistics: (0, rows), or mean and rstd to keep, (2, rows), or var too, (3, rows), in float64.
     """
     cols = channels * inner
     a = offset(pointer(constants), CONSTANTS * b)
     for i in range(b * block, min((b + 1) * block, rows)):
-        s, row = i if kept else np.int64(b), offset(pointer(x), i * cols)
+        row = offset(pointer(x), i * cols)
         if centred:
-            mean[s], m2 = row_moments(row, cols)
+            mean, m2 = row_moments(row, cols)
         else:
-            mean[s], m2 = 0.0, row_squares(row, cols)
-        var[s] = m2 / divisor
-        rstd[s] = reciprocal_sd(var[s], eps)
-        if not usual(rstd[s]):
-            mean[s], var[s], rstd[s] = statistics_again(
-                row, None, 1, 0, cols, divisor, eps, centred, mean[s], var[s], rstd[s]
-            )
+            mean, m2 = 0.0, row_squares(row, cols)
+        var = m2 / divisor
+        rstd = reciprocal_sd(var, eps)
+        if not usual(rstd):
+            mean, var, rstd = statistics_again(row, None, 1, 0, cols, divisor, eps, centred, mean, var, rstd)
+        if len(statistics) >= 2:
+            statistics[0, i], statistics[1, i] = mean, rstd
+        if len(statistics) == 3:
+            statistics[2, i] = var
         for j in range(channels):
             c, k = i % groups * channels + j, i * cols + j * inner
             w, shift = of_channel(weight, c), of_channel(bias, c)
-            forward_constants(pointer(x), mean[s], rstd[s], w, shift, a, 1)
+            forward_constants(pointer(x), mean, rstd, w, shift, a, 1)
             normalize_run(offset(pointer(x), k), inner, a, None, kind, offset(pointer(y), k), stream)
     if stream:
         fence()

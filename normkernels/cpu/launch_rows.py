@@ -19,6 +19,8 @@ PARTIALS = 32
 SHORT_RUN = 32
 # Longer rows leave the cache before they are normalized, so that it costs little to read them twice.
 LONG = 1 << 20
+# Statistics that are not kept.
+NOTHING = np.empty(0)
 
 
 def _parameters(
@@ -48,39 +50,52 @@ def row_forward(
     activation: str | None = None,
     residual: Array | None = None,
     total: Array | None = None,
-    var: Array | None = None,
     keep: bool = True,
 ) -> tuple[Array, Array]:
-    """Write y, x + residual to total, and var, where they are wanted; mean and rstd, kept or not."""
+    """Write y, and x + residual to total where it is wanted; mean and rstd, if they are kept."""
+    kept = 2 if keep else 0
+    statistics = _row_forward(plan, x, weight, bias, eps, y, threads, activation, kept, residual, total)
+    return (statistics[0], statistics[1]) if keep else (NOTHING, NOTHING)
+
+
+def _row_forward(
+    plan: RowPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    y: Array,
+    threads: int | None,
+    activation: str | None,
+    kept: int,
+    residual: Array | None = None,
+    total: Array | None = None,
+) -> Array:
+    """As `row_forward`; the statistics that are kept: mean and rstd, var too, or none."""
     n = plan.cols
     weight, bias, part, period = _parameters(plan, weight, bias)
     stream = streams(y, n)
     long = residual is not None and n > LONG
     if long or (n > PIECE and plan.rows < team_size(threads)):  # the same bits as below
-        mean, rstd = np.empty(plan.rows), np.empty(plan.rows)
+        statistics = np.empty((3, plan.rows))
         run(
             rows.forward_tiles, plan.nbytes, threads,
             x, residual, plan.rows, n, weight, bias, part, period, kind(activation), plan.centred, eps,
-            np.empty((plan.rows, -(-n // TILE), 4)), total, y, mean, rstd, rstd if var is None else var,
-            stream,
+            np.empty((plan.rows, -(-n // TILE), 4)), total, y, statistics, stream,
         )  # fmt: skip
-        return mean, rstd
+        return statistics
     block, scratch = 1 + PIECE // n, None
     if residual is not None:
         team = 1 if plan.nbytes < PARALLEL_BYTES else team_size(threads)
         block = max(block, -(-plan.rows // team))  # one for each thread
         scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n), x.dtype)
-    blocks = -(-plan.rows // block)
-    batches = blocks * rows.batch_rows.py_func(n)
-    keep = keep or plan.rows <= batches
-    mean, rstd = np.empty((2, plan.rows if keep else batches))
+    statistics = np.empty((kept, plan.rows))
     run(
-        rows.forward, plan.nbytes, threads, blocks,
+        rows.forward, plan.nbytes, threads, -(-plan.rows // block),
         x, residual, plan.rows, n, block, weight, bias, part, period, kind(activation), plan.centred, eps,
-        scratch, total, y, keep, mean, rstd, np.empty(batches) if var is None else var, var is not None,
-        stream,
+        scratch, total, y, statistics, stream,
     )  # fmt: skip
-    return mean, rstd
+    return statistics
 
 
 def row_backward(
@@ -95,35 +110,40 @@ def row_backward(
     threads: int | None,
     activation: str | None = None,
     dsum: Array | None = None,
-) -> tuple[Array, Array | None]:
-    """Write dx + dsum; dweight and dbias in float64, or in the dtype of x; RMS norm has no dbias."""
+) -> tuple[Array | None, Array | None]:
+    """Write dx + dsum; dweight and dbias in the dtype of the arithmetic; RMS norm has no dbias."""
     n, dtype = plan.cols, plan.layout.arithmetic
     fused = activation is not None
     weight, bias, part, period = _parameters(plan, weight, bias, fused)
     if n > PIECE and plan.rows < FEW and period == 1:
-        dweight, dbias = np.empty(part, dtype), np.empty(part, dtype) if plan.centred else None
+        sums = np.empty(part, dtype), np.empty(part, dtype) if plan.centred else None
         run(
             rows.backward_tiles, plan.nbytes, threads,
             dy, x, plan.rows, n, weight, bias, part, kind(activation),
             _buffers.empty(x.size, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx,
-            dweight, dbias, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
+            *sums, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
         )  # fmt: skip
-        return dweight, dbias
+        return sums
     samples = plan.rows // period
     block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
     block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
     blocks = -(-plan.rows // block)
     width = period * (n if part == n else TILE)
-    size, sums = blocks * width, 2 if plan.centred else 1
-    dweight, dbias = _buffers.empty(size, dtype), _buffers.empty(size, dtype) if plan.centred else None
-    partials = _buffers.empty(sums * size, np.dtype(np.float64)).reshape(blocks, sums, width)
+    wanted = part == n
+    count = 2 if wanted and plan.centred else 1
+    short, long = (
+        _buffers.empty(blocks * count * width, np.dtype(d)).reshape(blocks, count, width)
+        for d in (dtype, np.float64)
+    )
+    dweight = np.empty(width, dtype) if wanted else None
+    dbias = np.empty(width, dtype) if count == 2 else None
     run(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, weight, bias, part, period, kind(activation),
         np.empty(blocks * rows.gradient_room.py_func(n), dtype) if fused else None, dsum, plan.centred, mean,
-        rstd, dx, dweight, dbias, partials, streams(dx, n),
+        rstd, dx, short, long, dweight, dbias, streams(dx, n),
     )  # fmt: skip
-    return partials[0, 0], partials[0, 1] if plan.centred else None
+    return dweight, dbias
 
 
 def _as_rows(plan: GroupPlan) -> RowPlan:
@@ -161,14 +181,13 @@ def group_forward(
     keep: bool = True,
 ) -> tuple[Array, Array]:
     """Write y, and move running statistics of instances by `factor`; mean and rstd, kept or not."""
-    var = np.empty(plan.rows) if running else None
-    keep = keep or var is not None
-    mean, rstd = _group_forward(plan, x, weight, bias, eps, y, threads, activation, var, keep)
-    if var is not None and factor != 0.0:  # the variance may be inf
-        unbiased = var * (plan.cols / (plan.cols - 1))
-        means = (s.reshape(plan.samples, plan.groups).mean(0) for s in (mean, unbiased))
+    kept = 3 if running else 2 if keep else 0
+    statistics = _group_forward(plan, x, weight, bias, eps, y, threads, activation, kept)
+    if running and factor != 0.0:  # the variance may be inf
+        unbiased = statistics[2] * (plan.cols / (plan.cols - 1))
+        means = (s.reshape(plan.samples, plan.groups).mean(0) for s in (statistics[0], unbiased))
         update(running, [(1 - factor) * old + factor * new for old, new in zip(running, means, strict=True)])
-    return mean, rstd
+    return (statistics[0], statistics[1]) if kept else (NOTHING, NOTHING)
 
 
 def _group_forward(
@@ -180,24 +199,22 @@ def _group_forward(
     y: Array,
     threads: int | None,
     activation: str | None,
-    var: Array | None,
-    keep: bool,
-) -> tuple[Array, Array]:
+    kept: int,
+) -> Array:
     n, dtype = plan.inner, plan.layout.arithmetic
     if _short(plan):
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
-        return row_forward(_as_rows(plan), x, weight, bias, eps, y, threads, activation, var=var, keep=keep)
+        return _row_forward(_as_rows(plan), x, weight, bias, eps, y, threads, activation, kept)
     block = 1 + PIECE // plan.cols
     blocks = -(-plan.rows // block)
-    mean, rstd = np.empty((2, plan.rows if keep else blocks))
+    statistics = np.empty((kept, plan.rows))
     weight, bias = _or_one(weight, 1.0, dtype), _or_one(bias, 0.0, dtype)
     run(
         groups.forward, plan.nbytes, threads, blocks,
         x, plan.rows, plan.groups, plan.channels, n, block, plan.divisor, weight, bias, kind(activation),
-        plan.centred, eps, np.empty((blocks, groups.CONSTANTS), dtype), y, keep, mean, rstd,
-        rstd if var is None else var, streams(y, n),
+        plan.centred, eps, np.empty((blocks, groups.CONSTANTS), dtype), y, statistics, streams(y, n),
     )  # fmt: skip
-    return mean, rstd
+    return statistics
 
 
 def group_backward(
@@ -211,15 +228,17 @@ def group_backward(
     dx: Array,
     threads: int | None,
     activation: str | None = None,
-) -> tuple[Array, Array]:
+) -> tuple[Array | None, Array | None]:
     """Write dx; dweight and dbias of every channel in float64."""
     n, dtype = plan.inner, plan.layout.arithmetic
     if _short(plan):
         given = weight is not None or bias is not None
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
         sums = row_backward(_as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
-        dweight, dbias = (s.reshape(-1, n).sum(1) if given else s for s in sums if s is not None)
-        return dweight, dbias
+        if given:
+            dweight, dbias = (None if s is None else s.reshape(-1, n).sum(1, np.float64) for s in sums)
+            return dweight, dbias
+        return sums
     dweight = np.empty((plan.samples, plan.parameters))
     dbias = np.empty_like(dweight) if plan.centred else np.empty((1, plan.channels))
     workers, affine, dz = -(-plan.rows // (1 + PIECE // plan.cols)), None, None

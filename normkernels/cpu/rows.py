@@ -14,7 +14,7 @@ gradient before the activation in that of the arithmetic.
 """
 
 from .extremes import statistics_again, usual
-from .fusion import add_residual, first_of, tile_on_stack
+from .fusion import add_residual, first_of, tile_on_stack, where_given
 from .jit import kernel, loop, primitive
 from .parallel import share
 from .primitives import TILE, centring, merged, reciprocal_sd, tile_moments, tile_squares
@@ -62,18 +62,22 @@ def gradient_room(cols):
 @loop
 def forward(
     b, x, residual, rows, cols, block, weight, bias, part, period, kind, centred, eps, scratch, total, y,
-    kept, mean, rstd, var, var_kept, stream,
+    statistics, stream,
 ):  # fmt: skip
     """y = act((x + residual - mean) * rstd * weight + bias) of `block` rows.
 
-    mean and rstd, and var, have room for every row where they are kept, else for a batch of each block.
+    statistics: (0, rows), or mean and rstd to keep, (2, rows), or var too, (3, rows), in float64.
     """
-    batch = batch_rows(cols)
+    batch, kept, own_statistics = batch_rows(cols), len(statistics), tile_on_stack(pointer(statistics))
     end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols))
     for first in range(b * block, end, batch):
         last, k = min(first + batch, end), first * cols
-        at, var_at = first if kept else b * batch, first if var_kept else b * batch
-        m, r, v = offset(pointer(mean), at), offset(pointer(rstd), at), offset(pointer(var), var_at)
+        m, r, v = own_statistics, offset(own_statistics, batch), offset(own_statistics, 2 * batch)
+        if kept >= 2:
+            m = offset(pointer(statistics), first)
+            r = offset(m, rows)
+        if kept == 3:
+            v = offset(r, rows)
         h = add_residual(
             offset(pointer(x), k), offset(pointer(residual), k), (last - first) * cols, own,
             offset(pointer(total), k), stream,
@@ -124,10 +128,10 @@ def _normalize_tile(
 @kernel
 def forward_tiles(
     team, x, residual, rows, cols, weight, bias, part, period, kind, centred, eps, partials, total, y,
-    mean, rstd, var, stream,
+    statistics, stream,
 ):  # fmt: skip
-    """As `forward`; partials: (rows, tiles, 4) in float64."""
-    tiles = -(-cols // TILE)
+    """As `forward`; statistics: (3, rows); partials: (rows, tiles, 4) in float64."""
+    tiles, mean, rstd, var = -(-cols // TILE), statistics[0], statistics[1], statistics[2]
     share(team, rows * tiles, _forward_tile, x, residual, tiles, cols, centred, partials, total, stream)
     for i in range(rows):
         if centred:
@@ -179,19 +183,15 @@ def _gradient_of_long_row(
 @primitive
 def _backward_block(
     b, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd,
-    dx, dweight, dbias, partials, stream
+    dx, sums, partials, dbias, stream
 ):  # fmt: skip
     """dx + dsum of `block` rows, and their sums of dy * x_hat and of dy."""
-    tile = cols if part == cols else TILE
-    width, sums = period * tile, partials.shape[1]
-    start, end = b * block, min((b + 1) * block, rows)
-    dw, db = offset(pointer(dweight), b * width), offset(pointer(dbias), b * width)
-    dw_partial = offset(pointer(partials), b * sums * width)
-    db_partial = offset(dw_partial, width)
-    zero(dw, width)
-    zero(db, width)
-    zero(dw_partial, sums * width)
-    own = offset(pointer(scratch), b * gradient_room(cols))
+    count, width = sums.shape[1], sums.shape[2]
+    dw, partial = offset(pointer(sums), b * count * width), offset(pointer(partials), b * count * width)
+    db = where_given(offset(dw, width), dbias)
+    zero(dw, count * width)
+    zero(partial, count * width)
+    start, end, own = b * block, min((b + 1) * block, rows), offset(pointer(scratch), b * gradient_room(cols))
     for first in range(start, end, FLUSH):
         last, k = min(first + FLUSH, end), first * cols
         if cols <= TILE:
@@ -208,8 +208,7 @@ def _backward_block(
                     offset(pointer(weight), j), offset(pointer(bias), j), kind, own,
                     offset(pointer(dsum), k), offset(pointer(dx), k), offset(dw, j), offset(db, j), stream,
                 )  # fmt: skip
-        flush(dw, dw_partial, width)
-        flush(db, db_partial, width)
+        flush(dw, partial, count * width)
     if stream:
         fence()
 
@@ -217,22 +216,27 @@ def _backward_block(
 @kernel
 def backward(
     team, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd, dx,
-    dweight, dbias, partials, stream,
+    sums, partials, dweight, dbias, stream,
 ):  # fmt: skip
-    """dx + dsum, and the sums of dy * x_hat and of dy over all rows, in one sweep.
+    """dx + dsum, and dweight and dbias, the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    scratch: (blocks, room). dweight, dbias (which may be None): (blocks, period, cols), of at most FLUSH rows
-    at a time, all in the dtype of the arithmetic.
-    partials: (blocks, 2, period, cols) in float64, or 1 without dbias; the first receives the result. Where
-    weight and bias go with only a part of a row, so do their gradients, which nobody asked for, with a tile.
+    scratch: (blocks, room). sums: (blocks, 2, period * cols) of at most FLUSH rows at a time, in the dtype of
+    the arithmetic; partials: as sums, in float64. Without a dbias there is one sum. Where weight and bias go
+    with only a part of a row, so do the sums, which nobody asked for, with a tile.
     """
-    width, sums = period * (cols if part == cols else TILE), partials.shape[1]
     share(
         team, -(-rows // block), _backward_block, dy, x, rows, cols, block, weight, bias, part,
-        period, kind, scratch, dsum, centred, mean, rstd, dx, dweight, dbias, partials, stream,
+        period, kind, scratch, dsum, centred, mean, rstd, dx, sums, partials, dbias, stream,
     )  # fmt: skip
+    count, width = sums.shape[1], sums.shape[2]
     for b in range(1, len(partials)):
-        add(pointer(partials), offset(pointer(partials), b * sums * width), sums * width)
+        add(pointer(partials), offset(pointer(partials), b * count * width), count * width)
+    if dweight is not None:
+        for j in range(width):
+            dweight[j] = partials[0, 0, j]
+    if dbias is not None:
+        for j in range(width):
+            dbias[j] = partials[0, 1, j]
 
 
 @primitive

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from ..markdown import command, line, rule
 from ..results import Results, Row
 from ..summary import (
-    BACKENDS,
     caption,
     duration,
     geometric_mean,
@@ -13,6 +12,7 @@ from ..summary import (
     mean_ratio,
     of_library,
     preset_title,
+    shown,
     times,
 )
 
@@ -41,7 +41,7 @@ def render(results: Results) -> str:
 
 def _pass(results: Results, rows: Sequence[Row]) -> str:
     names = libraries(results)
-    headings = ["time", "GB/s", "of copy", "of copy alike", *(f"vs {_shown(name)}" for name in names)]
+    headings = ["time", "GB/s", "of copy", "of copy alike", *(f"vs {shown(name)}" for name in names)]
     lines = [line(["norm", "preset", "shape", *headings]), rule(3, len(headings))]
     for row in rows:
         case = row.case
@@ -58,17 +58,13 @@ def _pass(results: Results, rows: Sequence[Row]) -> str:
 
 def _calls(results: Results, rows: Sequence[Row]) -> str:
     names = libraries(results)
-    lines = [line(["norm", "shape", "normkernels", *map(_shown, names)]), rule(2, 1 + len(names))]
+    lines = [line(["norm", "shape", "normkernels", *map(shown, names)]), rule(2, 1 + len(names))]
     for row in rows:
         found = [of_library(row, name) for name in names]
         seconds = [row.call, *(each.call if each else None for each in found)]
         title = f"{row.case.name} {row.case.pass_}, {row.case.dtype}"
         lines.append(line([title, row.case.size, *(duration(s) if s else "–" for s in seconds)]))
     return "\n".join(lines)
-
-
-def _shown(name: str) -> str:
-    return BACKENDS.get(name, name)
 
 
 def _preset(row: Row) -> str:

@@ -1,0 +1,155 @@
+"""The limit of two phases: what the passes of a norm cost this memory system without their arithmetic.
+
+A norm needs its statistics before it can write: it reads a block, then reads it again, from the cache, and
+writes. The block of columns (channels-last, (N, C)) is the whole array, which is read twice where it does
+not fit into the cache.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..cpu.jit import loop, primitive
+from ..cpu.parallel import team_of
+from ..cpu.vectors import fence, lanes, load, pointer, store, store_streaming
+from ..norms import NORMS
+from .cases import MOST_SLOTS, Case
+from .copy import Copy
+from .inputs import Array
+from .results import Timing
+from .timing import Contender
+
+# Elements of the smallest block, which fits into a level-1 cache; every block is a multiple of STEP.
+LEAST = 4096
+STEP = 64
+
+
+@primitive
+def _read(source, start, n):
+    """The sums of n elements from `start`, by lane; two vectors at a time, independent of each other."""
+    width = lanes(source)
+    even, odd = load(source, start), load(source, start + width)
+    for i in range(start + 2 * width, start + n, 2 * width):
+        even = even + load(source, i)
+        odd = odd + load(source, i + width)
+    return even + odd
+
+
+@primitive
+def _first(p, sources, sums, n, block):
+    """The first phase of block p: it is read, of every source of n elements.
+
+    The compiler would leave that out, were the sums not stored.
+    """
+    for k in range(p * block, sources.size, n):
+        store(pointer(sums), p % 64 * STEP, _read(pointer(sources), k, block))
+
+
+@primitive
+def _second(p, sources, targets, sums, n, block, stream):
+    """The second phase of block p: it is read again, and written to every target of n elements."""
+    last = sources.size - n + p * block
+    for k in range(p * block, sources.size - n, n):
+        store(pointer(sums), p % 64 * STEP, _read(pointer(sources), k, block))
+    for k in range(p * block, targets.size, n):
+        for i in range(0, block, lanes(pointer(sources))):
+            if stream:
+                store_streaming(pointer(targets), k + i, load(pointer(sources), last + i))
+            else:
+                store(pointer(targets), k + i, load(pointer(sources), last + i))
+    if stream:
+        fence()
+
+
+@loop
+def _block_by_block(p: int, sources: Any, targets: Any, sums: Any, n: int, block: int, stream: bool) -> None:
+    _first(p, sources, sums, n, block)
+    _second(p, sources, targets, sums, n, block, stream)
+
+
+@loop
+def _all_first(p: int, sources: Any, sums: Any, n: int, block: int) -> None:
+    _first(p, sources, sums, n, block)
+
+
+@loop
+def _then_all(p: int, sources: Any, targets: Any, sums: Any, n: int, block: int, stream: bool) -> None:
+    _second(p, sources, targets, sums, n, block, stream)
+
+
+class Phases:
+    """The two phases of a case, in the memory of a copy, with plain and with streaming stores."""
+
+    def __init__(self, case: Case, arguments: Mapping[str, Any], copy: Copy) -> None:
+        self._case, self._copy = case, copy
+        writes = 2 if "sum" in case.fused and case.pass_ == "forward" else 1
+        reads = NORMS[case.op].tensors(case.pass_, case.fused) - writes
+        room = copy.source.size // max(reads, writes)
+        self._n, self._block, self._whole = _blocks(case, arguments, copy.threads, room)
+        self._sums = np.empty(64 * STEP, np.float32)
+        sets = range(min(MOST_SLOTS, room // self._n))
+        self._sources, self._targets = (
+            [memory[i * size : (i + 1) * size] for i in sets]
+            for memory, size in ((copy.source, reads * self._n), (copy.target, writes * self._n))
+        )
+
+    def contenders(self) -> list[Contender]:
+        """Both forms; the layer before a pipeline writes the first source."""
+        return [
+            Contender(
+                partial(self._call, stream),
+                list(zip(self._sources, self._targets, strict=True)),
+                {},
+                lambda target: target[: self._n],
+                [source[: self._n] for source in self._sources],
+            )
+            for stream in (False, True)
+        ]
+
+    def timing(self, forms: Sequence[Sequence[float]], copy_gbs: Sequence[float]) -> Timing:
+        """The faster of the forms, from the seconds of each: for tensors of the size of the case."""
+        scale = self._case.tensor_bytes / (4 * self._n)
+        fastest = min(forms, key=lambda seconds: float(np.median(seconds)))
+        return Timing.of([scale * s for s in fastest], self._case.bytes_moved, copy_gbs)
+
+    def _call(self, stream: bool, sources: Array, targets: Array) -> Array:
+        team, sums, n, block = team_of(self._copy.threads), self._sums, self._n, self._block
+        if self._whole:
+            _all_first(team, n // block, sources, sums, n, block)
+            _then_all(team, n // block, sources, targets, sums, n, block, stream)
+        else:
+            _block_by_block(team, n // block, sources, targets, sums, n, block, stream)
+        return targets
+
+
+def _blocks(case: Case, arguments: Mapping[str, Any], threads: int, room: int) -> tuple[int, int, bool]:
+    """Elements of float32 of a tensor and of a block, and whether all is read before anything is written.
+
+    Where the tensor is too large for the memory at hand, a smaller one with blocks of the same length.
+    """
+    n = min(case.tensor_bytes // 4, room)
+    block = min(max(LEAST, _together(case, arguments)), n) // STEP * STEP
+    is_columns = NORMS[case.op].family == "channels" and case.channel_axis == len(case.shape) - 1
+    whole = is_columns or n // block < threads
+    if whole:
+        block = LEAST
+    return n // block * block, block, whole
+
+
+def _together(case: Case, arguments: Mapping[str, Any]) -> int:
+    """Elements of float32 that share their statistics; of windows none do."""
+    family = NORMS[case.op].family
+    if family == "windows":
+        return 0
+    if family == "channels":
+        groups = case.shape[1]
+    elif family == "groups":
+        groups = case.shape[0] * arguments.get("num_groups", case.shape[1])
+    elif "normalized_shape" in arguments:
+        groups = math.prod(case.shape) // math.prod(arguments["normalized_shape"])
+    else:
+        groups = case.shape[0]
+    return case.tensor_bytes // 4 // groups

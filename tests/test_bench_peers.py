@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from normkernels.bench.inputs import copied, make_inputs
 from normkernels.bench.peers import PEERS, Entry, worker
 from normkernels.bench.peers.choice import chosen
 from normkernels.bench.peers.peer import Peer, verify
+from normkernels.bench.peers.with_numpy import NumPy
 from normkernels.bench.selection import BadOption
 from normkernels.bench.timing import Contender, Effort
 from normkernels.norms import NORMS
@@ -138,32 +140,45 @@ def test_nothing_to_compare_with_is_an_error(normkernels: Any, monkeypatch: pyte
 # In a process of its own
 
 
-def register(monkeypatch: pytest.MonkeyPatch, **classes: str) -> None:
-    for name, where in classes.items():
-        monkeypatch.setitem(PEERS, name, Entry(name.capitalize(), f"bench_peers:{where}"))
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+OTHER_NORMS = """
+def set_threads(threads):
+    assert threads == 2
+
+def layer_norm(x, weight, bias):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / (centred.var(-1, keepdims=True) + 1e-5) ** 0.5 * weight + bias
+"""
 
 
-def test_a_library_is_one_class_and_a_line(normkernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has a column and its numbers in the file; one that ends, or does not start, is named."""
-    register(monkeypatch, plain="Plain", dying="Dying", failing="Failing")
-    names = ["--against", "numpy,plain", "--against", "dying,failing"]
-    shown = normkernels(
-        "bench", "--quick", "--shape", "3x8", "--op", "layer_norm", *names, "--json", "r.json"
-    )
+def test_a_library_is_one_class_and_a_line(
+    normkernels: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """That of CONTRIBUTING has its column and its numbers; one that ends, or does not start, is named."""
+    here = Path(__file__).parent
+    peer_class, line = re.findall("```python\n(.*?)```", (here.parent / "CONTRIBUTING.md").read_text(), re.S)
+    (tmp_path / "other_norms.py").write_text(OTHER_NORMS)
+    (tmp_path / "other_peer.py").write_text(peer_class)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{here}", prepend=":")
+    for name in ("other_norms", "dying", "failing"):
+        monkeypatch.setitem(PEERS, name, Entry(name.capitalize(), f"bench_peers:{name.capitalize()}"))
+    exec(line, {"PEERS": PEERS, "Entry": Entry})
+
+    names = ["--against", "numpy,other_norms", "--against", "dying,failing", "--threads", "2"]
+    words = "bench --quick --shape 3x8 --op layer_norm --json r.json".split()
+    shown = normkernels(*words, *names)
     assert (shown.code, shown.err) == (0, "")
-    assert "than NumPy Plain fastest" in " ".join(shown.out.split())
-    assert "vs Plain: forward" in shown.out
-    assert "fastest, by cases: " in shown.out
     said = " ".join(shown.out.split())
+    assert "than NumPy norms fastest" in said
+    assert "vs Other norms: forward" in said
+    assert "fastest, by cases: " in said
     assert "the Dying process ended with code 3 at layer_norm/forward/shape/3x8/float32: Dying" in said
     assert "Failing was not measured: it did not start: RuntimeError: no compiler was found" in said
     forward, backward = results.load(Path("r.json")).rows
-    assert [each.name for each in forward.baselines] == ["numpy", "plain"]
+    assert [each.name for each in forward.baselines] == ["numpy", "other_norms"]
     assert [each.name for each in backward.baselines] == ["numpy"]
-    assert forward.baselines[1].fresh.gbs == pytest.approx(
-        forward.case.bytes_moved / forward.baselines[1].fresh.median / 1e9
-    )
+    fresh = forward.baselines[1].fresh
+    assert fresh.gbs == pytest.approx(forward.case.bytes_moved / fresh.median / 1e9)
 
 
 def measured(library: Peer, c: Case) -> dict[str, Any]:
@@ -173,7 +188,7 @@ def measured(library: Peer, c: Case) -> dict[str, Any]:
 
 
 def test_a_library_that_computes_something_else_is_not_timed() -> None:
-    assert measured(bench_peers.Plain(1), case())["answer"]["name"] == "it"
+    assert measured(NumPy(1), case())["answer"]["name"] == "it"
     problem = measured(bench_peers.Wrong(1), case())["problem"]
     assert problem.startswith(
         "layer_norm/forward/shape/8x16/float32 must agree with the reference to 1.5e-05, got "

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from typing import Any
 
 import numba
@@ -76,8 +77,9 @@ def run(
         plain=float(np.median([row.copy.plain for row in rows])),
         streaming=float(np.median([row.copy.streaming for row in rows])),
     )
-    packages = dict.fromkeys(need for name in plan.against if name in PEERS for need in PEERS[name].needs)
-    here = machine(plan.threads, tuple(packages))
+    needs = dict.fromkeys(need for name in plan.against if name in PEERS for need in PEERS[name].needs)
+    known = packages_distributions() if needs else {}
+    here = machine(plan.threads, tuple(dict.fromkeys(known[need][0] for need in needs if need in known)))
     return Results(here, options, speed, rows, [case.id for case in skipped], code, taken, notes)
 
 

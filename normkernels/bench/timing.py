@@ -24,9 +24,9 @@ class Effort:
     most: int
 
 
-FULL = Effort(seconds=0.6, least=7, most=25)
+FULL = Effort(seconds=0.45, least=7, most=25)
 QUICK = Effort(seconds=0.1, least=3, most=7)
-BASELINE = Effort(seconds=0.5, least=1, most=5)
+BASELINE = Effort(seconds=0.25, least=1, most=5)
 
 
 class Clock(Protocol):

@@ -69,6 +69,8 @@ def test_a_block_is_what_shares_its_statistics_or_all_columns() -> None:
     assert blocks("batch_norm", (4, 8, 64, 64), "channels_last") == (32 * LEAST, LEAST, True)
     assert blocks("batch_norm", (1024, 512)) == (128 * LEAST, LEAST, True)
     assert blocks("local_response_norm", (4, 8, 64, 64)) == (32 * LEAST, LEAST, False)
+    evaluation = Case("batch_norm", "forward", (1024, 512), evaluation=True)
+    assert phases._blocks(evaluation, {}, 2, 1 << 30) == (128 * LEAST, LEAST, False)
     # fewer blocks than threads are shared out, and what has no room is made smaller
     assert blocks("layer_norm", (1, 1 << 20)) == (1 << 20, LEAST, True)
     assert blocks("layer_norm", (100, 8192), room=20_000) == (2 * 8192, 8192, False)
@@ -126,8 +128,22 @@ def test_everyday_has_what_layers_of_models_do_not_show() -> None:
     assert any(not case.cold for case in cases)
     assert {(1, 32), (2, 1024)} <= {case.shape for case in cases}
     assert any(case.shape[0] <= 4 and len(case.shape) == 4 for case in cases)
+    assert {case.op for case in select(Selection(presets=["everyday"])) if case.evaluation} == {"batch_norm"}
     assert {case.id for case in cases} <= {case.id for case in select(Selection())}
     assert {case.id for case in cases} <= {case.id for case in select(Selection(presets=["all"]))}
+
+
+def test_evaluation_is_a_forward_with_given_statistics(copy: Copy) -> None:
+    cases = select(Selection(passes=["evaluation"], shapes=["300x64"]))
+    assert [case.id for case in cases] == [
+        f"{op} evaluation/forward/shape/300x64/float32" for op in ("batch_norm", "batch_renorm")
+    ]
+    inputs = make_inputs(cases[0])
+    assert inputs.arguments["training"] is False
+    assert measure(cases[0], copy, 1 << 20, ONCE).error <= check.tolerance(cases[0])
+    y = NORMS["batch_norm"].kernels.call(inputs.x, **inputs.arguments)
+    eps, weight, bias = 1e-5, inputs.arguments["weight"], inputs.arguments["bias"]
+    np.testing.assert_allclose(y, inputs.x / np.sqrt(1 + eps) * weight + bias, atol=1e-5)
 
 
 def test_the_layout_of_a_preset_holds_beside_that_of_the_user() -> None:

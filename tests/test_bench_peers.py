@@ -39,6 +39,9 @@ CASES = [
     for layout in ("contiguous", "channels_last")
     if layout == "contiguous" or spec.family in ("groups", "channels")
 ]
+CASES += [
+    dataclasses.replace(c, evaluation=True) for c in CASES if (c.op, c.pass_) == ("batch_norm", "forward")
+]
 SLOW = ("jax", "torch.compile")  # they compile every case
 
 
@@ -78,6 +81,9 @@ def test_each_says_which_norms_it_has(peer: tuple[str, Peer]) -> None:
     assert library.has(case(fuse="relu")) == library.has(case(dtype="bfloat16")) == (name == "numpy")
 
 
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute of a Tensor:UserWarning"
+)  # while torch.compile traces
 @pytest.mark.parametrize("c", CASES, ids=lambda c: c.id)
 def test_each_computes_the_same_case_in_its_own_memory(peer: tuple[str, Peer], c: Case) -> None:
     """And what it says it reads and writes is what it does: a pipeline uses both."""

@@ -390,7 +390,12 @@ def test_what_is_given_twice_is_measured_once(options: dict[str, Any]) -> None:
     ("options", "message"),
     [
         ({"ops": ["foo"]}, "--op must be one of .*, got foo"),
-        ({"passes": ["sideways"]}, "--pass must be one of forward, backward, got sideways"),
+        ({"passes": ["sideways"]}, "--pass must be one of forward, backward, evaluation, got sideways"),
+        (
+            {"passes": ["evaluation"], "device": True},
+            "--pass must be one of forward, backward, got evaluation",
+        ),
+        ({"passes": ["evaluation"], "ops": ["rms_norm"]}, "needs a norm over channels, not rms_norm"),
         ({"presets": ["foo"]}, "--preset must be one of all, .*, got foo"),
         ({"presets": ["gpt2"], "ops": ["batch_norm"]}, "--preset must belong to batch_norm, got gpt2"),
         ({"dtypes": ["int8"]}, "--dtype must be one of float32, float64, .*, got int8"),

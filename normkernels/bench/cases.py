@@ -33,6 +33,8 @@ class Case:
     batch: Size | None = None
     fuse: str = ""
     """What is fused with the norm, joined by +: residual, sum, an activation."""
+    evaluation: bool = False
+    """Whether a forward takes the running statistics, as after training, instead of those of x."""
     condition: str = COLD
     """What the pass reads: data from memory, or just written by the layer before (bench/condition.py)."""
 
@@ -49,8 +51,9 @@ class Case:
 
     @property
     def name(self) -> str:
-        """The norm and what is fused with it: layer_norm+residual."""
-        return f"{self.op}+{self.fuse}" if self.fuse else self.op
+        """The norm, evaluation where it is no training, and what is fused with it: layer_norm+residual."""
+        op = f"{self.op} evaluation" if self.evaluation else self.op
+        return f"{op}+{self.fuse}" if self.fuse else op
 
     @property
     def fused(self) -> list[str]:

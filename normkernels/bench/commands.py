@@ -42,7 +42,12 @@ for command in (ab, cuda_resources.command, ratios.table, report):
 
 @cli.command()
 @click.option("--op", "ops", multiple=True, help="A norm; default all.")
-@click.option("--pass", "passes", multiple=True, help="forward or backward; default both.")
+@click.option(
+    "--pass",
+    "passes",
+    multiple=True,
+    help="forward, backward (default both), evaluation (batch norm after training).",
+)
 @click.option(
     "--preset", "names", multiple=True, help="Layers of a model: a name from `normkernels list`, or all."
 )

@@ -40,11 +40,15 @@ class Preset:
     layers: tuple[Layer, ...]
     layout: str | None = None
     """In which these layers are always, None for what the user asks for."""
+    passes: tuple[str, ...] = ()
+    """Which are measured unless the user names some; none for forward and backward."""
 
 
 def _preset(op: str, name: str, entry: dict[str, Any]) -> Preset:
     layers = tuple(Layer(tuple(sizes), count) for *sizes, count in entry["layers"])
-    return Preset(op, name, entry.get("batch", 1), layers, entry.get("layout"))
+    return Preset(
+        op, name, entry.get("batch", 1), layers, entry.get("layout"), tuple(entry.get("passes", ()))
+    )
 
 
 @cache

@@ -13,6 +13,8 @@ from .cases import COLD, CONDITIONS, DTYPES, Case
 from .presets import presets
 
 PASSES = ("forward", "backward")
+# The forward of batch norm and batch renorm after training, measured where it is asked for.
+EVALUATION = "evaluation"
 LAYOUTS = ("contiguous", "channels_last")
 
 # preset -> batches of a run without options, its own where none is named: about two minutes on two cores.
@@ -103,13 +105,15 @@ class _Tensor:
     batch: int | None = None
     layout: str | None = None
     """That of the preset, which holds whatever --layout says."""
+    passes: tuple[str, ...] = ()
+    """Those of the preset, where --pass says nothing."""
 
 
 def select(options: Selection) -> list[Case]:
     """The cases of a selection, without repetition; raises BadOption."""
     options = once(options)
     check_names(options.ops, options.dtypes)
-    _one_of("--pass", options.passes, PASSES)
+    _one_of("--pass", options.passes, PASSES if options.device else (*PASSES, EVALUATION))
     _one_of("--preset", options.presets, ["all", *(preset.name for preset in presets())])
     _one_of("--layout", [options.layout], LAYOUTS)
     _one_of("--condition", options.conditions, CONDITIONS)
@@ -124,7 +128,7 @@ def select(options: Selection) -> list[Case]:
     cases = [
         Case(
             t.op,
-            pass_,
+            "forward" if pass_ == EVALUATION else pass_,
             t.shape,
             dtype,
             t.layout or options.layout,
@@ -132,15 +136,20 @@ def select(options: Selection) -> list[Case]:
             t.count,
             t.batch,
             fuse,
+            pass_ == EVALUATION,
             condition,
         )
         for t in tensors
         for fuse in options.fuses or ("",)
-        for pass_ in options.passes or PASSES
+        for pass_ in options.passes or t.passes or PASSES
         for dtype in options.dtypes or ("float32",)
         for condition in options.conditions or (COLD,)
-        if fusible(t.op, fuse) and (pass_ == "forward" or fuse != "residual")  # whose backward fuses nothing
+        if fusible(t.op, fuse)
+        and (pass_ != "backward" or fuse != "residual")  # whose backward fuses nothing
+        and (pass_ != EVALUATION or (NORMS[t.op].family == "channels" and not options.device))
     ]
+    if not cases and EVALUATION in options.passes:
+        raise BadOption(f"--pass {EVALUATION} needs a norm over channels, not {' or '.join(ops)}")
     return list(dict.fromkeys(cases))
 
 
@@ -241,7 +250,9 @@ def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
         for batch in options.batches or own or (preset.batch,):
             for layer in preset.layers:
                 shape = layer.shape(batch)
-                tensor = _Tensor(preset.op, shape, preset.name, layer.count, batch, preset.layout)
+                tensor = _Tensor(
+                    preset.op, shape, preset.name, layer.count, batch, preset.layout, preset.passes
+                )
                 reason = _problem(tensor.op, tensor.shape, preset.layout or options.layout)
                 if reason is None:
                     found = True

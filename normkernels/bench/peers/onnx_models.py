@@ -32,7 +32,7 @@ OPERATORS: dict[str, Callable[[dict[str, Any]], tuple[str, tuple[str, ...], dict
     "batch_norm": lambda a: (
         "BatchNormalization",
         (*AFFINE, "running_mean", "running_var"),
-        {"epsilon": EPS, "momentum": 0.9, "training_mode": 1},
+        {"epsilon": EPS, "momentum": 0.9, "training_mode": int(a["training"])},
     ),
 }
 
@@ -50,7 +50,7 @@ def model(case: Case, inputs: Inputs) -> bytes:
     """
     operator, names, attributes = OPERATORS[case.op](inputs.arguments)
     element = helper.np_dtype_to_tensor_dtype(np.dtype(case.dtype))
-    running = [name for name in names if name.startswith("running")]
+    running = [name for name in names if name.startswith("running") and not case.evaluation]
     node = helper.make_node(
         operator, ["x", *names], ["y", *(f"new_{name}" for name in running)], **attributes
     )

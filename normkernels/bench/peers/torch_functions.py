@@ -38,7 +38,7 @@ def _layer_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
 
 def _batch_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
     running, affine = (a["running_mean"], a["running_var"]), (a["weight"], a["bias"])
-    return torch.nn.functional.batch_norm, (*running, *affine, True, MOMENTUM, EPS)
+    return torch.nn.functional.batch_norm, (*running, *affine, a.get("training", True), MOMENTUM, EPS)
 
 
 def _rms_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:

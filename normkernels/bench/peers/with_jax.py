@@ -21,7 +21,7 @@ EPS = 1e-5
 
 
 class Jax(Peer):
-    """Every norm but batch renorm, forward (training) and backward, float32 and float64, both layouts."""
+    """Every norm but batch renorm, both passes and evaluation; float32 and float64, both layouts."""
 
     def __init__(self, threads: int) -> None:
         os.environ |= {"NPROC": str(threads), "JAX_PLATFORMS": "cpu"}  # read when XLA makes its pools
@@ -63,7 +63,7 @@ class Jax(Peer):
         if case.pass_ == "backward":
             return gradients(case, arrays)
         running = (name for name in inputs.arguments if name.startswith("running"))
-        return dict(zip(("y", *running), arrays, strict=True))
+        return dict(zip(("y", *running), arrays, strict=not case.evaluation))
 
 
 def _waiting(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -113,6 +113,10 @@ def _functions(jnp: Any, lax: Any) -> dict[str, Function]:
         return y, *(0.9 * before + 0.1 * new for before, new in zip(running, now, strict=False))
 
     def batch_norm(axis: int, a: Any, x: Any, weight: Any, bias: Any, *running: Any) -> tuple[Any, ...]:
+        if not a["training"]:
+            mean, var = (of_channels(axis, x, each) for each in running)
+            scale = of_channels(axis, x, weight) * lax.rsqrt(var + EPS)
+            return ((x - mean) * scale + of_channels(axis, x, bias),)
         return over([i for i in range(x.ndim) if i != axis], axis, x, weight, bias, running)
 
     def instance_norm(axis: int, a: Any, x: Any, weight: Any, bias: Any, *running: Any) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from .peer import Peer, memory_at
 
 
 class OnnxRuntime(Peer):
-    """Forward (training) of every norm that ONNX has, float32, channels on the second axis."""
+    """Forward (training, evaluation) of every norm that ONNX has, float32, channels on the second axis."""
 
     def __init__(self, threads: int) -> None:
         self._options = onnxruntime.SessionOptions()

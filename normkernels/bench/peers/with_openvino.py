@@ -14,7 +14,7 @@ from .peer import Peer
 
 
 class OpenVino(Peer):
-    """Forward (training) of every norm that ONNX has, float32, channels on the second axis.
+    """Forward (training, evaluation) of every norm that ONNX has, float32, channels on the second axis.
 
     A request writes into the array that it has written before: it never allocates.
     """

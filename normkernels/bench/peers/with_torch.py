@@ -14,7 +14,7 @@ from .torch_functions import BACKWARDS, CALLS, copies, tensors, through_autograd
 
 
 class Torch(Peer):
-    """Every norm but batch renorm, forward (training) and backward, float32 and float64, both layouts."""
+    """Every norm but batch renorm, both passes and evaluation; float32 and float64, both layouts."""
 
     def __init__(self, threads: int) -> None:
         torch.set_grad_enabled(False)

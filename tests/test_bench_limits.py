@@ -16,7 +16,7 @@ from normkernels.bench.cases import Case
 from normkernels.bench.copy import Copy
 from normkernels.bench.inputs import make_inputs
 from normkernels.bench.measure import measure
-from normkernels.bench.phases import LEAST, Phases
+from normkernels.bench.phases import BLOCKS, LEAST, TWICE, Phases
 from normkernels.bench.selection import BadOption, Selection, select
 from normkernels.bench.timing import Effort
 from normkernels.norms import NORMS
@@ -60,20 +60,20 @@ def blocks(op: str, shape: tuple[int, ...], layout: str = "contiguous", room: in
 
 
 def test_a_block_is_what_shares_its_statistics_or_all_columns() -> None:
-    assert blocks("layer_norm", (100, 8192)) == (100 * 8192, 8192, False)
-    assert blocks("layer_norm", (8192, 100)) == (200 * LEAST, LEAST, False)
-    assert blocks("group_norm", (2, 64, 64, 64)) == (64 * 8192, 8192, False)
-    assert blocks("instance_norm", (2, 8, 128, 128)) == (16 * 16384, 16384, False)
-    assert blocks("batch_norm", (4, 8, 64, 64)) == (8 * 16384, 16384, False)
-    assert blocks("weight_norm", (8, 16384)) == (8 * 16384, 16384, False)
-    assert blocks("batch_norm", (4, 8, 64, 64), "channels_last") == (32 * LEAST, LEAST, True)
-    assert blocks("batch_norm", (1024, 512)) == (128 * LEAST, LEAST, True)
-    assert blocks("local_response_norm", (4, 8, 64, 64)) == (32 * LEAST, LEAST, False)
+    assert blocks("layer_norm", (100, 8192)) == (100 * 8192, 8192, BLOCKS)
+    assert blocks("layer_norm", (8192, 100)) == (200 * LEAST, LEAST, BLOCKS)
+    assert blocks("group_norm", (2, 64, 64, 64)) == (64 * 8192, 8192, BLOCKS)
+    assert blocks("instance_norm", (2, 8, 128, 128)) == (16 * 16384, 16384, BLOCKS)
+    assert blocks("batch_norm", (4, 8, 64, 64)) == (8 * 16384, 16384, BLOCKS)
+    assert blocks("weight_norm", (8, 16384)) == (8 * 16384, 16384, BLOCKS)
+    assert blocks("batch_norm", (4, 8, 64, 64), "channels_last") == (32 * LEAST, LEAST, TWICE)
+    assert blocks("batch_norm", (1024, 512)) == (128 * LEAST, LEAST, TWICE)
+    assert blocks("local_response_norm", (4, 8, 64, 64)) == (32 * LEAST, LEAST, phases.ONCE)
     evaluation = Case("batch_norm", "forward", (1024, 512), evaluation=True)
-    assert phases._blocks(evaluation, {}, 2, 1 << 30) == (128 * LEAST, LEAST, False)
+    assert phases._blocks(evaluation, {}, 2, 1 << 30) == (128 * LEAST, LEAST, phases.ONCE)
     # fewer blocks than threads are shared out, and what has no room is made smaller
-    assert blocks("layer_norm", (1, 1 << 20)) == (1 << 20, LEAST, True)
-    assert blocks("layer_norm", (100, 8192), room=20_000) == (2 * 8192, 8192, False)
+    assert blocks("layer_norm", (1, 1 << 20)) == (1 << 20, LEAST, TWICE)
+    assert blocks("layer_norm", (100, 8192), room=20_000) == (2 * 8192, 8192, BLOCKS)
 
 
 @pytest.mark.parametrize("pass_", ["forward", "backward"])

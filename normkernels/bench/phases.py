@@ -2,7 +2,7 @@
 
 A norm needs its statistics before it can write: it reads a block, then reads it again, from the cache, and
 writes. The block of columns (channels-last, (N, C)) is the whole array, which is read twice where it does
-not fit into the cache.
+not fit into the cache. In evaluation, and of windows, there is one phase only.
 """
 
 import math
@@ -25,6 +25,9 @@ from .timing import Contender
 # Elements of the smallest block, which fits into a level-1 cache; every block is a multiple of STEP.
 LEAST = 4096
 STEP = 64
+
+# Each block is read, then written; all are read, then all written; or there is one phase only.
+BLOCKS, TWICE, ONCE = "blocks", "twice", "once"
 
 
 @primitive
@@ -88,7 +91,7 @@ class Phases:
         writes = 2 if "sum" in case.fused and case.pass_ == "forward" else 1
         reads = NORMS[case.op].tensors(case.pass_, case.fused) - writes
         room = copy.source.size // max(reads, writes)
-        self._n, self._block, self._whole = _blocks(case, arguments, copy.threads, room)
+        self._n, self._block, self._order = _blocks(case, arguments, copy.threads, room)
         self._sums = np.empty(64 * STEP, np.float32)
         sets = range(min(MOST_SLOTS, room // self._n))
         self._sources, self._targets = (
@@ -117,39 +120,40 @@ class Phases:
 
     def _call(self, stream: bool, sources: Array, targets: Array) -> Array:
         team, sums, n, block = team_of(self._copy.threads), self._sums, self._n, self._block
-        if self._whole:
-            _all_first(team, n // block, sources, sums, n, block)
-            _then_all(team, n // block, sources, targets, sums, n, block, stream)
-        else:
+        if self._order == BLOCKS:
             _block_by_block(team, n // block, sources, targets, sums, n, block, stream)
+            return targets
+        if self._order == TWICE:
+            _all_first(team, n // block, sources, sums, n, block)
+        _then_all(team, n // block, sources, targets, sums, n, block, stream)
         return targets
 
 
-def _blocks(case: Case, arguments: Mapping[str, Any], threads: int, room: int) -> tuple[int, int, bool]:
-    """Elements of float32 of a tensor and of a block, and whether all is read before anything is written.
+def _blocks(case: Case, arguments: Mapping[str, Any], threads: int, room: int) -> tuple[int, int, str]:
+    """Elements of float32 of a tensor and of a block, and how the blocks are gone through.
 
     Where the tensor is too large for the memory at hand, a smaller one with blocks of the same length.
     """
     n = min(case.tensor_bytes // 4, room)
-    block = min(max(LEAST, _together(case, arguments)), n) // STEP * STEP
+    groups = _groups(case, arguments)
+    block = min(max(LEAST, case.tensor_bytes // 4 // (groups or 1)), n) // STEP * STEP
     is_columns = NORMS[case.op].family == "channels" and case.channel_axis == len(case.shape) - 1
-    whole = (is_columns and not case.evaluation) or n // block < threads
-    if whole:
-        block = LEAST
-    return n // block * block, block, whole
+    if groups is None:
+        return n // LEAST * LEAST, LEAST, ONCE
+    if is_columns or n // block < threads:
+        return n // LEAST * LEAST, LEAST, TWICE
+    return n // block * block, block, BLOCKS
 
 
-def _together(case: Case, arguments: Mapping[str, Any]) -> int:
-    """Elements of float32 that share their statistics; of windows and in evaluation none do."""
+def _groups(case: Case, arguments: Mapping[str, Any]) -> int | None:
+    """How many groups of elements have statistics of their own; None where none are computed before y is."""
     family = NORMS[case.op].family
     if family == "windows" or case.evaluation:
-        return 0
+        return None
     if family == "channels":
-        groups = case.shape[1]
-    elif family == "groups":
-        groups = case.shape[0] * arguments.get("num_groups", case.shape[1])
-    elif "normalized_shape" in arguments:
-        groups = math.prod(case.shape) // math.prod(arguments["normalized_shape"])
-    else:
-        groups = case.shape[0]
-    return case.tensor_bytes // 4 // groups
+        return case.shape[1]
+    if family == "groups":
+        return case.shape[0] * int(arguments.get("num_groups", case.shape[1]))
+    if "normalized_shape" in arguments:
+        return math.prod(case.shape) // math.prod(arguments["normalized_shape"])
+    return case.shape[0]

@@ -1,6 +1,5 @@
 """What a library to compare with has to say of itself, and whether it computes the same."""
 
-import ctypes
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -60,10 +59,3 @@ def gradients(case: Case, arrays: Sequence[Array]) -> Tensors:
 def in_layout(case: Case, a: Array) -> Array:
     """An array whose second axis is that of the channels, in the order of the case."""
     return np.moveaxis(a, 1, -1) if case.layout == "channels_last" else a
-
-
-def memory_at(address: int, shape: Sequence[int], dtype: str) -> Array:
-    """The memory of a library's dense array, which must outlive what is returned."""
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = (ctypes.c_char * size).from_address(address)
-    return np.ndarray(tuple(shape), dtype, memory)  # type: ignore[arg-type]  # ctypes arrays are buffers

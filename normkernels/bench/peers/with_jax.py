@@ -3,6 +3,7 @@
 A backward is the pullback of jax.vjp, compiled: what the forward keeps is computed before, as in training.
 """
 
+import ctypes
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,9 +14,9 @@ import numpy as np
 from ...norms import NORMS
 from ..cases import Case
 from ..check import Tensors
-from ..inputs import Inputs
+from ..inputs import Array, Inputs
 from ..timing import Contender
-from .peer import Peer, gradients, memory_at
+from .peer import Peer, gradients
 
 EPS = 1e-5
 
@@ -41,21 +42,18 @@ class Jax(Peer):
         function = jax.jit(partial(self._functions[case.op], case.channel_axis, a))
         xs = [jax.numpy.array(inputs.x) for _ in range(slots)]
 
-        def memory(array: Any) -> Any:
-            return memory_at(array.unsafe_buffer_pointer(), array.shape, case.dtype)
-
         if case.pass_ == "forward":
             running = [jax.numpy.array(a[name]) for name in a if name.startswith("running")]
             calls = [(x, *parameters, *running) for x in xs]
-            made = Contender(_waiting(function), calls, {}, lambda result: memory(result[0]))
-            made.reads = [memory(x) for x in xs]
+            made = Contender(_waiting(function), calls, {}, lambda result: _memory(result[0]))
+            made.reads = [_memory(x) for x in xs]
             return made
         pullbacks = [jax.vjp(lambda *given: function(*given)[0], x, *parameters)[1] for x in xs]
         dys = [jax.numpy.array(inputs.dy) for _ in range(slots)]
         backward = _waiting(jax.jit(lambda pullback, dy: pullback(dy)))
         calls = list(zip(pullbacks, dys, strict=True))
-        made = Contender(backward, calls, {}, lambda result: memory(result[0]))
-        made.reads = [memory(dy) for dy in dys]
+        made = Contender(backward, calls, {}, lambda result: _memory(result[0]))
+        made.reads = [_memory(dy) for dy in dys]
         return made
 
     def results(self, case: Case, inputs: Inputs, result: Any) -> Tensors:
@@ -64,6 +62,12 @@ class Jax(Peer):
             return gradients(case, arrays)
         running = (name for name in inputs.arguments if name.startswith("running"))
         return dict(zip(("y", *running), arrays, strict=not case.evaluation))
+
+
+def _memory(array: Any) -> Array:
+    """The memory of an array, for the layer before to write to: JAX itself never would."""
+    memory = (ctypes.c_char * array.nbytes).from_address(array.unsafe_buffer_pointer())
+    return np.ndarray(array.shape, array.dtype, memory)
 
 
 def _waiting(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """ONNX Runtime on the CPU, by models of one operator."""
 
+from operator import itemgetter
 from typing import Any
 
 import onnxruntime
@@ -9,7 +10,7 @@ from ..check import Tensors
 from ..inputs import Inputs
 from ..timing import Contender
 from . import onnx_models
-from .peer import Peer, memory_at
+from .peer import Peer
 
 
 class OnnxRuntime(Peer):
@@ -23,18 +24,11 @@ class OnnxRuntime(Peer):
         return onnx_models.has(case)
 
     def contender(self, case: Case, inputs: Inputs, slots: int) -> Contender:
-        """Values of the runtime in and out: nothing is copied between it and NumPy."""
+        """Arrays in and out, which nothing copies; `run_with_ort_values` takes 40 µs more."""
         model = onnx_models.model(case, inputs)
         session = onnxruntime.InferenceSession(model, self._options, ["CPUExecutionProvider"])
-        xs = [onnxruntime.OrtValue.ortvalue_from_numpy(inputs.x.copy()) for _ in range(slots)]
-
-        def memory(value: Any) -> Any:
-            return memory_at(value.data_ptr(), case.shape, case.dtype)
-
-        calls = [(["y"], {"x": x}) for x in xs]
-        made = Contender(session.run_with_ort_values, calls, {}, lambda result: memory(result[0]))
-        made.reads = [memory(x) for x in xs]
-        return made
+        xs = [inputs.x.copy() for _ in range(slots)]
+        return Contender(session.run, [(["y"], {"x": x}) for x in xs], {}, itemgetter(0), xs)
 
     def results(self, case: Case, inputs: Inputs, result: Any) -> Tensors:
-        return {"y": result[0].numpy()}
+        return {"y": result[0]}

@@ -70,22 +70,23 @@ def main() -> None:
 def serve(where: str, answers: TextIO) -> None:
     setup = json.loads(sys.stdin.readline())
     name, cases = setup["name"], [made(Case, fields) for fields in setup["cases"]]
-    peers: list[Peer] = []
+    started: list[tuple[Peer, Copy]] = []
 
     def start() -> list[bool]:
-        peers.append(Entry(name, where).make(setup["threads"]))
-        return [peers[0].has(case) for case in cases]
+        peer = Entry(name, where).make(setup["threads"])
+        started.append((peer, PatientCopy(setup["copy_bytes"], setup["threads"])))
+        return [peer.has(case) for case in cases]
 
     def say(something: dict[str, Any]) -> None:
         print(json.dumps(something), file=answers, flush=True)
 
     say(answer(start, "it did not start"))
-    if not peers:
+    if not started:
         return
-    copy, effort = PatientCopy(setup["copy_bytes"], setup["threads"]), Effort(**setup["effort"])
+    (peer, copy), effort = started[0], Effort(**setup["effort"])
     for line in sys.stdin:
         case = made(Case, json.loads(line))
-        ask = partial(measure, name, peers[0], case, copy, setup["cache_bytes"], effort)
+        ask = partial(measure, name, peer, case, copy, setup["cache_bytes"], effort)
         say(answer(lambda ask=ask: as_json(ask()), case.id))  # type: ignore[misc]
 
 

@@ -1,5 +1,7 @@
 """The limit of two phases, the pipeline, and the preset everyday. No test asserts a time."""
 
+import dataclasses
+import io
 import math
 from pathlib import Path
 from typing import Any
@@ -10,13 +12,18 @@ import pytest
 pytest.importorskip("rich")
 pytest.importorskip("yaml")
 
-from bench_examples import made
-from normkernels.bench import check, phases, results
+from rich.console import Console
+
+from bench_examples import made, row
+from normkernels.bench import check, markdown, phases, plot, results, table
 from normkernels.bench.cases import Case
 from normkernels.bench.copy import Copy
 from normkernels.bench.inputs import make_inputs
 from normkernels.bench.measure import measure
 from normkernels.bench.phases import BLOCKS, LEAST, TWICE, Phases
+from normkernels.bench.report import charts, data, sheet
+from normkernels.bench.report.entries import Other
+from normkernels.bench.report.page import columns, render
 from normkernels.bench.selection import BadOption, Selection, select
 from normkernels.bench.timing import Effort
 from normkernels.norms import NORMS
@@ -99,6 +106,33 @@ def test_a_large_case_has_both_limits_in_both_conditions(
 def test_a_small_case_has_no_second_limit(copy: Copy) -> None:
     row = measure(Case("layer_norm", "forward", (3, 300)), copy, 1 << 20, ONCE)
     assert (row.phases, row.of_phases) == (None, None)
+
+
+def test_the_second_limit_is_in_every_table_and_chart(tmp_path: Path) -> None:
+    with_limit = dataclasses.replace(row(0.5), phases=results.Timing(0.8, 0.8, 0.8, 6.25, 0.625))
+    outcome = made([with_limit, row(0.5, shape=(8, 32))])
+    stream = io.StringIO()
+    table.show(outcome, Console(file=stream, width=80))
+    (line,) = [line.split() for line in stream.getvalue().splitlines() if line.startswith("   8x16")]
+    assert line[-4:] == ["0.50", "0.80", "0.80", "2.0×"]  # of copy, of phases, into out, vs NumPy
+    page = markdown.render(outcome)
+    assert "| of copy, fresh | of phases | of copy, into `out` |" in page
+    assert "| 0.50 | 0.80 | 0.80 | 2.0× |" in page
+    assert "of phases" not in markdown.render(made([row()]))
+
+    found = data.report("title", [(Path("r.json"), outcome)])
+    limits = [entry.limit for entry in found.entries]
+    assert limits == [Other("two phases", 6.25, 0.625, 0.8), None]
+    assert "0.80 of two phases" in found.entries[0].tip
+    assert "of phases" in [heading for heading, _ in columns(found)]
+    assert 'data-of="of phases"' in render(found)
+    assert [line.split(",")[-3] for line in sheet.render(found).splitlines()] == ["of_phases", "0.8", ""]
+    for name in ("speed", "size"):
+        figure = charts.DRAWN[name](found)
+        assert figure is not None
+        labels = [*figure.axes[0].get_legend_handles_labels()[1]]
+        assert "two phases" in labels, name
+    plot.plot(outcome, tmp_path / "p.png")
 
 
 def test_conditions_are_measured_beside_each_other(normkernels: Any) -> None:

@@ -49,6 +49,8 @@ def test_list_names_norms_and_shapes(normkernels: Any) -> None:
     assert shown.code == 0
     assert all(op in shown.out for op in NORMS)
     assert "32x64x112x112" in shown.out
+    assert "batch_norm  everyday, batch 48, channels_last\n    1 × 48x40x75x75\n" in shown.out
+    assert "batch_norm  everyday, evaluation\n" in shown.out
     assert "rms_norm" in NORMS or "rms_norm" not in shown.out
 
 

@@ -274,7 +274,8 @@ def list_() -> None:
         say(f"  {op} can be fused with {takes(op)}")
     for preset in presets():
         batch = "" if len(preset.layers[0].sizes) == 2 else f", batch {preset.batch}"
-        say(f"{preset.op}  {preset.name}{batch}")
+        special = "".join(f", {each}" for each in (preset.layout, *preset.passes) if each)
+        say(f"{preset.op}  {preset.name}{batch}{special}")
         for layer in preset.layers:
             shape = "x".join(map(str, layer.shape(preset.batch)))
             say(f"  {layer.count:3} × {shape}")

@@ -18,8 +18,8 @@ from .summary import (
     groups,
     libraries,
     means,
-    of_library,
     preset_title,
+    ratio_to,
     shown,
     times,
     winner,
@@ -144,8 +144,7 @@ def _cases(results: Results, rows: list[Row]) -> str:
         cells.append(_number(row.fresh.fraction if row.cold else None))
         cells += [_number(row.of_phases)] if phases else []
         cells.append(_number(row.into_out.fraction if row.cold else None))
-        found = [of_library(row, name) for name in names]
-        cells += [times(row.ratio_to(other) if other else None) for other in found]
+        cells += [times(ratio_to(row, name)) for name in names]
         lines.append(line([*cells, *([shown(winner(row))] if several else [])]))
     return "\n".join(lines)
 

@@ -114,7 +114,7 @@ def select(options: Selection) -> list[Case]:
     options = once(options)
     check_names(options.ops, options.dtypes)
     _one_of("--pass", options.passes, PASSES if options.device else (*PASSES, EVALUATION))
-    _one_of("--preset", options.presets, ["all", *(preset.name for preset in presets())])
+    _one_of("--preset", options.presets, ["all", *dict.fromkeys(preset.name for preset in presets())])
     _one_of("--layout", [options.layout], LAYOUTS)
     _one_of("--condition", options.conditions, CONDITIONS)
     for batch in options.batches:

@@ -99,15 +99,13 @@ class Against:
 
 def against(results: Results) -> Against | None:
     """The library beside the kernels, the fastest of several on the processors, None where there was none."""
-    if results.machine.device is None and len(libraries(results)) > 1:
+    names = libraries(results)
+    if results.machine.device:
+        names = [row.baseline.name for row in results.rows if row.baseline]
+    elif len(names) > 1:
         return Against("fastest", lambda row: row.ratio_to_fastest)
-    names = [row.baseline.name for row in results.rows if row.baseline] or libraries(results)
     found = title(names[0]) if names else None
-    return (
-        Against(found, lambda row: row.ratio_to(row.baselines[0]) if row.baselines else None)
-        if found
-        else None
-    )
+    return Against(found, lambda row: ratio_to(row, names[0])) if found else None
 
 
 def winner(row: Row) -> str:
@@ -130,10 +128,16 @@ def of_library(row: Row, name: str) -> Baseline | None:
     return next((each for each in row.baselines if each.name == name), None)
 
 
+def ratio_to(row: Row, name: str) -> float | None:
+    """How many times faster than a library; None where it was not measured."""
+    other = of_library(row, name)
+    return row.ratio_to(other) if other else None
+
+
 def mean_ratio(rows: Sequence[Row], name: str) -> float | None:
     """How many times faster than a library, in the geometric mean over the layers of models."""
-    both = [(row, of_library(row, name)) for row in rows]
-    return geometric_mean([(row.ratio_to(other), row.case.count) for row, other in both if other])
+    ratios = [(ratio_to(row, name), row.case.count) for row in rows]
+    return geometric_mean([(ratio, count) for ratio, count in ratios if ratio is not None])
 
 
 def caption(results: Results) -> str:

@@ -18,8 +18,8 @@ from .summary import (
     libraries,
     mean_ratio,
     means,
-    of_library,
     preset_title,
+    ratio_to,
     shown,
     slowest,
     times,
@@ -107,16 +107,13 @@ def _comparison(rows: list[Row], names: list[str]) -> Table:
         table.add_column(shown(name).replace(" ", "\n").replace(".", "\n."), justify="right", no_wrap=True)
     table.add_column("fastest")
     for row in rows:
-        table.add_row(f"  {row.case.size}", *(_ratio(row, name) for name in names), shown(winner(row)))
+        table.add_row(
+            f"  {row.case.size}", *(times(ratio_to(row, name)) for name in names), shown(winner(row))
+        )
     if len(rows) > 1:
         table.add_section()
         table.add_row("geometric mean", *(times(mean_ratio(rows, name)) for name in names), "")
     return table
-
-
-def _ratio(row: Row, name: str) -> str:
-    other = of_library(row, name)
-    return times(row.ratio_to(other) if other else None)
 
 
 def _compare(results: Results, name: str, console: Console) -> None:

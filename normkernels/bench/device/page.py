@@ -12,6 +12,7 @@ from ..summary import (
     mean_ratio,
     of_library,
     preset_title,
+    ratio_to,
     shown,
     times,
 )
@@ -48,7 +49,7 @@ def _pass(results: Results, rows: Sequence[Row]) -> str:
         cells = [f"{case.name}, {case.dtype}", _preset(row), case.size, duration(row.fresh.median)]
         cells += [f"{row.fresh.gbs:.0f}", _fraction(row.fresh.fraction if row.cold else None)]
         cells.append(_fraction(row.fresh.gbs / row.copy_alike if row.copy_alike and row.cold else None))
-        lines.append(line([*cells, *(_ratio(row, name) for name in names)]))
+        lines.append(line([*cells, *(times(ratio_to(row, name)) for name in names)]))
     cold = [row for row in rows if row.cold]
     of_copy = geometric_mean([(row.fresh.fraction, row.case.count) for row in cold])
     alike = geometric_mean([(r.fresh.gbs / r.copy_alike, r.case.count) for r in cold if r.copy_alike])
@@ -69,11 +70,6 @@ def _calls(results: Results, rows: Sequence[Row]) -> str:
 
 def _preset(row: Row) -> str:
     return row.case.preset if row.case.batch is None else preset_title(row)
-
-
-def _ratio(row: Row, name: str) -> str:
-    other = of_library(row, name)
-    return times(row.ratio_to(other)) if other else "–"
 
 
 def _fraction(value: float | None) -> str:

@@ -196,9 +196,19 @@ def measured(library: Peer, c: Case) -> dict[str, Any]:
 def test_a_library_that_computes_something_else_is_not_timed() -> None:
     assert measured(NumPy(1), case())["answer"]["name"] == "it"
     problem = measured(bench_peers.Wrong(1), case())["problem"]
-    assert problem.startswith(
-        "layer_norm/forward/shape/8x16/float32 must agree with the reference to 1.5e-05, got "
-    )
+    assert problem.startswith(f"{case().id} must agree with the reference to 9.8e-04, got ")
+
+
+def test_rounding_of_a_library_is_no_other_result() -> None:
+    class Rounding(NumPy):
+        slack = Peer.slack
+
+        def results(self, case: Case, inputs: Any, result: Any) -> Any:
+            return {"y": result * (1 + 1e-4)}
+
+    assert "answer" in measured(Rounding(1), case())
+    Rounding.slack = 1.0
+    assert "problem" in measured(Rounding(1), case())
 
 
 # What is shown

@@ -14,6 +14,8 @@ from .peer import Peer
 class NumPy(Peer):
     """On one thread. Every norm, both passes, every dtype and layout; what is fused is done in steps."""
 
+    slack = 1.0
+
     def __init__(self, threads: int) -> None: ...
 
     def has(self, case: Case) -> bool:

@@ -156,7 +156,8 @@ def test_the_command_fills_an_empty_cache(tmp_path: Path) -> None:
     kept = f", kept in {tmp_path / 'cache'}"
     assert first.stdout.startswith("compiled ")
     assert second.stdout.startswith(f"nothing to compile{kept}")
-    assert first.stderr == second.stderr == "normkernels: compiling weight_norm float32 (1 of 1)\n"
+    line = "normkernels: compiling weight_norm float32 (1 of 1)\n"
+    assert (first.stderr, second.stderr) == (f"{line}normkernels: wrote {page}\n", line)
     assert "Measured with `normkernels compile --op weight_norm`" in page.read_text()
     assert "| groups.forward |" in page.read_text()
 

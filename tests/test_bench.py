@@ -3,7 +3,6 @@
 import dataclasses
 import io
 import math
-import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from normkernels.bench.cases import MOST_SLOTS, Case
 from normkernels.bench.copy import Copy, copy_bytes
 from normkernels.bench.inputs import make_inputs
 from normkernels.bench.measure import measure
+from normkernels.bench.peers.with_numpy import NumPy
 from normkernels.bench.results import Results, Row
 from normkernels.bench.timing import Contender, Effort, take_turns
 from normkernels.norms import NORMS
@@ -114,9 +114,9 @@ def test_repetitions_stay_within_their_limits() -> None:
 def test_copy_copies(form: str, threads: int) -> None:
     copy = Copy(1 << 20, threads)
     assert copy.bytes_moved == 2 << 20
-    copy._target.fill(0)
+    copy.target.fill(0)
     assert getattr(copy, form)() > 0
-    np.testing.assert_array_equal(copy._target, copy._source)
+    np.testing.assert_array_equal(copy.target, copy.source)
 
 
 def test_the_copy_is_larger_than_the_cache_within_bounds() -> None:
@@ -144,7 +144,8 @@ def test_cache_sizes_count_every_cache_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)
 def test_measure(c: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("normkernels.bench.measure.BASELINE", ONCE)
-    got = measure(c, Copy(1 << 16, 1), 1 << 20, ONCE, "numpy")
+    got = measure(c, Copy(1 << 16, 1), 1 << 20, ONCE, here={"numpy": NumPy(1)})
+    got = got.beside(got.others, "numpy")
     assert 0 <= got.error <= check.tolerance(c)
     assert got.fresh.gbs == pytest.approx(c.bytes_moved / got.fresh.median / 1e9)
     assert got.fresh.fraction == pytest.approx(got.fresh.gbs / got.copy.best)
@@ -296,60 +297,6 @@ def test_the_plot_is_a_png(rows: list[Row], tmp_path: Path) -> None:
     plot.plot(made(rows), path)
     assert path.read_bytes().startswith(b"\x89PNG")
     assert list(tmp_path.iterdir()) == [path]
-
-
-# PyTorch
-
-
-def test_pytorch_lacks_one_norm() -> None:
-    torch_worker = pytest.importorskip("normkernels.bench.torch_worker", exc_type=ImportError)
-    assert set(NORMS) - set(torch_worker.CALLS) == {"batch_renorm"}
-
-
-SHARED = [c for c in small_cases() if c.op != "batch_renorm" and c.dtype != "bfloat16"]
-
-
-@pytest.mark.parametrize("c", SHARED, ids=lambda c: c.id)
-def test_pytorch_computes_the_same_case(c: Case) -> None:
-    torch_worker = pytest.importorskip("normkernels.bench.torch_worker", exc_type=ImportError)
-    inputs = make_inputs(c)
-    contender = torch_worker.contender(c, inputs, slots=2)
-    contender.warm_up()
-    reference = NORMS[c.op].reference
-    y, saved = reference.forward(inputs.x, **inputs.arguments)
-    expected = (
-        [y] if c.pass_ == "forward" else [g for g in reference.backward(inputs.dy, saved) if g is not None]
-    )
-    for result in contender._results:
-        got = [result] if c.pass_ == "forward" else list(result)
-        if c.layout == "channels_last":
-            got[0] = got[0].movedim(1, -1)
-        for g, want in zip(got, expected, strict=True):
-            np.testing.assert_allclose(g.numpy().reshape(want.shape), want, rtol=0, atol=1e-4)
-
-
-def test_the_pytorch_process_answers() -> None:
-    pytest.importorskip("torch")
-    from normkernels.bench.torch_baseline import TorchBaseline
-
-    with TorchBaseline(threads=1, copy_bytes=1 << 16, cache_bytes=1 << 16, effort=ONCE) as torch:
-        for c in small_cases()[:2]:
-            answer = torch.measure(c)
-            assert answer is not None
-            assert answer.name == "torch"
-            assert answer.fresh.gbs == pytest.approx(c.bytes_moved / answer.fresh.median / 1e9)
-
-
-def test_a_pytorch_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    from normkernels.bench.process import WorkerEnded
-    from normkernels.bench.torch_baseline import TorchBaseline
-
-    monkeypatch.setattr(sys, "executable", "/bin/false")
-    with (
-        TorchBaseline(threads=1, copy_bytes=1 << 16, cache_bytes=1 << 16, effort=ONCE) as torch,
-        pytest.raises(WorkerEnded, match="ended with code 1 at layer_norm/forward"),
-    ):
-        torch.measure(case())
 
 
 def test_slices_of_one_element_agree_with_the_reference() -> None:

@@ -28,9 +28,10 @@ def test_help_and_version(normkernels: Any) -> None:
     assert "bench" in normkernels().out
     shown = normkernels("bench", "--help")
     assert shown.code == 0
-    for (
-        option
-    ) in "op pass preset shape batch dtype layout fuse threads baseline quick json plot markdown".split():
+    options = (
+        "op pass preset shape batch dtype layout fuse threads against baseline condition quick json plot"
+    )
+    for option in [*options.split(), "markdown"]:
         assert f"--{option}" in shown.out
     assert normkernels("--version").code == 0
 
@@ -49,6 +50,8 @@ def test_list_names_norms_and_shapes(normkernels: Any) -> None:
     assert shown.code == 0
     assert all(op in shown.out for op in NORMS)
     assert "32x64x112x112" in shown.out
+    assert "batch_norm  everyday, batch 48, channels_last\n    1 × 48x40x75x75\n" in shown.out
+    assert "batch_norm  everyday, evaluation\n" in shown.out
     assert "rms_norm" in NORMS or "rms_norm" not in shown.out
 
 
@@ -123,7 +126,9 @@ def test_bench_threads_and_no_baseline(normkernels: Any) -> None:
         (["--threads", "99999"], "--threads must be between 1 and", "99999"),
         (["--threads", "0"], "--threads must be between 1 and", "0"),
         (["--batch", "many"], "--batch", "many"),
-        (["--baseline", "foo"], "--baseline must be one of numpy, steps, torch, none", "foo"),
+        (["--baseline", "foo"], "--against must be none, all, or of steps, numpy, torch", "foo"),
+        (["--against", "none,torch"], "--against must be none, all, or of", "none,torch"),
+        (["--condition", "warm"], "--condition must be one of cold, pipeline", "warm"),
         (["--json", "nowhere/r.json"], "--json must name a file that can be written", "nowhere/r.json"),
         (["--json", ""], "--json must name a file", "''"),
         (["--plot", "."], "--plot must name a file that can be written", "."),
@@ -149,12 +154,6 @@ def test_a_bad_option_gets_one_line_and_code_2(
 def test_unknown_command(normkernels: Any) -> None:
     shown = normkernels("frobnicate")
     assert (shown.code, shown.err.count("\n")) == (2, 1)
-
-
-def test_pytorch_must_be_there(normkernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commands, "available", lambda: False)
-    shown = normkernels("bench", "--baseline", "torch")
-    assert (shown.code, shown.err) == (2, "normkernels: --baseline torch needs PyTorch: pip install torch\n")
 
 
 def test_a_wrong_result_is_not_timed(normkernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -417,7 +416,12 @@ def test_what_is_given_twice_is_measured_once(options: dict[str, Any]) -> None:
     ("options", "message"),
     [
         ({"ops": ["foo"]}, "--op must be one of .*, got foo"),
-        ({"passes": ["sideways"]}, "--pass must be one of forward, backward, got sideways"),
+        ({"passes": ["sideways"]}, "--pass must be one of forward, backward, evaluation, got sideways"),
+        (
+            {"passes": ["evaluation"], "device": True},
+            "--pass must be one of forward, backward, got evaluation",
+        ),
+        ({"passes": ["evaluation"], "ops": ["rms_norm"]}, "needs a norm over channels, not rms_norm"),
         ({"presets": ["foo"]}, "--preset must be one of all, .*, got foo"),
         ({"presets": ["gpt2"], "ops": ["batch_norm"]}, "--preset must belong to batch_norm, got gpt2"),
         ({"dtypes": ["int8"]}, "--dtype must be one of float32, float64, .*, got int8"),

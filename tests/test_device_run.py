@@ -196,7 +196,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--baseline", "torch,jax"], "--baseline on a device must be none or of torch, .*, got jax"),
+        (["--baseline", "torch,jax"], "--against on a device must be none, all or of torch, .*, got jax"),
         (["--seconds", "0"], "--seconds must be above 0, got 0.0"),
         (["--seed", "-1"], "--seed must be 0 or more, got -1"),
         (["--threads", "1"], "--threads is of the CPU: leave it out with --device cuda, got 1"),

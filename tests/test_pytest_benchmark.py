@@ -77,7 +77,8 @@ def test_a_backend_that_is_not_installed_is_named(tmp_path: Path) -> None:
     """In a copy of the suite, which looks for a package that nobody has."""
     suite = copied_suite(tmp_path)
     text = (suite / "backends.py").read_text()
-    (suite / "backends.py").write_text(text.replace('("torch",)),', '("not_a_package",)),'))
+    lacking = 'PEERS["torch"] = type(PEERS["torch"])("PyTorch", "", ("not_a_package",))'
+    (suite / "backends.py").write_text(f"{text}\n\n{lacking}\n")
     shown = run("--backend", "torch", suite=suite, cwd=tmp_path)
     assert shown.returncode == 4
     assert "--backend torch needs: pip install not_a_package" in shown.stderr

@@ -9,7 +9,7 @@ import numba
 import pytest
 from pytest_benchmark.session import BenchmarkSession
 
-from backends import PROCESSES, missing
+from backends import PROCESSES, missing, packages
 from normkernels.bench.machine import Machine, machine
 from normkernels.bench.ratios import stamp
 
@@ -28,8 +28,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("backend")
-    if packages := missing(name):
-        raise pytest.UsageError(f"--backend {name} needs: pip install {' '.join(packages)}")
+    if lacking := missing(name):
+        raise pytest.UsageError(f"--backend {name} needs: pip install {' '.join(lacking)}")
     if wanted := config.getoption("benchmark_compare"):
         runs = BenchmarkSession(config).storage.query(*(SAVED if wanted is True else [wanted]))
         for file in runs:
@@ -86,4 +86,4 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
 
 
 def _machine(config: pytest.Config) -> Machine:
-    return machine(numba.get_num_threads(), PROCESSES[config.getoption("backend")][1])
+    return machine(numba.get_num_threads(), packages(config.getoption("backend")))

@@ -1,6 +1,7 @@
 """Every norm, pass, shape and backend: checked, warmed up, then timed by pytest-benchmark."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numba
@@ -10,8 +11,9 @@ from backends import BASELINE, PROCESSES, backend
 from cases import CASES
 from normkernels import release_buffers
 from normkernels.bench.cases import Case
-from normkernels.bench.inputs import make_inputs
+from normkernels.bench.inputs import copied, make_inputs
 from normkernels.bench.machine import cache_sizes
+from normkernels.bench.peers.peer import verify
 from normkernels.bench.selection import parse_shape
 
 SECONDS, LEAST, MOST = 1.0, 7, 400  # rounds go on for about so long, within these
@@ -19,7 +21,7 @@ SECONDS, LEAST, MOST = 1.0, 7, 400  # rounds go on for about so long, within the
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Plain strings as parameters: pytest-benchmark writes them into its JSON, and they make the id."""
-    names, _ = PROCESSES[metafunc.config.getoption("backend")]
+    names = PROCESSES[metafunc.config.getoption("backend")]
     parameters = [
         (case.op, case.pass_, case.size, case.dtype, name)
         for case in CASES
@@ -34,9 +36,11 @@ def test_norm(
     op: str, pass_: str, shape: str, dtype: str, name: str, benchmark: Any, versions: dict[str, str]
 ) -> None:
     case = Case(op, pass_, parse_shape(shape), dtype)
-    inputs = make_inputs(case)
-    error = backend(name).verify(case, inputs)
-    contender = backend(name).contender(case, inputs, case.slots(cache_sizes()[1]))
+    inputs, peer = make_inputs(case), backend(name)
+    given = replace(inputs, arguments=copied(inputs.arguments))
+    # temporaries of NumPy keep its data cold
+    contender = peer.contender(case, given, 1 if name == BASELINE else case.slots(cache_sizes()[1]))
+    error = verify(peer, case, inputs, given, contender)
     rounds = 1
     if benchmark.enabled:
         contender.warm_up()

@@ -8,6 +8,9 @@ from .schema import Shape, Size
 
 DTYPES = {"float32": 4, "float64": 8, "float16": 2, "bfloat16": 2}
 
+COLD, PIPELINE = "cold", "pipeline"
+CONDITIONS = (COLD, PIPELINE)
+
 # Tensors up to this size are measured warm: they come from the operation before, not from memory.
 WARM_BYTES = 64 * 1024
 
@@ -30,6 +33,10 @@ class Case:
     batch: Size | None = None
     fuse: str = ""
     """What is fused with the norm, joined by +: residual, sum, an activation."""
+    evaluation: bool = False
+    """Whether a forward takes the running statistics, as after training, instead of those of x."""
+    condition: str = COLD
+    """What the pass reads: data from memory, or just written by the layer before (bench/condition.py)."""
 
     @property
     def size(self) -> str:
@@ -39,12 +46,14 @@ class Case:
     @property
     def id(self) -> str:
         layout = "" if self.layout == "contiguous" else f"/{self.layout}"
-        return f"{self.name}/{self.pass_}/{self.preset}/{self.size}/{self.dtype}{layout}"
+        condition = "" if self.condition == COLD else f"/{self.condition}"
+        return f"{self.name}/{self.pass_}/{self.preset}/{self.size}/{self.dtype}{layout}{condition}"
 
     @property
     def name(self) -> str:
-        """The norm and what is fused with it: layer_norm+residual."""
-        return f"{self.op}+{self.fuse}" if self.fuse else self.op
+        """The norm, evaluation where it is no training, and what is fused with it: layer_norm+residual."""
+        op = f"{self.op} evaluation" if self.evaluation else self.op
+        return f"{op}+{self.fuse}" if self.fuse else op
 
     @property
     def fused(self) -> list[str]:
@@ -74,7 +83,7 @@ class Case:
 
     @property
     def cold(self) -> bool:
-        """Whether the tensors come from memory rather than from a cache."""
+        """Whether the tensors are too large for a cache that is near: they are rotated through memory."""
         return self.tensor_bytes > WARM_BYTES
 
     def slots(self, cache_bytes: int) -> int:

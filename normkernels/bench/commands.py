@@ -23,15 +23,16 @@ from .device import info as cuda
 from .device.command import prepared
 from .machine import machine
 from .options import Percent, file_option
+from .peers import PEERS
+from .peers.choice import DEFAULT, chosen
 from .presets import presets
 from .process import WorkerEnded
 from .report.command import report
-from .run import BASELINES, Plan, fitting, memory_text, run
+from .run import Plan, fitting, memory_text, run
 from .say import note, say
 from .schema import ResultsError
 from .selection import LAYOUTS, BadOption, Selection, select, takes
 from .table import show
-from .torch_baseline import available
 from .work import Work
 
 # A run that no terminal shows leaves at most so many lines about how far it has come.
@@ -44,7 +45,12 @@ for command in (ab, cuda_resources.command, ratios.table, report):
 
 @cli.command()
 @click.option("--op", "ops", multiple=True, help="A norm; default all.")
-@click.option("--pass", "passes", multiple=True, help="forward or backward; default both.")
+@click.option(
+    "--pass",
+    "passes",
+    multiple=True,
+    help="forward, backward (default both), evaluation (batch norm after training).",
+)
 @click.option(
     "--preset", "names", multiple=True, help="Layers of a model: a name from `normkernels list`, or all."
 )
@@ -65,9 +71,19 @@ for command in (ab, cuda_resources.command, ratios.table, report):
 )
 @click.option("--threads", type=int, help="Threads of the kernels and of the copy; default all.")
 @click.option(
+    "--against",
     "--baseline",
-    help=f"{', '.join(BASELINES)}; default {BASELINES[0]}. On a device none or libraries joined by commas: "
-    "torch,triton,cupy,torch.compile; default all that are installed.",
+    "against",
+    multiple=True,
+    help=f"What else to measure, joined by commas: all, none, steps, {', '.join(PEERS)}; "
+    f"default {DEFAULT[0]}. "
+    "On a device none or of torch,triton,cupy,torch.compile; default all that are installed.",
+)
+@click.option(
+    "--condition",
+    "conditions",
+    multiple=True,
+    help="cold (default): data from memory. pipeline: x was just written and y is read next.",
 )
 @click.option("--quick", is_flag=True, help="Few small cases, few repetitions.")
 @click.option(
@@ -96,7 +112,8 @@ def bench(
     layout: str,
     fuses: tuple[str, ...],
     threads: int | None,
-    baseline: str,
+    against: tuple[str, ...],
+    conditions: tuple[str, ...],
     quick: bool,
     device: str,
     seconds: float | None,
@@ -110,13 +127,19 @@ def bench(
     Without options: layers of real models, both passes, about two minutes. A case is checked against
     the reference before it is timed.
 
-    --op, --pass, --preset, --shape, --batch, --dtype and --fuse may be given several times. With --fuse the
-    baseline can be "steps": the norm and, beside it, what is fused in sweeps of its own.
+    --against all says who is fastest: each library in a process of its own, checked against the reference,
+    beside a copy of its own; what is not installed is named. With --fuse it can be "steps": the norm and,
+    beside it, what is fused in sweeps of its own.
+
+    --op, --pass, --preset, --shape, --batch, --dtype, --fuse, --against and --condition may be given several
+    times.
     """
     named = ((outputs.JSON, json_file), (outputs.PLOT, plot_file), (outputs.MARKDOWN, page))
     paths = {option: path for option, path in named if path}
     on_device = device == "cuda"
-    chosen = Selection(ops, passes, names, shapes, batches, dtypes, layout, quick, fuses, on_device)
+    selected = Selection(
+        ops, passes, names, shapes, batches, dtypes, layout, quick, fuses, on_device, conditions
+    )
     options: dict[str, Any] = {
         "op": ops,
         "pass": passes,
@@ -127,19 +150,24 @@ def bench(
         "layout": layout,
         "fuse": fuses,
         "threads": threads,  # as asked for; the machine's record has the number in use
-        "baseline": baseline,
+        "against": against,
+        "condition": conditions,
         "quick": quick,
     }
     work: Work
     if on_device:
         if threads is not None:
             raise BadOption(f"--threads is of the CPU: leave it out with --device cuda, got {threads}")
-        work = prepared(chosen, baseline, seconds, seed, options)
+        if conditions:
+            raise BadOption(
+                f"--condition is of the CPU: leave it out with --device cuda, got {conditions[0]}"
+            )
+        work = prepared(selected, ",".join(against) or None, seconds, seed, options)
     else:
         for name, value in (("--seconds", seconds), ("--seed", seed)):
             if value is not None:
                 raise BadOption(f"{name} needs --device cuda, got {value}")
-        work = _on_host(chosen, threads, baseline or BASELINES[0], options)
+        work = _on_host(selected, threads, against, options)
     outputs.check(paths)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True)
@@ -174,15 +202,17 @@ def _told(n: int, steps: int) -> bool:
     return n * LINES // steps > (n - 1) * LINES // steps
 
 
-def _on_host(chosen: Selection, threads: int | None, baseline: str, options: dict[str, Any]) -> Work:
-    cases = select(chosen)
+def _on_host(
+    selected: Selection, threads: int | None, against: tuple[str, ...], options: dict[str, Any]
+) -> Work:
+    cases = select(selected)
     used = _threads(threads)
-    _check_baseline(baseline, tuple(chosen.dtypes), tuple(chosen.fuses))
-    fit, skipped = fitting(cases, baseline)
+    names, missing = chosen(against, selected.fuses)
+    fit, skipped = fitting(cases, names)
     if not fit:
         raise BadOption(f"a case must fit into the memory available, got {memory_text(skipped[0])}")
-    plan = Plan(fit, used, baseline, timing.QUICK if chosen.quick else timing.FULL)
-    options["baseline"] = baseline
+    plan = Plan(fit, used, names, timing.QUICK if selected.quick else timing.FULL, missing)
+    options["against"] = list(against or DEFAULT)
     return Work(len(fit), lambda starting: run(plan, options, skipped, lambda case: starting(case.id)))
 
 
@@ -193,19 +223,6 @@ def _threads(threads: int | None) -> int:
     if not 1 <= threads <= most:
         raise BadOption(f"--threads must be between 1 and {most}, got {threads}")
     return threads
-
-
-def _check_baseline(baseline: str, dtypes: tuple[str, ...], fuses: tuple[str, ...]) -> None:
-    if baseline not in BASELINES:
-        raise BadOption(f"--baseline must be one of {', '.join(BASELINES)}, got {baseline}")
-    if baseline == "torch" and (halves := {"float16", "bfloat16"}.intersection(dtypes)):
-        raise BadOption(f"--baseline torch measures float32 and float64, got --dtype {halves.pop()}")
-    if baseline == "torch" and fuses:
-        raise BadOption(f"--baseline torch measures norms alone, got --fuse {fuses[0]}")
-    if baseline == "steps" and not fuses:
-        raise BadOption("--baseline steps needs --fuse: a norm alone is one step")
-    if baseline == "torch" and not available():
-        raise BadOption("--baseline torch needs PyTorch: pip install torch")
 
 
 @cli.command()
@@ -276,7 +293,8 @@ def list_() -> None:
         say(f"  {op} can be fused with {takes(op)}")
     for preset in presets():
         batch = "" if len(preset.layers[0].sizes) == 2 else f", batch {preset.batch}"
-        say(f"{preset.op}  {preset.name}{batch}")
+        special = "".join(f", {each}" for each in (preset.layout, *preset.passes) if each)
+        say(f"{preset.op}  {preset.name}{batch}{special}")
         for layer in preset.layers:
             shape = "x".join(map(str, layer.shape(preset.batch)))
             say(f"  {layer.count:3} × {shape}")

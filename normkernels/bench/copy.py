@@ -46,11 +46,11 @@ class Copy:
 
     def __init__(self, nbytes: int, threads: int) -> None:
         elements = max(1, nbytes // 4 // (4 * BLOCK)) * 4 * BLOCK
-        self._source = _aligned(elements)
-        self._source[:] = np.arange(elements, dtype=np.float32)
-        self._target = _aligned(elements)
-        self._threads = threads
-        self.bytes_moved = 2 * self._source.nbytes
+        self.source = _aligned(elements)
+        self.source[:] = np.arange(elements, dtype=np.float32)
+        self.target = _aligned(elements)
+        self.threads = threads
+        self.bytes_moved = 2 * self.source.nbytes
         self.plain()
         self.streaming()
 
@@ -61,10 +61,10 @@ class Copy:
         return self._seconds(_streaming)
 
     def _seconds(self, form: Any) -> float:
-        team = team_of(self._threads)
+        team = team_of(self.threads)
         # First what ran before must be out of the cache: see timing.Contender.
-        end = self._source.size // 4
-        form(team, end // BLOCK, self._source[-end:], self._target[-end:])
+        end = self.source.size // 4
+        form(team, end // BLOCK, self.source[-end:], self.target[-end:])
         start = perf_counter()
-        form(team, self._source.size // BLOCK, self._source, self._target)
+        form(team, self.source.size // BLOCK, self.source, self.target)
         return perf_counter() - start

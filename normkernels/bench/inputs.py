@@ -35,6 +35,8 @@ def make_inputs(case: Case, seed: int = 0) -> Inputs:
     shape, dtype = case.array_shape, ml_dtypes.finfo(case.dtype).dtype
     drawn = np.float64 if dtype == np.float64 else np.float32
     arguments = NORMS[case.op].arguments(shape, dtype, rng, channel_axis=case.channel_axis)
+    if case.evaluation:
+        arguments["training"] = False
     x = rng.standard_normal(shape, drawn).astype(dtype, copy=False)
     dy = rng.standard_normal(shape, drawn).astype(dtype, copy=False) if case.pass_ == "backward" else x
     beside_x, beside_dy = {}, {}

@@ -3,24 +3,30 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from .cases import COLD
 from .files import write
 from .results import Results, Row
 from .selection import LAYOUTS
 from .summary import (
+    Against,
     Means,
-    baseline_name,
+    against,
     busy,
     caption,
     duration,
     group_title,
     groups,
+    libraries,
     means,
     preset_title,
+    ratio_to,
+    shown,
     times,
+    winner,
 )
 
 RESULTS = "results"
-DEFAULTS = (("layout", LAYOUTS[0]), ("baseline", "numpy"))
+DEFAULTS = (("layout", LAYOUTS[0]), ("condition", [COLD]), ("against", ["numpy"]), ("baseline", "numpy"))
 
 
 def markers(block: str) -> tuple[str, str]:
@@ -72,6 +78,7 @@ def render(results: Results) -> str:
             f"<details>\n<summary>Every case ({versions})</summary>",
             *(f"**{title}**\n\n{_cases(results, rows)}" for title, rows in groups(results.rows, group_title)),
             *([f"Not enough memory for: {', '.join(results.skipped)}."] if results.skipped else []),
+            *(["\n".join(f"- {note}" for note in results.notes)] if results.notes else []),
             "</details>",
         ]
     )
@@ -83,48 +90,62 @@ def command(results: Results) -> str:
     for name, value in results.options.items():
         if value is True:
             words.append(f"--{name}")
-        elif value and (name, value) not in DEFAULTS:
-            values = value if isinstance(value, (list, tuple)) else [value]
+            continue
+        values = list(value) if isinstance(value, (list, tuple)) else value
+        if values and (name, values) not in DEFAULTS:
+            values = values if isinstance(values, list) else [values]
             words += [f"--{name} {v}" for v in values]
     return " ".join(words)
 
 
 def summary(results: Results) -> str:
     """A row for each preset: fractions of the copy and the ratio to the baseline, by pass."""
-    baseline = baseline_name(results)
-    columns = ["of copy, fresh", "of copy, into `out`", *([f"vs {baseline}"] if baseline else [])]
+    beside, phases = against(results), _has_phases(results)
+    columns = ["of copy, fresh", *(["of phases"] if phases else []), "of copy, into `out`"]
+    columns += [f"vs {beside.title}"] if beside else []
     passes = list(dict.fromkeys(row.case.pass_ for row in results.rows))
     lines = [line(["norm", "preset", *(f"{p}: {column}" for p in passes for column in columns)])]
     lines.append(rule(2, len(passes) * len(columns)))
     for title, rows in groups(results.rows, _model):
         cells = [group_title(rows[0]).replace(f" {rows[0].case.pass_}", ""), title.split("/")[-1]]
         for pass_ in passes:
-            average = means([row for row in rows if row.case.pass_ == pass_])
-            cells += _mean_cells(average, bool(baseline))
+            own = [row for row in rows if row.case.pass_ == pass_]
+            cells += _mean_cells(means(own, beside.ratio) if beside else means(own), phases, beside)
         lines.append(line(cells))
     return "\n".join(lines)
 
 
 def _model(row: Row) -> str:
     case = row.case
-    return f"{case.name}/{case.dtype}/{case.layout}/{preset_title(row)}"
+    return f"{case.name}/{case.dtype}/{case.layout}/{case.condition}/{preset_title(row)}"
 
 
-def _mean_cells(average: Means, baseline: bool) -> list[str]:
-    cells = [_number(average.fresh), _number(average.into_out)]
-    return [*cells, times(average.ratio)] if baseline else cells
+def _mean_cells(average: Means, phases: bool, beside: Against | None) -> list[str]:
+    cells = [
+        _number(average.fresh),
+        *([_number(average.of_phases)] if phases else []),
+        _number(average.into_out),
+    ]
+    return [*cells, times(average.ratio)] if beside else cells
+
+
+def _has_phases(results: Results) -> bool:
+    return any(row.phases for row in results.rows)
 
 
 def _cases(results: Results, rows: list[Row]) -> str:
-    baseline = baseline_name(results)
-    headings = ["time", "GB/s", "of copy, fresh", "of copy, into `out`"]
-    headings += [f"vs {baseline}"] if baseline else []
-    lines = [line(["preset", "shape", *headings]), rule(2, len(headings))]
+    phases, names = _has_phases(results), libraries(results)
+    headings = ["time", "GB/s", "of copy, fresh", *(["of phases"] if phases else []), "of copy, into `out`"]
+    headings += [f"vs {shown(name)}" for name in names]
+    several = ["fastest"] if len(names) > 1 else []
+    lines = [line(["preset", "shape", *headings, *several]), rule(2, len(headings) + len(several))]
     for row in rows:
-        fractions = (row.fresh.fraction, row.into_out.fraction) if row.cold else (None, None)
         cells = [preset_title(row), row.case.size, duration(row.fresh.median), f"{row.fresh.gbs:.1f}"]
-        cells += map(_number, fractions)
-        lines.append(line([*cells, *([times(row.ratio)] if baseline else [])]))
+        cells.append(_number(row.fresh.fraction if row.cold else None))
+        cells += [_number(row.of_phases)] if phases else []
+        cells.append(_number(row.into_out.fraction if row.cold else None))
+        cells += [times(ratio_to(row, name)) for name in names]
+        lines.append(line([*cells, *([shown(winner(row))] if several else [])]))
     return "\n".join(lines)
 
 

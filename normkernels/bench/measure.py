@@ -1,8 +1,9 @@
-"""Measure one case beside a large copy and a baseline."""
+"""Measure one case beside its two limits, a large copy and two phases, and beside what shares its process."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -10,30 +11,48 @@ from .._buffers import release_buffers
 from ..norms import NORMS, Passes
 from .cases import Case
 from .check import check
+from .condition import in_condition
 from .copy import Copy
 from .inputs import Array, Inputs, copied, make_inputs
+from .phases import Phases
 from .results import Baseline, CopySpeed, Row, Timing
 from .steps import in_steps
 from .timing import BASELINE, Contender, Effort, Sample, take_turns
 
+if TYPE_CHECKING:
+    from .peers.peer import Peer
 
-def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, baseline: str) -> Row:
-    """Check the case against the reference, then time it; raises check.Mismatch."""
+
+def measure(
+    case: Case,
+    copy: Copy,
+    cache_bytes: int,
+    effort: Effort,
+    steps: bool = False,
+    here: Mapping[str, "Peer"] = MappingProxyType({}),
+) -> Row:
+    """Check the case against the reference, then time it; raises check.Mismatch.
+
+    The others of the row are the steps of a fused case, and the libraries that need no process of their own.
+    """
     inputs = make_inputs(case)
     error = check(case, inputs)
-    contenders = [contender(case, NORMS[case.op].kernels, inputs, case.slots(cache_bytes))]
-    if baseline == "steps":
-        contenders.append(contender(case, in_steps(case.op), inputs, case.slots(cache_bytes)))
+    slots = case.slots(cache_bytes)
+    limit = Phases(case, inputs.arguments, copy) if case.cold else None
+    contenders = [
+        contender(case, NORMS[case.op].kernels, inputs, slots),
+        *([contender(case, in_steps(case.op), inputs, slots)] if steps else []),
+        *(limit.contenders() if limit else []),
+    ]
     for each in contenders:
         each.warm_up()
     calls = contenders[0].calls
-    samples = [contenders[0].into_out, *(each.fresh for each in contenders)]
-    (into_out, fresh, *in_turn), speed, copy_gbs = beside(copy, samples, effort)
-    del contenders, each, samples
+    timed = [in_condition(case, each) for each in contenders]
+    samples = [timed[0].into_out, *(each.fresh for each in timed)]
+    (into_out, fresh, *others), speed, copy_gbs = beside(copy, samples, effort)
+    del contenders, each, samples, timed
     release_buffers()
-    other = _numpy(case, inputs, speed) if baseline == "numpy" else None
-    if in_turn:
-        other = Baseline("steps", Timing.of(in_turn[0], case.bytes_moved, copy_gbs), speed)
+    found = [Baseline("steps", Timing.of(others.pop(0), case.bytes_moved, copy_gbs), speed)] if steps else []
     return Row(
         case=case,
         cold=case.cold,
@@ -43,7 +62,9 @@ def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort, baseline: 
         fresh=Timing.of(fresh, case.bytes_moved, copy_gbs),
         into_out=Timing.of(into_out, case.bytes_moved, copy_gbs),
         copy=speed,
-        baseline=other,
+        baseline=None,
+        phases=limit.timing(others, copy_gbs) if limit else None,
+        others=[*found, *(_in_this_process(name, here[name], case, inputs, speed) for name in here)],
     )
 
 
@@ -78,10 +99,10 @@ def contender(
     xs, beside_x = _slots(inputs.x, inputs.beside_x, slots, clone)
     keywords = [arguments | beside for beside in beside_x]
     if case.pass_ == "forward":
-        return Contender(passes.call, [(x,) for x in xs], keywords)
+        return Contender(passes.call, [(x,) for x in xs], keywords, reads=xs)
     saved = [passes.forward(x, **each)[1] for x, each in zip(xs, keywords, strict=True)]
     dys, beside_dy = _slots(inputs.dy, inputs.beside_dy, slots, clone)
-    return Contender(passes.backward, list(zip(dys, saved, strict=True)), beside_dy, attrgetter("dx"))
+    return Contender(passes.backward, list(zip(dys, saved, strict=True)), beside_dy, attrgetter("dx"), dys)
 
 
 def _slots(
@@ -93,12 +114,10 @@ def _slots(
     return [tensor, *(clone(tensor) for _ in copies)], [beside, *besides]
 
 
-def _numpy(case: Case, inputs: Inputs, speed: CopySpeed) -> Baseline:
-    """The reference in the dtype of the case. It is slow: its own temporaries keep its data cold."""
-    spec = NORMS[case.op]
-    passes = spec.in_steps(spec.reference) if case.fuse else spec.reference
-    reference = contender(case, passes, inputs, slots=1)
+def _in_this_process(name: str, peer: "Peer", case: Case, inputs: Inputs, speed: CopySpeed) -> Baseline:
+    """A library without threads. It is slow: its own temporaries keep its data cold."""
+    slow = peer.contender(case, inputs, slots=1)
     if not case.cold:
-        reference.warm_up()
-    (seconds,) = take_turns([reference.fresh], BASELINE)
-    return Baseline("numpy", Timing.of(seconds, case.bytes_moved, [speed.best]), speed)
+        slow.warm_up()
+    (seconds,) = take_turns([in_condition(case, slow).fresh], BASELINE)
+    return Baseline(name, Timing.of(seconds, case.bytes_moved, [speed.best]), speed)

@@ -8,11 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from .cases import COLD
 from .files import write
 from .results import Results, Row
-from .summary import baseline_name, caption, groups, preset_title
+from .summary import against, caption, groups, preset_title
 
 COLOURS = {"forward": "#3b75af", "backward": "#e08a3c"}
+LIMIT = "#c0392b"
 PLACES = {"forward": -0.2, "backward": 0.2}
 
 
@@ -40,8 +42,11 @@ def _draw(ax: Axes, norm: str, lines: list[tuple[str, list[Row]]]) -> None:
             place, colour = y + PLACES[row.case.pass_], COLOURS[row.case.pass_]
             ax.barh(place, row.fresh.fraction, height=0.36, color=colour)
             ax.plot(row.into_out.fraction, place, "o", ms=4.5, mfc="white", mec=colour, mew=1.3)
-            if row.baseline:
-                ax.plot(row.baseline.fresh.fraction, place, "|", ms=8, mew=2, color="black")
+            if row.phases:
+                ax.plot(row.phases.fraction, place, "|", ms=8, mew=1.5, color=LIMIT)
+            if row.baselines:
+                fastest = max(each.fresh.fraction for each in row.baselines)
+                ax.plot(fastest, place, "|", ms=8, mew=2, color="black")
     ax.axvline(1.0, color="black", lw=1, ls="--")
     ax.set_yticks(range(len(lines)), [label for label, _ in lines], fontsize=8)
     ax.set_ylim(len(lines) - 0.4, -0.6)
@@ -58,13 +63,16 @@ def _legend(results: Results) -> list[Patch | Line2D]:
         Patch(color=COLOURS[name], label=f"{name}, fresh array") for name in COLOURS if name in passes
     ]
     handles.append(Line2D([], [], marker="o", ls="", mfc="white", mec="0.3", label="into out="))
-    if name := baseline_name(results):
-        handles.append(Line2D([], [], marker="|", ls="", ms=8, mew=2, color="black", label=name))
+    if any(row.phases for row in results.rows):
+        handles.append(Line2D([], [], marker="|", ls="", ms=8, mew=1.5, color=LIMIT, label="two phases"))
+    if other := against(results):
+        handles.append(Line2D([], [], marker="|", ls="", ms=8, mew=2, color="black", label=other.title))
     handles.append(Line2D([], [], color="black", lw=1, ls="--", label="large copy"))
     return handles
 
 
 def _label(row: Row) -> str:
     case = row.case
-    extras = [part for part in (case.dtype, case.layout) if part not in ("float32", "contiguous")]
+    usual = ("float32", "contiguous", COLD)
+    extras = [part for part in (case.dtype, case.layout, case.condition) if part not in usual]
     return "  ".join([preset_title(row).split(",")[0], case.size, *extras])

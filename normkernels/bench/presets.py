@@ -32,27 +32,34 @@ class Layer:
 
 @dataclass(frozen=True)
 class Preset:
-    """The normalization layers of one model; `batch` is its default batch, 1 for (rows, hidden) layers."""
+    """Normalization layers of one model; `batch` is their default batch, 1 for (rows, hidden) layers."""
 
     op: str
     name: str
     batch: int
     layers: tuple[Layer, ...]
+    layout: str | None = None
+    """In which these layers are always, None for what the user asks for."""
+    passes: tuple[str, ...] = ()
+    """Which are measured unless the user names some; none for forward and backward."""
 
 
 def _preset(op: str, name: str, entry: dict[str, Any]) -> Preset:
     layers = tuple(Layer(tuple(sizes), count) for *sizes, count in entry["layers"])
-    return Preset(op, name, entry.get("batch", 1), layers)
+    return Preset(
+        op, name, entry.get("batch", 1), layers, entry.get("layout"), tuple(entry.get("passes", ()))
+    )
 
 
 @cache
 def presets() -> tuple[Preset, ...]:
-    """The presets of every norm there is."""
+    """The presets of every norm there is; several batches or layouts of one name are as many presets."""
     document = yaml.safe_load(files(__package__).joinpath("presets.yaml").read_text(encoding="utf-8"))
     return tuple(
         _preset(op, name, entry)
         for op, models in document.items()
         if op in NORMS
-        for name, entry in models.items()
+        for name, entries in models.items()
+        for entry in (entries if isinstance(entries, list) else [entries])
         if isinstance(entry, dict)
     )

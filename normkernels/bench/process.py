@@ -38,9 +38,10 @@ class Process:
         )
         self._send(setup)
 
-    def ask(self, message: Mapping[str, Any], what: str, seconds: float | None = None) -> Any:
-        """The answer to a message about `what`, within so many seconds; raises WorkerEnded."""
-        self._send(message)
+    def ask(self, message: Mapping[str, Any] | None, what: str, seconds: float | None = None) -> Any:
+        """The answer to a message about `what`, or to none, within so many seconds; raises WorkerEnded."""
+        if message is not None:
+            self._send(message)
         assert self._process.stdout is not None
         late = Timer(seconds or 0.0, self._time_out)
         if seconds is not None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,8 @@ class Row:
     """On a device: GB/s of a copy that moves as many bytes."""
     others: list[Baseline] = field(default_factory=list)
     """Further implementations."""
+    phases: Timing | None = None
+    """The second limit: the passes without arithmetic (bench/phases.py); None for tensors in cache."""
 
     @property
     def baselines(self) -> list[Baseline]:
@@ -94,9 +96,32 @@ class Row:
         return [self.baseline, *self.others] if self.baseline else self.others
 
     @property
+    def of_phases(self) -> float | None:
+        """The speed as a fraction of that of the two phases, measured in turn with it."""
+        return self.phases.median / self.fresh.median if self.phases else None
+
+    def beside(self, found: Sequence[Baseline], first: str | None) -> "Row":
+        """The row with other implementations; the one that is `first` in the run is the baseline."""
+        is_first = bool(found) and found[0].name == first
+        return replace(
+            self, baseline=found[0] if is_first else None, others=list(found[1:] if is_first else found)
+        )
+
+    @property
+    def fastest(self) -> str | None:
+        """The name of the fastest of the other implementations."""
+        best = min(self.baselines, key=self.ratio_to, default=None)
+        return best.name if best else None
+
+    @property
     def ratio(self) -> float | None:
         """How many times faster than the baseline; in another process, each relative to its own copy."""
         return self.ratio_to(self.baseline) if self.baseline else None
+
+    @property
+    def ratio_to_fastest(self) -> float | None:
+        """As `ratio`, to the fastest of the other implementations."""
+        return min(map(self.ratio_to, self.baselines), default=None)
 
     def ratio_to(self, other: Baseline) -> float:
         """As `ratio`, to any of the other implementations."""

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.metadata import packages_distributions
 from typing import Any
 
 import numba
@@ -13,12 +14,11 @@ from .cases import Case
 from .copy import Copy, copy_bytes
 from .machine import cache_sizes, machine, usage
 from .measure import measure
+from .peers import PEERS
+from .peers.process import PeerProcess
 from .results import CopySpeed, Results, Row
 from .revision import revision
 from .timing import Effort
-from .torch_baseline import TorchBaseline
-
-BASELINES = ("numpy", "steps", "torch", "none")
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,23 @@ class Plan:
 
     cases: Sequence[Case]
     threads: int
-    baseline: str
+    against: Sequence[str]
+    """What else is measured: "steps", and libraries."""
     effort: Effort
+    notes: Sequence[str] = ()
+    """What will not be measured, and why."""
 
 
-def fitting(cases: Sequence[Case], baseline: str) -> tuple[list[Case], list[Case]]:
+def fitting(cases: Sequence[Case], against: Sequence[str]) -> tuple[list[Case], list[Case]]:
     """The cases that fit into the memory available now, and those that do not.
 
     The steps of a fused case take turns with it, with tensors of their own and what they keep between steps.
+    A library in a process of its own has a copy of its own, and tensors when those of the kernels are gone.
     """
-    each = 3 if baseline == "steps" else 1
+    each = 3 if "steps" in against else 1
+    copies = 1 + sum(name in PEERS and PEERS[name].own_process for name in against)
     cache_bytes = cache_sizes()[1]
-    room = psutil.virtual_memory().available * 0.9 - 2 * copy_bytes(cache_bytes)
+    room = psutil.virtual_memory().available * 0.9 - 2 * copies * copy_bytes(cache_bytes)
     fits = [each * case.memory(cache_bytes) <= room for case in cases]
     return (
         [case for case, fit in zip(cases, fits, strict=True) if fit],
@@ -62,8 +67,9 @@ def run(
     before = numba.get_num_threads()
     numba.set_num_threads(plan.threads)
     start = usage()
+    notes = list(plan.notes)
     try:
-        rows = _rows(plan, starting)
+        rows = _rows(plan, notes, starting)
     finally:
         numba.set_num_threads(before)
     taken = sum(start.shares(usage()))
@@ -71,22 +77,34 @@ def run(
         plain=float(np.median([row.copy.plain for row in rows])),
         streaming=float(np.median([row.copy.streaming for row in rows])),
     )
-    others = ("torch",) if plan.baseline == "torch" else ()
-    here = machine(plan.threads, others)
-    return Results(here, options, speed, rows, [case.id for case in skipped], code, taken)
+    needs = dict.fromkeys(need for name in plan.against if name in PEERS for need in PEERS[name].needs)
+    known = packages_distributions() if needs else {}
+    here = machine(plan.threads, tuple(dict.fromkeys(known[need][0] for need in needs if need in known)))
+    return Results(here, options, speed, rows, [case.id for case in skipped], code, taken, notes)
 
 
-def _rows(plan: Plan, starting: Callable[[Case], None]) -> list[Row]:
+def _rows(plan: Plan, notes: list[str], starting: Callable[[Case], None]) -> list[Row]:
     cache_bytes = cache_sizes()[1]
     size = copy_bytes(cache_bytes)
     copy = Copy(size, plan.threads)
+    libraries = [name for name in plan.against if name in PEERS]
+    here = {name: PEERS[name].make(plan.threads) for name in libraries if not PEERS[name].own_process}
+    first = next(iter(plan.against), None)
     rows = []
     with ExitStack() as stack:
-        torch = None
-        if plan.baseline == "torch":
-            torch = stack.enter_context(TorchBaseline(plan.threads, size, cache_bytes, plan.effort))
+        others = [
+            stack.enter_context(
+                PeerProcess(name, plan.cases, plan.threads, size, cache_bytes, plan.effort, notes)
+            )
+            for name in libraries
+            if name not in here
+        ]
+        for other in others:
+            other.start()
         for case in plan.cases:
             starting(case)
-            row = measure(case, copy, cache_bytes, plan.effort, plan.baseline)
-            rows.append(replace(row, baseline=torch.measure(case)) if torch else row)
+            row = measure(case, copy, cache_bytes, plan.effort, "steps" in plan.against, here)
+            asked = {each.name: each for each in row.others}
+            asked |= {other.name: found for other in others if (found := other.measure(case))}
+            rows.append(row.beside([asked[name] for name in plan.against if name in asked], first))
     return rows

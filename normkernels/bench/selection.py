@@ -9,19 +9,20 @@ import click
 
 from .._layout import ACTIVATIONS
 from ..norms import NORMS
-from .cases import DTYPES, Case
+from .cases import COLD, CONDITIONS, DTYPES, Case
 from .presets import presets
 
 PASSES = ("forward", "backward")
+# The forward of batch norm and batch renorm after training, measured where it is asked for.
+EVALUATION = "evaluation"
 LAYOUTS = ("contiguous", "channels_last")
 
-# preset -> batches of a run without options: about two minutes on two cores.
-DEFAULT = {
+# preset -> batches of a run without options, its own where none is named: about two minutes on two cores.
+DEFAULT: dict[str, tuple[int, ...]] = {
     "resnet50": (32,),
-    "resnet18": (1,),
     "mlp": (60,),
     "bert_base": (1,),
-    "gpt2": (4, 1),
+    "gpt2": (1,),
     "vit_s16": (1,),
     "decode": (1,),
     "llama3_8b": (1,),
@@ -30,8 +31,9 @@ DEFAULT = {
     "inception_v3": (4,),
     "hifigan": (1,),
     "alexnet": (32,),
+    "everyday": (),
 }
-QUICK = {
+QUICK: dict[str, tuple[int, ...]] = {
     "resnet18": (1,),
     "mlp": (60,),
     "vit_s16": (1,),
@@ -84,6 +86,7 @@ class Selection:
     quick: bool = False
     fuses: Sequence[str] = ()
     device: bool = False
+    conditions: Sequence[str] = ()
 
     @property
     def default(self) -> Mapping[str, tuple[int, ...]]:
@@ -100,15 +103,20 @@ class _Tensor:
     preset: str = "shape"
     count: int = 1
     batch: int | None = None
+    layout: str | None = None
+    """That of the preset, which holds whatever --layout says."""
+    passes: tuple[str, ...] = ()
+    """Those of the preset, where --pass says nothing."""
 
 
 def select(options: Selection) -> list[Case]:
     """The cases of a selection, without repetition; raises BadOption."""
     options = once(options)
     check_names(options.ops, options.dtypes)
-    _one_of("--pass", options.passes, PASSES)
-    _one_of("--preset", options.presets, ["all", *(preset.name for preset in presets())])
+    _one_of("--pass", options.passes, PASSES if options.device else (*PASSES, EVALUATION))
+    _one_of("--preset", options.presets, ["all", *dict.fromkeys(preset.name for preset in presets())])
     _one_of("--layout", [options.layout], LAYOUTS)
+    _one_of("--condition", options.conditions, CONDITIONS)
     for batch in options.batches:
         if batch < 1:
             raise BadOption(f"--batch must be 1 or more, got {batch}")
@@ -118,13 +126,30 @@ def select(options: Selection) -> list[Case]:
     ops = _able_to_fuse(options)
     tensors = _from_shapes(ops, options) if options.shapes else _from_presets(ops, options)
     cases = [
-        Case(t.op, pass_, t.shape, dtype, options.layout, t.preset, t.count, t.batch, fuse)
+        Case(
+            t.op,
+            "forward" if pass_ == EVALUATION else pass_,
+            t.shape,
+            dtype,
+            t.layout or options.layout,
+            t.preset,
+            t.count,
+            t.batch,
+            fuse,
+            pass_ == EVALUATION,
+            condition,
+        )
         for t in tensors
         for fuse in options.fuses or ("",)
-        for pass_ in options.passes or PASSES
+        for pass_ in options.passes or t.passes or PASSES
         for dtype in options.dtypes or ("float32",)
-        if fusible(t.op, fuse) and (pass_ == "forward" or fuse != "residual")  # whose backward fuses nothing
+        for condition in options.conditions or (COLD,)
+        if fusible(t.op, fuse)
+        and (pass_ != "backward" or fuse != "residual")  # whose backward fuses nothing
+        and (pass_ != EVALUATION or (NORMS[t.op].family == "channels" and not options.device))
     ]
+    if not cases and EVALUATION in options.passes:
+        raise BadOption(f"--pass {EVALUATION} needs a norm over channels, not {' or '.join(ops)}")
     return list(dict.fromkeys(cases))
 
 
@@ -211,20 +236,24 @@ def _from_shapes(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
 
 
 def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
-    able = {preset.name: preset for preset in presets() if preset.op in ops}
+    able = [preset for preset in presets() if preset.op in ops]
+    known = {preset.name for preset in able}
     for name in options.presets:
-        if name not in able and name != "all":
+        if name not in known and name != "all":
             raise BadOption(f"--preset must belong to {' or '.join(ops)}, got {name}")
     default = options.default
-    names = able if "all" in options.presets else options.presets or [n for n in default if n in able]
+    names = [preset.name for preset in able] if "all" in options.presets else options.presets or list(default)
     problem = None
     found = False
-    for preset in map(able.__getitem__, names):
-        own = (preset.batch,) if options.presets else default[preset.name]
-        for batch in options.batches or own:
+    for preset in (preset for name in dict.fromkeys(names) for preset in able if preset.name == name):
+        own = default[preset.name] if not options.presets else ()
+        for batch in options.batches or own or (preset.batch,):
             for layer in preset.layers:
-                tensor = _Tensor(preset.op, layer.shape(batch), preset.name, layer.count, batch)
-                reason = _problem(tensor.op, tensor.shape, options.layout)
+                shape = layer.shape(batch)
+                tensor = _Tensor(
+                    preset.op, shape, preset.name, layer.count, batch, preset.layout, preset.passes
+                )
+                reason = _problem(tensor.op, tensor.shape, preset.layout or options.layout)
                 if reason is None:
                     found = True
                     yield tensor
@@ -236,8 +265,10 @@ def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
 def _problem(op: str, shape: tuple[int, ...], layout: str) -> str | None:
     """Why a norm cannot be measured on a shape, or None."""
     spec = NORMS[op]
+    if layout != "contiguous" and spec.family in ("rows", "windows"):
+        return f"--layout {layout} needs a norm over channels, not {op}"
     if spec.family == "rows":
-        return None if layout == "contiguous" else f"--layout {layout} needs a norm over channels, not {op}"
+        return None
     if len(shape) < spec.min_ndim:
         return f"--shape of {op} must be NxC{'xH' * (spec.min_ndim - 2)} or NxCxHxW..."
     if layout == "channels_last" and len(shape) < 3:

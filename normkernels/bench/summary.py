@@ -1,20 +1,19 @@
 """Rows in groups, and their means."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from math import exp, log
+from operator import attrgetter
 
+from .cases import COLD
+from .peers import PEERS
 from .results import Baseline, Results, Row
 
-BACKENDS = {
-    "numpy": "NumPy",
-    "steps": "steps",
-    "torch": "PyTorch",
-    "torch.compile": "torch.compile",
-    "triton": "Triton",
-    "cupy": "CuPy",
-}
+OWN = "normkernels"
+# Those that are no library of peers.PEERS.
+TITLES = {"steps": "steps", "triton": "Triton", "cupy": "CuPy", OWN: OWN}
 
 # From this share on what others did meanwhile is said.
 BUSY = 0.05
@@ -29,6 +28,7 @@ class Means:
 
     fresh: float | None
     into_out: float | None
+    of_phases: float | None
     ratio: float | None
 
 
@@ -36,7 +36,8 @@ def group_title(row: Row) -> str:
     """What the rows of one table share."""
     case = row.case
     layout = "" if case.layout == "contiguous" else f", {case.layout}"
-    return f"{case.name} {case.pass_}, {case.dtype}{layout}"
+    condition = "" if case.condition == COLD else f", {case.condition}"
+    return f"{case.name} {case.pass_}, {case.dtype}{layout}{condition}"
 
 
 def preset_title(row: Row) -> str:
@@ -44,7 +45,7 @@ def preset_title(row: Row) -> str:
     case = row.case
     if case.batch is None:
         return case.size
-    if len(case.shape) == 2 and case.op != "batch_norm":
+    if len(case.shape) == 2 and (case.op != "batch_norm" or case.batch == 1):  # nor has it a batch of 1
         return case.preset if case.batch == 1 else f"{case.preset} ×{case.batch}"
     return f"{case.preset}, N={case.batch}"
 
@@ -62,12 +63,13 @@ def slowest(rows: Sequence[Row]) -> Row | None:
     return min(cold, key=lambda row: row.fresh.fraction, default=None)
 
 
-def means(rows: Sequence[Row]) -> Means:
+def means(rows: Sequence[Row], ratio: Callable[[Row], float | None] = attrgetter("ratio")) -> Means:
     cold = [row for row in rows if row.cold]
     return Means(
         geometric_mean([(row.fresh.fraction, row.case.count) for row in cold]),
         geometric_mean([(row.into_out.fraction, row.case.count) for row in cold]),
-        geometric_mean([(row.ratio, row.case.count) for row in rows if row.ratio is not None]),
+        geometric_mean([(row.of_phases, row.case.count) for row in rows if row.of_phases is not None]),
+        geometric_mean([(r, row.case.count) for row in rows if (r := ratio(row)) is not None]),
     )
 
 
@@ -77,10 +79,43 @@ def geometric_mean(weighted: Sequence[tuple[float, int]]) -> float | None:
     return exp(sum(weight * log(value) for value, weight in weighted) / total) if total else None
 
 
-def baseline_name(results: Results) -> str | None:
-    """The library beside the kernels, None where there was none."""
-    names = [row.baseline.name for row in results.rows if row.baseline]
-    return BACKENDS.get(names[0]) if names else None
+def title(name: str) -> str | None:
+    """What a library is called, None where it is not known here."""
+    return PEERS[name].title if name in PEERS else TITLES.get(name)
+
+
+def shown(name: str) -> str:
+    """As `title`, or the name itself."""
+    return title(name) or name
+
+
+@dataclass(frozen=True)
+class Against:
+    """What the ratios of a table are to."""
+
+    title: str
+    ratio: Callable[[Row], float | None]
+
+
+def against(results: Results) -> Against | None:
+    """The library beside the kernels, the fastest of several on the processors, None where there was none."""
+    names = libraries(results)
+    if results.machine.device:
+        names = [row.baseline.name for row in results.rows if row.baseline]
+    elif len(names) > 1:
+        return Against("fastest", lambda row: row.ratio_to_fastest)
+    found = title(names[0]) if names else None
+    return Against(found, lambda row: ratio_to(row, names[0])) if found else None
+
+
+def winner(row: Row) -> str:
+    """Who is fastest, the kernels among them."""
+    return row.fastest if row.fastest and (row.ratio_to_fastest or 1) < 1 else OWN
+
+
+def wins(rows: Sequence[Row]) -> list[tuple[str, int]]:
+    """Who is fastest, and in how many cases, the most first."""
+    return Counter(map(winner, rows)).most_common()
 
 
 def libraries(results: Results) -> list[str]:
@@ -93,10 +128,16 @@ def of_library(row: Row, name: str) -> Baseline | None:
     return next((each for each in row.baselines if each.name == name), None)
 
 
+def ratio_to(row: Row, name: str) -> float | None:
+    """How many times faster than a library; None where it was not measured."""
+    other = of_library(row, name)
+    return row.ratio_to(other) if other else None
+
+
 def mean_ratio(rows: Sequence[Row], name: str) -> float | None:
     """How many times faster than a library, in the geometric mean over the layers of models."""
-    both = [(row, of_library(row, name)) for row in rows]
-    return geometric_mean([(row.ratio_to(other), row.case.count) for row, other in both if other])
+    ratios = [(ratio_to(row, name), row.case.count) for row in rows]
+    return geometric_mean([(ratio, count) for ratio, count in ratios if ratio is not None])
 
 
 def caption(results: Results) -> str:

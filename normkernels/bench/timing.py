@@ -24,9 +24,9 @@ class Effort:
     most: int
 
 
-FULL = Effort(seconds=0.6, least=7, most=25)
+FULL = Effort(seconds=0.45, least=7, most=25)
 QUICK = Effort(seconds=0.1, least=3, most=7)
-BASELINE = Effort(seconds=0.5, least=1, most=5)
+BASELINE = Effort(seconds=0.25, least=1, most=5)
 
 
 class Clock(Protocol):
@@ -55,7 +55,8 @@ class Contender:
     Keywords are one set for all of them, or one for each.
 
     The result of a call is kept until the same arguments come round again: the memory that fresh
-    results occupy takes turns too. `array` picks the array out of a result that `out=` may receive.
+    results occupy takes turns too. `array` picks the array out of a result that `out=` may receive, and
+    `reads` are the arrays that the layer before a call writes, one for each set (condition.Pipeline).
 
     A sample goes through a quarter of the sets, after half as many calls that are not timed:
     what ran before leaves lines in the cache that are yet to be written back, and whoever comes next waits
@@ -68,12 +69,13 @@ class Contender:
         arguments: Sequence[tuple[Any, ...]],
         keywords: Mapping[str, Any] | Sequence[Mapping[str, Any]],
         array: Callable[[Any], Any] = lambda result: result,
+        reads: Sequence[Any] = (),
     ) -> None:
         self._function = function
         self.arguments = arguments
         each = [keywords] * len(arguments) if isinstance(keywords, Mapping) else keywords
         self._keywords: Sequence[Mapping[str, Any]] = each
-        self._array = array
+        self.array, self.reads = array, reads
         self._results: list[Any] = [None] * len(arguments)
         self._turn = itertools.cycle(range(len(arguments)))
         self.calls = 1
@@ -81,7 +83,7 @@ class Contender:
 
     def warm_up(self) -> None:
         """Call with every set of arguments, and settle how many calls make a sample."""
-        self._call_fresh(self._turns(len(self.arguments)))
+        self._call_fresh(self.turns(len(self.arguments)))
         self.calls = math.ceil(len(self.arguments) / 4)
         if len(self.arguments) == 1:
             for _ in range(2):  # the first sample of one short call says little
@@ -89,13 +91,23 @@ class Contender:
 
     def fresh(self) -> float:
         """Seconds per call that allocates its result."""
-        self._call_fresh(self._turns(math.ceil(self.calls / 2)))
-        return self._call_fresh(self._turns(self.calls))
+        self._call_fresh(self.turns(math.ceil(self.calls / 2)))
+        return self._call_fresh(self.turns(self.calls))
 
     def into_out(self) -> float:
         """Seconds per call that writes to an array of the caller."""
-        self._call_into(self._turns(math.ceil(self.calls / 2)))
-        return self._call_into(self._turns(self.calls))
+        self._call_into(self.turns(math.ceil(self.calls / 2)))
+        return self._call_into(self.turns(self.calls))
+
+    def call(self, i: int) -> Any:
+        """The result of a call with one of the sets of arguments."""
+        self._results[i] = self._function(*self.arguments[i], **self._keywords[i])
+        return self._results[i]
+
+    def call_into_out(self, i: int) -> Any:
+        """As `call`, into the array that the call before has returned; its result."""
+        out = self.array(self._results[i])
+        return self._function(*self.arguments[i], out=out, **self._keywords[i])
 
     def once(self, **more: Any) -> Any:
         """One call with the arguments whose turn it is, and more keywords; its result."""
@@ -103,7 +115,8 @@ class Contender:
         self._results[i] = self._function(*self.arguments[i], **self._keywords[i], **more)
         return self._results[i]
 
-    def _turns(self, calls: int) -> list[int]:
+    def turns(self, calls: int) -> list[int]:
+        """Whose turns the next calls are."""
         return list(itertools.islice(self._turn, calls))
 
     def _call_fresh(self, turns: list[int]) -> float:
@@ -116,7 +129,7 @@ class Contender:
 
     def _call_into(self, turns: list[int]) -> float:
         function, arguments, keywords = self._function, self.arguments, self._keywords
-        outs = [self._array(result) for result in self._results]
+        outs = [self.array(result) for result in self._results]
         start = self.clock.start()
         for i in turns:
             function(*arguments[i], out=outs[i], **keywords[i])

@@ -95,10 +95,10 @@ def step(function: Callable[..., Any]) -> Any:
 class Kernel(CPUDispatcher):  # type: ignore[misc]  # numba is untyped
     """A function that Python calls, compiled at its first call with a signature, and kept on disk."""
 
-    def __init__(self, function: Callable[..., Any], name: str) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, source: Callable[..., Any]) -> None:
         super().__init__(function, targetoptions={"nopython": True, **_FLAGS})
         self.name = name
-        self._cache = KernelCache(function, name, _source_stamp(function))
+        self._cache = KernelCache(function, name, _source_stamp(source))
 
     def compile(self, sig: Any) -> Any:
         args, _ = sigutils.normalize_signature(sig)
@@ -111,14 +111,16 @@ class Kernel(CPUDispatcher):  # type: ignore[misc]  # numba is untyped
 KERNELS: list[Kernel] = []
 
 
-def _kept(function: Callable[..., Any], module: str, name: str) -> Kernel:
-    KERNELS.append(Kernel(function, f"{module.rpartition('.')[2]}.{name}"))
+def _kept(function: Callable[..., Any], source: Callable[..., Any]) -> Kernel:
+    """The function as a kernel, named after what it was made from."""
+    name = f"{source.__module__.rpartition('.')[2]}.{source.__name__}"
+    KERNELS.append(Kernel(function, name, source))
     return KERNELS[-1]
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
     """A kernel of several steps: (team, *args), with `share` for what the team is to share out."""
-    return _kept(function, function.__module__, function.__name__)
+    return _kept(function, function)
 
 
 def loop(function: Callable[..., Any]) -> Kernel:
@@ -131,4 +133,4 @@ def loop(function: Callable[..., Any]) -> Kernel:
     # Symbols of machine code are named after these two.
     entry.__module__, entry.__qualname__ = function.__module__, f"{function.__qualname__}.loop"
     entry.__doc__ = function.__doc__
-    return _kept(entry, function.__module__, function.__name__)
+    return _kept(entry, function)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from ..markdown import command, line, rule
 from ..results import Results, Row
 from ..summary import (
-    BACKENDS,
     caption,
     duration,
     geometric_mean,
@@ -13,6 +12,8 @@ from ..summary import (
     mean_ratio,
     of_library,
     preset_title,
+    ratio_to,
+    shown,
     times,
 )
 
@@ -41,14 +42,14 @@ def render(results: Results) -> str:
 
 def _pass(results: Results, rows: Sequence[Row]) -> str:
     names = libraries(results)
-    headings = ["time", "GB/s", "of copy", "of copy alike", *(f"vs {_shown(name)}" for name in names)]
+    headings = ["time", "GB/s", "of copy", "of copy alike", *(f"vs {shown(name)}" for name in names)]
     lines = [line(["norm", "preset", "shape", *headings]), rule(3, len(headings))]
     for row in rows:
         case = row.case
         cells = [f"{case.name}, {case.dtype}", _preset(row), case.size, duration(row.fresh.median)]
         cells += [f"{row.fresh.gbs:.0f}", _fraction(row.fresh.fraction if row.cold else None)]
         cells.append(_fraction(row.fresh.gbs / row.copy_alike if row.copy_alike and row.cold else None))
-        lines.append(line([*cells, *(_ratio(row, name) for name in names)]))
+        lines.append(line([*cells, *(times(ratio_to(row, name)) for name in names)]))
     cold = [row for row in rows if row.cold]
     of_copy = geometric_mean([(row.fresh.fraction, row.case.count) for row in cold])
     alike = geometric_mean([(r.fresh.gbs / r.copy_alike, r.case.count) for r in cold if r.copy_alike])
@@ -58,7 +59,7 @@ def _pass(results: Results, rows: Sequence[Row]) -> str:
 
 def _calls(results: Results, rows: Sequence[Row]) -> str:
     names = libraries(results)
-    lines = [line(["norm", "shape", "normkernels", *map(_shown, names)]), rule(2, 1 + len(names))]
+    lines = [line(["norm", "shape", "normkernels", *map(shown, names)]), rule(2, 1 + len(names))]
     for row in rows:
         found = [of_library(row, name) for name in names]
         seconds = [row.call, *(each.call if each else None for each in found)]
@@ -67,17 +68,8 @@ def _calls(results: Results, rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _shown(name: str) -> str:
-    return BACKENDS.get(name, name)
-
-
 def _preset(row: Row) -> str:
     return row.case.preset if row.case.batch is None else preset_title(row)
-
-
-def _ratio(row: Row, name: str) -> str:
-    other = of_library(row, name)
-    return times(row.ratio_to(other)) if other else "–"
 
 
 def _fraction(value: float | None) -> str:

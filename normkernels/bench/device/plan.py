@@ -82,13 +82,13 @@ def copy_bytes(device: Device) -> int:
 
 
 def others(baseline: str | None) -> list[str]:
-    """The libraries that --baseline names; all without it."""
-    if baseline is None:
+    """The libraries that --against names; all without it."""
+    if baseline in (None, "all"):
         return list(OTHERS)
     names = [] if baseline == "none" else baseline.split(",")
     for name in names:
         if name not in OTHERS:
-            rule = f"--baseline on a device must be none or of {', '.join(OTHERS)}, joined by commas"
+            rule = f"--against on a device must be none, all or of {', '.join(OTHERS)}, joined by commas"
             raise BadOption(f"{rule}, got {name}")
     return list(dict.fromkeys(names))
 

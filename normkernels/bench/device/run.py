@@ -63,14 +63,13 @@ def run(
 
 
 def _joined(row: Row, beside: dict[str, Rows]) -> Row:
-    """The row with those of other libraries; the first of them is the baseline of every row."""
+    """The row with those of other libraries."""
     found = [
         Baseline(name, other.fresh, other.copy, other.call)
         for name, rows in beside.items()
         if (other := rows.get(row.case.id))
     ]
-    is_first = bool(found) and found[0].name == next(iter(beside))
-    return replace(row, baseline=found[0] if is_first else None, others=found[1:] if is_first else found)
+    return row.beside(found, next(iter(beside), None))
 
 
 def _measured(

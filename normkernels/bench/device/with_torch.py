@@ -7,8 +7,8 @@ import torch
 
 from ..cases import Case
 from ..inputs import Inputs
+from ..peers.torch_functions import CALLS, copies, tensors, through_autograd
 from ..timing import Contender
-from ..torch_worker import CALLS, copies, tensors, through_autograd
 from .measure import Contending, Library
 
 torch.set_grad_enabled(False)

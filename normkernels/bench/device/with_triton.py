@@ -12,8 +12,8 @@ import triton.language as tl
 
 from ..cases import DTYPES, Case
 from ..inputs import Inputs
+from ..peers.torch_functions import copies, tensors
 from ..timing import Contender
-from ..torch_worker import copies, tensors
 from .measure import Library
 
 EPS = 1e-5

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FormatStrFormatter, NullLocator
 
 from ..files import write
-from ..plot import COLOURS, PLACES
+from ..plot import COLOURS, LIMIT, PLACES
 from .data import CHARTS, Report
 from .entries import Entry
 
@@ -23,6 +23,7 @@ LINES = {
     "NumPy": "#7b848c",
     "PyTorch": "#a8388f",
     "steps": "#8a6a10",
+    "two phases": LIMIT,
 }
 OTHER = "#7b848c"
 COLUMNS, MOST_ROWS = 3, 6  # of panels
@@ -67,12 +68,14 @@ def _speed(report: Report) -> Figure | None:
     for name in named:
         points = [(e.other.fraction or 0.0, lane(e)) for e in cold if e.other and e.other.name == name]
         ax.plot(*zip(*points, strict=True), "|", ms=8, mew=1.5, color=LINES.get(name, OTHER), label=name)
+    if limits := [(e.limit.fraction, lane(e)) for e in cold if e.limit]:
+        ax.plot(*zip(*limits, strict=True), "|", ms=8, mew=1.5, color=LIMIT, label="two phases")
     _scatter(ax, cold, [(float(e.fraction or 0), lane(e)) for e in cold])
     ax.axvline(1.0, color="black", lw=1, ls="--")
     ax.set(xlim=(0, None), ylim=(len(norms) - 0.5, -0.5), xlabel="fraction of a large copy")
     ax.set_yticks(range(len(norms)), norms)
     _tidy(ax, "x")
-    figure.legend(loc="outside lower center", ncols=2 + len(named), frameon=False)
+    figure.legend(loc="outside lower center", ncols=3 + len(named), frameon=False)
     return figure
 
 
@@ -123,7 +126,7 @@ def _throughput(
         sizes = sorted(set(map(at, own)))
         many = len(sizes) > MOST_SIZES
         points = [(report.runs[e.run].own, at(e), e.gbs or 0.0) for e in own]
-        points += [(e.other.name, at(e), e.other.gbs or 0.0) for e in own if e.other]
+        points += [(o.name, at(e), o.gbs or 0.0) for e in own for o in (e.other, e.limit) if o]
         for name in dict.fromkeys(name for name, _, _ in points):
             same = [(size, gbs) for backend, size, gbs in points if backend == name]
             bins: dict[int, list[tuple[int, float]]] = {}

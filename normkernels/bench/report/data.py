@@ -6,11 +6,11 @@ from datetime import datetime
 from pathlib import Path
 
 from ..ab.outcome import Outcome
-from ..cases import DTYPES, Case
+from ..cases import COLD, DTYPES, Case
 from ..markdown import command
 from ..results import Results, Row
 from ..revision import commit_page
-from ..summary import BACKENDS, caption, duration, preset_title, times
+from ..summary import caption, duration, preset_title, shown, times
 from .entries import Entry, Other, Part, Run, moment_of, software, span
 from .gate import parts
 
@@ -20,7 +20,8 @@ CHARTS = (
         "speed",
         "Speed against the limit",
         "Bytes that must move per second, as a fraction of a large copy timed in turn with the case: 1.0 is "
-        "the limit. Tensors that stay in cache are left out.",
+        "the limit. The red stroke is a second one, two phases: what the passes take without arithmetic. "
+        "Tensors that stay in cache are left out.",
     ),
     (
         "roofline",
@@ -133,8 +134,7 @@ def _entry(results: Results, row: Row) -> Entry:
     other = None
     if row.baseline and row.ratio:
         there = row.baseline.fresh
-        name = BACKENDS.get(row.baseline.name, row.baseline.name)
-        other = Other(name, there.gbs, there.fraction, row.ratio)
+        other = Other(shown(row.baseline.name), there.gbs, there.fraction, row.ratio)
     spread = span(fresh.p10, fresh.p90, fresh.median)
     where = preset_title(row) + (f" × {case.count}" if case.count > 1 else "")
     return Entry(
@@ -142,9 +142,11 @@ def _entry(results: Results, row: Row) -> Entry:
         norm=case.name,
         pass_=case.pass_,
         preset=where,
-        shape=case.size if case.layout == "contiguous" else f"{case.size} {case.layout}",
+        shape=_shape(case),
         dtype=case.dtype,
-        context="" if case.dtype == "float32" else f", {case.dtype}",
+        context="".join(
+            f", {part}" for part in (case.dtype, case.condition) if part not in ("float32", COLD)
+        ),
         rows=case.shape[0],
         layer=_layer(case),
         # not by the byte model: the file may know norms that this version does not
@@ -160,7 +162,18 @@ def _entry(results: Results, row: Row) -> Entry:
         into_out=row.into_out.fraction if row.cold else None,
         other=other,
         tip=_tip(row, where, spread, other),
+        limit=_limit(row),
     )
+
+
+def _limit(row: Row) -> Other | None:
+    there = row.phases
+    return Other("two phases", there.gbs, there.fraction, row.of_phases or 0.0) if there else None
+
+
+def _shape(case: Case) -> str:
+    usual = ("contiguous", COLD)
+    return " ".join([case.size, *(part for part in (case.layout, case.condition) if part not in usual)])
 
 
 def _layer(case: Case) -> str:
@@ -171,16 +184,14 @@ def _layer(case: Case) -> str:
 def _tip(row: Row, preset: str, spread: str, other: Other | None) -> list[str]:
     """What a person wants to know of one case, in lines."""
     case, fresh = row.case, row.fresh
-    layout = "" if case.layout == "contiguous" else f" {case.layout}"
     of_copy = f"{fresh.fraction:.2f} of copy, {row.into_out.fraction:.2f} into out="
     lines = [
         f"{case.name} {case.pass_}",
-        ", ".join(dict.fromkeys([preset, case.size + layout, case.dtype])),
+        ", ".join(dict.fromkeys([preset, _shape(case), case.dtype])),
         f"{duration(fresh.median)} ({spread}), {fresh.gbs:.1f} GB/s",
         of_copy if row.cold else "stays in cache",
+        *([f"{row.of_phases:.2f} of two phases"] if row.of_phases else []),
     ]
-    ratios = [
-        f"{times(row.ratio_to(each))} {BACKENDS.get(each.name, each.name)}" for each in row.baselines if other
-    ]
+    ratios = [f"{times(row.ratio_to(each))} {shown(each.name)}" for each in row.baselines if other]
     called = [f"{duration(row.call)} a call from the host"] if row.call else []
     return lines + ratios + called

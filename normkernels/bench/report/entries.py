@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Other:
-    """The baseline of an entry."""
+    """The baseline of an entry, or its limit."""
 
     name: str
     gbs: float | None
@@ -81,6 +81,8 @@ class Entry:
     run: int = 0
     newest: bool = True
     """Whether no later run has this case, beside this baseline, on this machine."""
+    limit: Other | None = None
+    """The passes without arithmetic; its ratio is the speed as a fraction of this limit."""
 
 
 @dataclass(frozen=True)

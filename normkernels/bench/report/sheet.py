@@ -7,7 +7,8 @@ from .data import Report
 
 COLUMNS = (
     "file", "date", "commit", "machine", "norm", "pass", "preset", "shape", "dtype", "bytes", "seconds",
-    "seconds_p10", "seconds_p90", "gb_per_s", "of_copy", "of_copy_into_out", "baseline", "times_faster",
+    "seconds_p10", "seconds_p90", "gb_per_s", "of_copy", "of_copy_into_out", "of_phases",
+    "baseline", "times_faster",
 )  # fmt: skip
 
 
@@ -20,6 +21,7 @@ def render(report: Report) -> str:
         run, other = report.runs[entry.run], entry.other
         case = [entry.norm, entry.pass_, entry.preset, entry.shape, entry.dtype, entry.bytes]
         seconds, speeds = [entry.median, entry.p10, entry.p90], [entry.gbs, entry.fraction, entry.into_out]
+        speeds.append(entry.limit.ratio if entry.limit else None)
         beside = [other.name, other.ratio] if other else [None, None]
         writer.writerow([run.file, run.date, run.label, run.machine, *case, *seconds, *speeds, *beside])
     return text.getvalue()

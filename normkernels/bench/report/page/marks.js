@@ -3,11 +3,23 @@
 const tip = document.getElementById("tip");
 const REACH = 28; // pixels between a pointer and the mark it means
 
-const BACKENDS = { normkernels: "own", head: "own", NumPy: "numpy", PyTorch: "torch", steps: "steps" };
+const BACKENDS = {
+  normkernels: "own",
+  head: "own",
+  NumPy: "numpy",
+  PyTorch: "torch",
+  steps: "steps",
+  "two phases": "phases",
+};
 
 /** The class that gives a backend its colour. */
 function backend(name) {
   return Object.hasOwn(BACKENDS, name) ? BACKENDS[name] : "other";
+}
+
+/** What an entry is drawn beside: its baseline and its limit. */
+function beside(entry) {
+  return [entry.other, entry.limit].filter(Boolean);
 }
 
 function passOf(entry) {

@@ -12,7 +12,7 @@ function speed(entries, width) {
       : [{ norm, own }],
   );
   const longest = Math.max(...lines.map((line) => (line.norm ?? line.label).length));
-  const fractions = cold.flatMap((entry) => [entry.fraction, entry.other?.fraction ?? 0]);
+  const fractions = cold.flatMap((entry) => [entry.fraction, ...beside(entry).map(({ fraction }) => fraction)]);
   const most = 1.05 * Math.max(1, ...fractions);
   const step = each ? 22 : 44;
   const left = Math.min(0.42 * width, 14 + 6.3 * longest);
@@ -43,24 +43,16 @@ function caseLabel(entry) {
   return [...new Set([entry.preset, entry.shape])].join("  ") + entry.context;
 }
 
-/** The cases of one pass in one line; a short stroke is the baseline. */
+/** The cases of one pass in one line; a short stroke is the baseline, or the limit of two phases. */
 function lane(plot, kind, entries, y) {
-  for (const { other } of entries) {
-    if (other)
-      plot.line(
-        `tick ${backend(other.name)}`,
-        plot.x(other.fraction),
-        y - 4.5,
-        plot.x(other.fraction),
-        y + 4.5,
-      );
-  }
+  for (const { name, fraction } of entries.flatMap(beside))
+    plot.line(`tick ${backend(name)}`, plot.x(fraction), y - 4.5, plot.x(fraction), y + 4.5);
   plot.add(...entries.map((entry) => mark(kind, plot.x(entry.fraction), y, entry.tip)));
 }
 
-/** The baselines, for the legend. */
+/** The baselines and the limit, for the legend. */
 function backends(entries) {
-  const names = new Set(entries.filter((entry) => entry.other).map((entry) => entry.other.name));
+  const names = new Set(entries.flatMap(beside).map(({ name }) => name));
   return [...names].map((name) => {
     const stroke = svg("line", { class: `tick ${backend(name)}`, x1: 3, x2: 3, y1: 1, y2: 11 });
     return html("span", "", svg("svg", { width: 6, height: 12, "aria-hidden": true }, stroke), name);

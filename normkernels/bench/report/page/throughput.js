@@ -26,7 +26,7 @@ function title(entry) {
 /** A panel for each group; `at` is the size of an entry, `label` how it reads. */
 function throughput(groups, width, runs, { at, label, xLabel }) {
   const copyOf = (own) => Math.max(...own.map((entry) => runs[entry.run].copy));
-  const speeds = ([, own]) => [copyOf(own), ...own.flatMap((entry) => [entry.gbs, entry.other?.gbs ?? 0])];
+  const speeds = ([, own]) => [copyOf(own), ...own.flatMap((entry) => [entry.gbs, entry.other?.gbs ?? 0, entry.limit?.gbs ?? 0])];
   const most = 1.08 * Math.max(...groups.flatMap(speeds));
   return panels(width, groups, ([title, own], width) => {
     const plot = new Plot(title, width, 210, { top: 34, right: 84, bottom: 36, left: 34 });
@@ -44,7 +44,7 @@ function throughput(groups, width, runs, { at, label, xLabel }) {
     plot.line("limit", plot.left, plot.y(copyOf(own)), plot.right, plot.y(copyOf(own)));
     const points = own.flatMap((entry) => [
       { name: runs[entry.run].own, size: at(entry), gbs: entry.gbs, entry },
-      ...(entry.other ? [{ ...entry.other, size: at(entry), entry }] : []),
+      ...beside(entry).map((other) => ({ ...other, size: at(entry), entry })),
     ]);
     const bin = (size) => (sizes.length > MOST_SIZES ? Math.round(Math.log2(size)) : size);
     const lines = grouped(points, (point) => point.name);

@@ -1,29 +1,14 @@
-"""PyTorch on the same cases, in a process of its own: `python -m normkernels.bench.torch_worker`.
+"""PyTorch's function of each norm and of each backward, on the data of a case."""
 
-Reads a line of JSON with the set-up, then one line per case; answers each case with one line.
-The thread pools of two libraries disturb each other, so PyTorch never shares a process with the kernels
-it is compared to. The copy beside it is the same as theirs.
-"""
-
-import json
-import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 
-from .cases import Case
-from .copy import Copy
-from .inputs import Inputs, make_inputs
-from .measure import beside
-from .results import Baseline, Timing, as_json
-from .schema import made
-from .timing import Contender, Effort
-
-# OpenMP threads spin for some milliseconds after a parallel region and would slow the copy down.
-SPIN_SECONDS = 0.01
+from ..cases import Case
+from ..inputs import Inputs
+from ..timing import Contender
 
 Call = tuple[Callable[..., Any], tuple[Any, ...]]
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
@@ -53,7 +38,7 @@ def _layer_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
 
 def _batch_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
     running, affine = (a["running_mean"], a["running_var"]), (a["weight"], a["bias"])
-    return torch.nn.functional.batch_norm, (*running, *affine, True, MOMENTUM, EPS)
+    return torch.nn.functional.batch_norm, (*running, *affine, a.get("training", True), MOMENTUM, EPS)
 
 
 def _rms_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
@@ -88,19 +73,6 @@ CALLS: dict[str, Callable[[torch.Tensor, dict[str, Any]], Call]] = {
     "rms_norm": _rms_norm,
     "weight_norm": _weight_norm,
 }
-
-
-def contender(case: Case, inputs: Inputs, slots: int) -> Contender:
-    """The function of a norm, or its backward called directly where there is such a function."""
-    x, dy, a = tensors(case, inputs)
-    function, call = CALLS[case.op](x, a)
-    xs = copies(x, slots)
-    if case.pass_ == "forward":
-        return Contender(function, [(t, *call) for t in xs], {})
-    pairs = list(zip(xs, copies(dy, slots), strict=True))
-    if case.op in BACKWARDS:
-        return BACKWARDS[case.op](pairs, a)
-    return through_autograd(case.op, pairs, a)
 
 
 def through_autograd(
@@ -178,43 +150,6 @@ BACKWARDS: dict[str, Callable[[Pairs, dict[str, Any]], Contender]] = {
 }
 
 
-class PatientCopy(Copy):
-    """A copy that first lets the threads of PyTorch come to rest."""
-
-    def plain(self) -> float:
-        time.sleep(SPIN_SECONDS)
-        return super().plain()
-
-    def streaming(self) -> float:
-        time.sleep(SPIN_SECONDS)
-        return super().streaming()
-
-
 def copies(tensor: torch.Tensor, slots: int) -> list[torch.Tensor]:
     """A tensor, and copies of it."""
     return [tensor, *(tensor.clone() for _ in range(slots - 1))]
-
-
-def measure(case: Case, copy: Copy, cache_bytes: int, effort: Effort) -> Baseline:
-    """Time PyTorch on one case beside the copy."""
-    timed = contender(case, make_inputs(case), case.slots(cache_bytes))
-    timed.warm_up()
-    (fresh,), speed, copy_gbs = beside(copy, [timed.fresh], effort)
-    return Baseline("torch", Timing.of(fresh, case.bytes_moved, copy_gbs), speed)
-
-
-def main() -> None:
-    """Serve cases from standard input until it ends."""
-    torch.set_grad_enabled(False)
-    setup = json.loads(sys.stdin.readline())
-    torch.set_num_threads(setup["threads"])
-    copy = PatientCopy(setup["copy_bytes"], setup["threads"])
-    effort = Effort(**setup["effort"])
-    for line in sys.stdin:
-        case = made(Case, json.loads(line))
-        answer = as_json(measure(case, copy, setup["cache_bytes"], effort)) if case.op in CALLS else None
-        print(json.dumps(answer), flush=True)
-
-
-if __name__ == "__main__":
-    main()

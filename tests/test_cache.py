@@ -28,7 +28,7 @@ def kernel(tmp_path, monkeypatch):
     say = cache.KernelCache._say
     monkeypatch.setattr(cache.KernelCache, "_say", lambda self, sig: (COMPILED.append(sig), say(self, sig)))
     COMPILED.clear()
-    return lambda function=double: jit.Kernel(function, f"test_cache.{function.__name__}")
+    return lambda function=double: jit.Kernel(function, f"test_cache.{function.__name__}", function)
 
 
 def files(tmp_path):

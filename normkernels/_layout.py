@@ -57,7 +57,7 @@ class Layout:
         return self.size * self.dtype.itemsize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RowPlan:
     """An array seen as (rows, cols), statistics per row."""
 
@@ -72,7 +72,7 @@ class RowPlan:
     """After how many rows weight and bias begin again."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChannelPlan:
     """An array seen as (outer, channels, inner), statistics per channel."""
 
@@ -90,7 +90,7 @@ class ChannelPlan:
         return self.outer * self.inner
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GroupPlan:
     """An array seen as (samples, groups, channels of a group, inner), statistics per sample and group."""
 

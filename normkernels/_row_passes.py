@@ -4,11 +4,14 @@ from typing import Any, cast
 
 import numpy as np
 
-from . import _arrays, _validate
+from . import _arrays, _calls, _validate
+from ._calls import find
 from ._dispatch import backend
+from ._layout import RowPlan
 from ._passes import delivered, grads, target
 from ._plan import row_plan
-from .results import Array, G, ResidualGrads, Saved
+from .cpu import small
+from .results import Array, G, Grads, ResidualGrads, Saved
 
 
 def row_norm(
@@ -27,6 +30,12 @@ def row_norm(
     keep: bool,
 ) -> tuple[Array, Saved[Any]]:
     """y and what the backward needs; with `keep`, out must leave that alone."""
+    signature = None
+    if residual is None and sum_out is None and out is None:
+        options = norm, keep, normalized_shape, type(normalized_shape), eps, activation, threads
+        signature, call = find(options, x, weight, bias)
+        if call is not None:
+            return call(x, weight, bias)  # type: ignore[no-any-return]
     x = _arrays.array(x)
     trailing = _validate.normalized_shape(normalized_shape, x.shape)
     plan = row_plan(x.shape, x.strides, x.dtype, trailing, norm == "layer_norm")
@@ -72,10 +81,43 @@ def row_norm(
     if summed:
         h = _arrays.array(delivered(h, sum_out, x), "sum_out")
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
+    if signature is not None and isinstance(x, np.ndarray):
+        _calls.keep(signature, _small_forward(norm, plan, x, weight, bias, eps, activation, keep))
     return delivered(y, out, x), saved
 
 
+def _small_forward(
+    norm: str,
+    plan: RowPlan,
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    eps: float,
+    activation: str | None,
+    keep: bool,
+) -> _calls.Call | None:
+    """(x, weight, bias) to what `row_norm` gives, for arrays such as these."""
+    forward = small.row_forward(plan, x, weight, bias, eps, activation, keep)
+    if forward is None:
+        return None
+    if not keep:
+        return forward
+
+    def call(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Saved[Any]]:
+        y, statistics = forward(x, weight, bias)
+        return y, Saved(x, statistics[0], statistics[1], weight, bias, True, plan, norm, activation)
+
+    return call
+
+
 def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, threads: int | None) -> G:
+    signature = None
+    if dsum is None and out is None and type(saved) is Saved:
+        x, _, _, weight, bias, _, plan, *more = saved
+        options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads
+        signature, call = find(options, dy, weight, bias)
+        if call is not None:
+            return call(dy, saved)  # type: ignore[no-any-return]
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)
@@ -94,4 +136,19 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
         sums = kernels.zeros(plan.cols, dy), kernels.zeros(plan.cols, dy)
     dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
+    if signature is not None and isinstance(dy, np.ndarray):
+        _calls.keep(signature, _small_backward(dy, saved))
     return cast("G", ResidualGrads(*result, dx) if saved.summed else result)
+
+
+def _small_backward(dy: Array, saved: Saved[Any]) -> _calls.Call | None:
+    """(dy, saved) to what `row_norm_backward` gives, for arrays such as these."""
+    backward = small.row_backward(saved.plan, dy, saved.x, saved.weight, saved.bias, saved.activation)
+    if backward is None or saved.summed:
+        return None
+
+    def call(dy: Array, saved: Saved[Any]) -> Grads:
+        x, mean, rstd, weight, bias = saved[:5]
+        return Grads(*backward(dy, x, mean, rstd, weight, bias))
+
+    return call

@@ -142,7 +142,7 @@ def test_the_second_limit_is_in_every_table_and_chart(tmp_path: Path) -> None:
 def test_conditions_are_measured_beside_each_other(normkernels: Any) -> None:
     words = "bench --quick --shape 300x64 --op layer_norm --pass forward --against none --json r.json".split()
     shown = normkernels(*words, "--condition", "cold", "--condition", "pipeline")
-    assert (shown.code, shown.err) == (0, "")
+    assert shown.code == 0, shown.err
     titles = [line.strip() for line in shown.out.splitlines() if line.startswith("layer_norm")]
     assert titles == ["layer_norm forward, float32", "layer_norm forward, float32, pipeline"]
     assert "of phases: the time of the passes without arithmetic" in " ".join(shown.out.split())

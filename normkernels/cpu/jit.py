@@ -107,6 +107,13 @@ class Kernel(CPUDispatcher):  # type: ignore[misc]  # numba is untyped
         with self._cache.alone(args, self.targetctx.codegen()):
             return super().compile(args)
 
+    def entry(self, *args: Any) -> Callable[..., None]:
+        """The entry point of the machine code for arguments of these types, which it does not check."""
+        signature = tuple(self.typeof_pyval(a) for a in args)
+        self.compile(signature)
+        entry: Callable[..., None] = self.overloads[signature].entry_point
+        return entry
+
 
 KERNELS: list[Kernel] = []
 

@@ -23,7 +23,7 @@ LONG = 1 << 20
 NOTHING = np.empty(0)
 
 
-def _parameters(
+def parameters(
     plan: RowPlan, weight: Array | None, bias: Array | None, with_bias: bool = True
 ) -> tuple[Array, Array | None, int, int]:
     """weight and bias as kernels see them, how many elements of a row they are for, and their period.
@@ -73,7 +73,7 @@ def _row_forward(
 ) -> Array:
     """As `row_forward`; the statistics that are kept: mean and rstd, var too, or none."""
     n = plan.cols
-    weight, bias, part, period = _parameters(plan, weight, bias)
+    weight, bias, part, period = parameters(plan, weight, bias)
     stream = streams(y, n)
     long = residual is not None and n > LONG
     if long or (n > PIECE and plan.rows < team_size(threads)):  # the same bits as below
@@ -98,6 +98,15 @@ def _row_forward(
     return statistics
 
 
+def backward_room(plan: RowPlan, part: int, period: int) -> tuple[int, int, int, int]:
+    """Rows of a block, blocks, and sums of a block and elements of each, in the backward of rows."""
+    n, samples = plan.cols, plan.rows // period
+    block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
+    block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
+    width, wanted = period * (n if part == n else TILE), part == n
+    return block, -(-plan.rows // block), 2 if wanted and plan.centred else 1, width
+
+
 def row_backward(
     plan: RowPlan,
     dy: Array,
@@ -114,7 +123,7 @@ def row_backward(
     """Write dx + dsum; dweight and dbias in the dtype of the arithmetic; RMS norm has no dbias."""
     n, dtype = plan.cols, plan.layout.arithmetic
     fused = activation is not None
-    weight, bias, part, period = _parameters(plan, weight, bias, fused)
+    weight, bias, part, period = parameters(plan, weight, bias, fused)
     if n > PIECE and plan.rows < FEW and period == 1:
         sums = np.empty(part, dtype), np.empty(part, dtype) if plan.centred else None
         run(
@@ -124,18 +133,12 @@ def row_backward(
             *sums, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
         )  # fmt: skip
         return sums
-    samples = plan.rows // period
-    block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
-    block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
-    blocks = -(-plan.rows // block)
-    width = period * (n if part == n else TILE)
-    wanted = part == n
-    count = 2 if wanted and plan.centred else 1
+    block, blocks, count, width = backward_room(plan, part, period)
     short, long = (
         _buffers.empty(blocks * count * width, np.dtype(d)).reshape(blocks, count, width)
         for d in (dtype, np.float64)
     )
-    dweight = np.empty(width, dtype) if wanted else None
+    dweight = np.empty(width, dtype) if part == n else None
     dbias = np.empty(width, dtype) if count == 2 else None
     run(
         rows.backward, plan.nbytes, threads,

@@ -1,0 +1,49 @@
+"""Small calls: what shapes, dtypes and options decide is decided once for each signature, and kept.
+
+The first call with a signature goes the whole way, which checks every argument. If all of them are plain
+NumPy arrays and small, it leaves a function behind that does the rest: it makes the output and calls machine
+code.
+"""
+
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from numpy import ndarray
+
+# Signatures that are kept at most.
+LIMIT = 1024
+
+Call = Callable[..., Any]
+_known: dict[Hashable, Call] = {}
+
+
+def find(options: tuple[Any, ...], x: Any, weight: Any, bias: Any) -> tuple[Hashable, Call | None]:
+    """The signature of a call, and the function that an earlier call with it has left.
+
+    The signature is what of the arrays a call depends on, and the options; None if the arrays are not plain
+    ones of one dtype.
+    """
+    if type(x) is not ndarray:
+        return None, None
+    dtype, weight_shape, weight_flags, bias_shape, bias_flags = x.dtype, None, 0, None, 0
+    if weight is not None:
+        if type(weight) is not ndarray or weight.dtype is not dtype:
+            return None, None
+        weight_shape, weight_flags = weight.shape, weight.flags.num
+    if bias is not None:
+        if type(bias) is not ndarray or bias.dtype is not dtype:
+            return None, None
+        bias_shape, bias_flags = bias.shape, bias.flags.num
+    signature = options, dtype, x.shape, x.flags.num, weight_shape, weight_flags, bias_shape, bias_flags
+    try:
+        return signature, _known.get(signature)
+    except TypeError:  # a list, say, as a shape
+        return None, None
+
+
+def keep(signature: Hashable, call: Call | None) -> None:
+    """Remember the function, if there is one."""
+    if signature is not None and call is not None:
+        if len(_known) >= LIMIT:
+            _known.clear()
+        _known[signature] = call

@@ -5,6 +5,7 @@ the cache between statistics and output. A block changes no bits.
 import numpy as np
 
 from .column_channels import (
+    ROOM,
     bounds_of_tile,
     dots_of_tile,
     finish_columns,
@@ -20,7 +21,7 @@ from .vectors import fence, offset, pointer
 @primitive
 def _forward_block(
     x, residual, start, end, outer, channels, inner, weight, bias, settings, statistics, kind, y, stream,
-    sums, good, constants, moments, partials,
+    sums, good, constants, room, values,
 ):  # fmt: skip
     width, first, n = channels * inner, start * inner, (end - start) * inner
     for t in range(len(sums)):
@@ -29,7 +30,7 @@ def _forward_block(
         good[t, 0] = tile_sums(tile, rows, width, n, own, n)
     finish_columns(
         x, start, end, outer * width, 1, channels, inner, sums, first, n, good, weight, bias, settings,
-        statistics, constants, moments, partials,
+        statistics, constants, room, values,
     )  # fmt: skip
     for k in range(first, first + outer * width, width):
         x_row, residual_row = offset(pointer(x), k), offset(pointer(residual), k)
@@ -44,14 +45,10 @@ def forward(
     start, end = b * block, min((b + 1) * block, channels)
     n, tiles = (end - start) * inner, -(-outer // ROWS)
     sums, constants = np.empty((tiles, 3, n), weight.dtype), np.empty((4, n), weight.dtype)
-    good, moments, partials = (
-        np.empty((tiles, 1), np.bool_),
-        np.empty((8, n)),
-        np.empty((end - start, inner, 4)),
-    )
+    room, values = np.empty((ROOM, n)), np.empty((3, end - start), weight.dtype)
     _forward_block(
         x, residual, start, end, outer, channels, inner, weight, bias, settings, statistics, kind, y, stream,
-        sums, good, constants, moments, partials,
+        sums, np.empty((tiles, 1), np.bool_), constants, room, values,
     )  # fmt: skip
     if stream:
         fence()
@@ -60,11 +57,13 @@ def forward(
 @primitive
 def _backward_block(
     dy, x, residual, start, end, outer, channels, inner, weight, bias, kind, mean, rstd, training, dz, dx,
-    dresidual, dweight, dbias, stream, sums, constants, affine, totals,
+    dresidual, dweight, dbias, stream, sums, constants, affine, totals, values,
 ):  # fmt: skip
     width, first, n = channels * inner, start * inner, (end - start) * inner
     a, z = pointer(constants), pointer(affine)
-    prepare_dots(pointer(x), start, end, 1, channels, inner, weight, bias, kind, mean, rstd, a, z, first, n)
+    prepare_dots(
+        pointer(x), start, end, 1, channels, inner, weight, bias, kind, mean, rstd, a, z, first, n, values
+    )
     for t in range(len(sums)):
         row, rows, _ = bounds_of_tile(t, outer * width, width)
         k = row * width + first
@@ -74,7 +73,7 @@ def _backward_block(
         )  # fmt: skip
     finish_dots_of_columns(
         x, start, end, outer * width, 1, channels, inner, weight, mean, rstd, training, sums, first, n,
-        dweight, dbias, constants, totals,
+        dweight, dbias, constants, totals, values,
     )  # fmt: skip
     for i in range(outer):
         k = i * width + first
@@ -100,6 +99,7 @@ def backward(
         _backward_block(
             dy, x, residual, start, end, outer, channels, inner, weight, bias, kind, mean, rstd, training,
             own, dx, dresidual, dweight, dbias, stream, sums, constants, room, np.empty((2, n)),
+            np.empty((4, end - start), weight.dtype),
         )  # fmt: skip
     if stream:
         fence()

@@ -2,12 +2,15 @@
 constants of channels, and their gradients. How columns belong to channels is said in `columns`.
 """
 
+import math
+
 import numpy as np
 
-from .channel_primitives import dot_constants, finish_dots, finish_moments
-from .column_primitives import ROWS, add_dots, add_moments, columns_slope, moments_of_tile
+from .channel_primitives import correction, forward_constants
+from .column_primitives import ROWS, add_dots, add_moments, columns_slope, joined, moments_of_tile
+from .extremes import group_statistics, usual
 from .jit import primitive
-from .primitives import merged
+from .primitives import as_scale, centre
 from .vectors import as_element, offset, pointer
 
 
@@ -26,41 +29,91 @@ def bounds_of_tile(t, size, width):
 
 
 @primitive
-def _merge_tiles(x, first, n, size, width, sums, pitch, good, moments, partials, apart):
+def _merge_tiles(x, first, n, size, width, sums, pitch, good, moments, new):
     """count, pivot, mean - pivot and m2 of n columns from the sums of their tiles.
 
-    x, sums: at the first of the columns. moments: (8, n), room. partials: those of a column lie `apart` from
-    the next.
+    x, sums: at the first of the columns. moments, new: 4 rows of n numbers, the result and room.
     """
-    count, pivot, mean, m2 = moments[0], moments[1], moments[2], moments[3]
     for t in range(tile_count(size, width)):
         row, rows, columns = bounds_of_tile(t, size, width)
-        m, new = min(n, columns - first), 4 * (t > 0)
-        if m > 0:
-            moments_of_tile(
-                offset(x, row * width), rows, width, m, offset(sums, 3 * t * pitch), pitch, good[t].all(),
-                moments[new], moments[new + 1], moments[new + 2], moments[new + 3],
-            )  # fmt: skip
-            if new:
-                add_moments(m, count, pivot, mean, m2, moments[4], moments[5], moments[6], moments[7])
-    for j in range(n):
-        a = offset(partials, j * apart)
-        a[0], a[1], a[2], a[3] = count[j], pivot[j], mean[j], m2[j]
+        m, own = min(n, columns - first), offset(sums, 3 * t * pitch)
+        if t == 0:
+            moments_of_tile(offset(x, row * width), rows, width, m, own, pitch, good[t].all(), moments, n)
+        elif m > 0:
+            moments_of_tile(offset(x, row * width), rows, width, m, own, pitch, good[t].all(), new, n)
+            add_moments(m, moments, new, n)
+
+
+# Rows of the room for channels: moments of columns, of those of one more fold, and of one more tile; then
+# those of channels.
+ROOM = 15
+_MEAN, _M2, _VAR = 12, 13, 14
 
 
 @primitive
-def channel_moments(x, start, end, size, fold, channels, inner, sums, origin, pitch, good, moments, partials):
-    """partials: (channels, fold * inner, 4), the moments of all columns of the channels start..end.
+def channel_statistics(
+    x, start, end, size, fold, channels, inner, sums, origin, pitch, good, eps, room, mean, var, rstd
+):  # fmt: skip
+    """mean, var and rstd of the channels start..end, and their m2; room: (ROOM, columns of a fold).
 
-    origin: the column with which the sums begin.
+    origin: the column with which the sums begin. mean, var, rstd: at the first of the channels.
     """
-    n = (end - start) * inner
+    n, count = (end - start) * inner, size // channels
+    moments, m2 = pointer(room), offset(pointer(room), _M2 * n)
     for f in range(fold):
         first = (f * channels + start) * inner
+        own = offset(moments, 4 * n) if f > 0 else moments
         _merge_tiles(
             offset(x, first), first, n, size, fold * channels * inner, offset(sums, first - origin), pitch,
-            good, moments, offset(pointer(partials), 4 * f * inner), 4 * (fold if inner == 1 else 1),
+            good, own, offset(moments, 8 * n),
         )  # fmt: skip
+        if f > 0:
+            add_moments(n, moments, own, n)
+    if inner == 1:
+        for c in range(n):
+            mean[c], m2[c] = moments[n + c] + moments[2 * n + c], moments[3 * n + c]
+    else:
+        for c in range(end - start):
+            mean[c], m2[c] = joined(offset(moments, c * inner), inner, n)
+    unusual = 0
+    for c in range(end - start):
+        var[c] = m2[c] / count
+        v = var[c] + eps
+        rstd[c] = 1.0 / math.sqrt(v) if v != 0.0 else 0.0
+        unusual += not usual(rstd[c])
+    if unusual > 0:
+        for c in range(end - start):
+            run = offset(x, (start + c) * inner)
+            mean[c], var[c], rstd[c] = group_statistics(
+                run, count // inner, channels * inner, inner, eps, True, mean[c], var[c]
+            )
+    return m2
+
+
+@primitive
+def _running(n, count, factor, mean, var, m2, running_mean, running_var):
+    """Move running statistics by `factor` to those of n channels."""
+    for c in range(n):
+        running_mean[c] = (1.0 - factor) * running_mean[c] + factor * mean[c]
+    for c in range(n):
+        unbiased = m2[c] / (count - 1) if var[c] == m2[c] / count else var[c] * (count / (count - 1))
+        running_var[c] = (1.0 - factor) * running_var[c] + factor * unbiased
+
+
+@primitive
+def output_constants(x, n, mean, rstd, weight, bias, constants, pitch):
+    """hi, scale and shift of the outputs of n channels, rows `pitch` apart.
+
+    As `forward_constants`, in loops that the compiler makes vectors of.
+    """
+    hi, scale, shift = constants, offset(constants, pitch), offset(constants, 2 * pitch)
+    for c in range(n):
+        hi[c] = centre(x, mean[c], rstd[c])
+    for c in range(n):
+        scale[c] = as_scale(x, rstd[c] * weight[c])
+    for c in range(n):
+        lo = as_element(x, (np.float64(hi[c]) - mean[c]) * np.float64(scale[c]))
+        shift[c] = as_element(x, bias[c] + lo)
 
 
 @primitive
@@ -75,37 +128,90 @@ def spread(rows, constants, pitch, c, fold, channels, inner):
 
 
 @primitive
+def _spread_rows(rows, n, values, constants, pitch, fold, channels, inner):
+    """Rows of n values, one for each channel, to all columns of these channels; constants: at their first."""
+    for r in range(rows):
+        row, value = offset(constants, r * pitch), offset(values, r * n)
+        for f in range(fold):
+            to = offset(row, f * channels * inner)
+            if inner == 1:
+                for c in range(n):
+                    to[c] = value[c]
+            else:
+                for c in range(n):
+                    for j in range(c * inner, (c + 1) * inner):
+                        to[j] = value[c]
+
+
+@primitive
+def channel_constants(
+    x, start, end, fold, channels, inner, mean, rstd, weight, bias, values, constants, pitch
+):
+    """The constants of the output of all columns of the channels start..end.
+
+    All pointers but x: at the first of the channels. values: (3, channels), room.
+    """
+    n = end - start
+    output_constants(x, n, mean, rstd, weight, bias, values, n)
+    _spread_rows(3, n, values, constants, pitch, fold, channels, inner)
+
+
+@primitive
 def finish_columns(
     x, start, end, size, fold, channels, inner, sums, origin, pitch, good, weight, bias, settings, statistics,
-    constants, moments, partials,
+    constants, room, values,
 ):  # fmt: skip
     """Statistics, and constants of the output, of the channels start..end; constants: from `origin` on."""
-    channel_moments(
-        pointer(x), start, end, size, fold, channels, inner, pointer(sums), origin, pitch, good, moments,
-        partials,
+    n, count, width = end - start, size // channels, (end - start) * inner
+    eps, factor, r_max, d_max = settings[0], settings[1], settings[2], settings[3]
+    mean = offset(pointer(statistics), start)
+    rstd, var = offset(mean, channels), offset(pointer(room), _VAR * width)
+    m2 = channel_statistics(
+        pointer(x), start, end, size, fold, channels, inner, pointer(sums), origin, pitch, good, eps, room,
+        mean, var, rstd,
     )  # fmt: skip
-    own = offset(pointer(constants), -origin)
-    for c in range(start, end):
-        mean, m2 = merged(offset(pointer(partials), 4 * fold * inner * (c - start)), fold * inner)
-        finish_moments(
-            pointer(x), c, size // (channels * inner), channels, inner, mean, m2, weight, bias, settings,
-            statistics, offset(own, c * inner), pitch,
-        )  # fmt: skip
-        spread(3, own, pitch, c, fold, channels, inner)
+    w, b = offset(pointer(weight), start), offset(pointer(bias), start)
+    own = offset(pointer(constants), start * inner - origin)
+    if len(statistics) > 4:
+        for c in range(n):
+            r, d = correction(
+                mean[c], rstd[c], statistics[2, start + c], statistics[3, start + c], eps, r_max, d_max
+            )
+            statistics[4, start + c], statistics[5, start + c] = r, d
+            forward_constants(
+                pointer(x), mean[c], rstd[c], w[c] * r, b[c] + w[c] * d, offset(own, c * inner), pitch
+            )
+            spread(3, offset(own, -start * inner), pitch, start + c, fold, channels, inner)
+    else:
+        channel_constants(
+            pointer(x), start, end, fold, channels, inner, mean, rstd, w, b, pointer(values), own, pitch
+        )
+    if len(statistics) > 2 and factor != 0.0:  # the variance may be inf
+        running = offset(mean, 2 * channels)
+        _running(n, count, factor, mean, var, m2, running, offset(running, channels))
 
 
 @primitive
 def prepare_dots(
-    x, start, end, fold, channels, inner, weight, bias, kind, mean, rstd, constants, affine, origin, pitch
+    x, start, end, fold, channels, inner, weight, bias, kind, mean, rstd, constants, affine, origin, pitch, values
 ):  # fmt: skip
-    """The constants of the dots of the channels start..end, and with an activation those of their output."""
-    a, z = offset(constants, -origin), offset(affine, -origin)
-    for c in range(start, end):
-        k = c * inner
-        dot_constants(x, mean[c], rstd[c], weight[c], bias[c], offset(a, k), offset(z, k), pitch)
-        spread(2, a, pitch, c, fold, channels, inner)
-        if kind is not None:
-            spread(3, z, pitch, c, fold, channels, inner)
+    """hi and r, for the dots, of the channels start..end, and with an activation the constants of their output.
+
+    values: (3, channels), room.
+    """
+    n, hi = end - start, pointer(values)
+    r, own, first = offset(hi, n), offset(constants, start * inner - origin), offset(pointer(mean), start)
+    sd = offset(pointer(rstd), start)
+    for c in range(n):
+        hi[c] = centre(x, first[c], sd[c])
+    for c in range(n):
+        r[c] = as_scale(x, sd[c])
+    _spread_rows(2, n, hi, own, pitch, fold, channels, inner)
+    if kind is not None:
+        channel_constants(
+            x, start, end, fold, channels, inner, first, sd, offset(pointer(weight), start),
+            offset(pointer(bias), start), hi, offset(affine, start * inner - origin), pitch,
+        )  # fmt: skip
 
 
 @primitive
@@ -127,11 +233,40 @@ def dots_of_tile(dy, x, residual, rows, width, n, constants, affine, pitch, kind
 
 
 @primitive
+def _gradient_constants(
+    x, n, count, mean, rstd, weight, training, constants, inner, pitch, dot, s, values
+):  # fmt: skip
+    """hi, scale, c2 and k of the gradients of n channels: 4 rows of values. dot, the sum about hi, becomes dweight.
+
+    As `finish_dots`, in loops that the compiler makes vectors of.
+    """
+    hi, scale, c2, k = values, offset(values, n), offset(values, 2 * n), offset(values, 3 * n)
+    r, part = offset(constants, pitch), 1.0 / count
+    for c in range(n):
+        hi[c] = constants[c * inner]
+    for c in range(n):
+        dot[c] += (hi[c] - mean[c]) * r[c * inner] * s[c]
+    for c in range(n):
+        scale[c] = as_scale(x, rstd[c] * weight[c])
+    for c in range(n):
+        k[c] = as_scale(x, rstd[c] * -(dot[c] * part))
+    for c in range(n):
+        lo = as_element(x, (np.float64(hi[c]) - mean[c]) * np.float64(k[c]))
+        c2[c] = as_element(x, s[c] * part - lo)
+    if not training:
+        for c in range(n):
+            hi[c] = c2[c] = as_element(x, 0.0)
+
+
+@primitive
 def finish_dots_of_columns(
     x, start, end, size, fold, channels, inner, weight, mean, rstd, training, sums, origin, pitch, dweight,
-    dbias, constants, totals,
+    dbias, constants, totals, values,
 ):  # fmt: skip
-    """The sums of the channels start..end and the constants of their gradient; totals: (2, columns), room."""
+    """The sums of the channels start..end and the constants of their gradient.
+
+    totals: (2, columns), values: (4, channels), room.
+    """
     width, n, a = fold * channels * inner, (end - start) * inner, offset(pointer(constants), -origin)
     totals[:] = 0.0
     for f in range(fold):
@@ -142,13 +277,15 @@ def finish_dots_of_columns(
             for j in range(m):
                 totals[0, j] += np.float64(own[j])
                 totals[1, j] += np.float64(own[pitch + j])
-    for c in range(start, end):
-        s = dot = 0.0
-        for j in range((c - start) * inner, (c - start + 1) * inner):
-            s += totals[0, j]
-            dot += totals[1, j]
-        finish_dots(
-            pointer(x), c, size // channels, dot, s, weight, mean, rstd, training, dweight, dbias,
-            offset(a, c * inner), pitch,
-        )  # fmt: skip
-        spread(4, a, pitch, c, fold, channels, inner)
+    m, own, count = end - start, offset(a, start * inner), size // channels
+    s, dot = offset(pointer(dbias), start), offset(pointer(dweight), start)
+    for c in range(m):
+        s[c] = dot[c] = 0.0
+        for j in range(c * inner, (c + 1) * inner):
+            s[c] += totals[0, j]
+            dot[c] += totals[1, j]
+    _gradient_constants(
+        pointer(x), m, count, offset(pointer(mean), start), offset(pointer(rstd), start),
+        offset(pointer(weight), start), training, own, inner, pitch, dot, s, pointer(values),
+    )  # fmt: skip
+    _spread_rows(4, m, pointer(values), own, pitch, fold, channels, inner)

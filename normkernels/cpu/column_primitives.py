@@ -9,7 +9,7 @@ import numpy as np
 from .activations import slope
 from .fusion import activated, copy_run, plus, tile_on_stack
 from .jit import primitive, step
-from .loops import each
+from .loops import each, sums
 from .primitives import RESCALE, far_or_out_of_range, tile_moments
 from .vectors import as_element, fma, offset
 
@@ -49,13 +49,13 @@ def _add_spread(i, q, x, first, unit):
 
 
 @primitive
-def tile_sums(x, rows, width, n, sums, pitch):
-    """Pivot, and the sums of d and d * d, d = x - pivot, of n columns of a tile; sums: 3 rows, `pitch` apart.
+def tile_sums(x, rows, width, n, room, pitch):
+    """Pivot, and the sums of d and d * d, d = x - pivot, of n columns of a tile; room: 3 rows, `pitch` apart.
 
     Gives whether all of them are good. The sum of squares of a column that is not is made NaN: its pivot was
     poor, or its squares left the range of the dtype. Constant columns are common, and good.
     """
-    pivot, s, q = sums, offset(sums, pitch), offset(sums, 2 * pitch)
+    pivot, s, q = room, offset(room, pitch), offset(room, 2 * pitch)
     second, third, fourth = min(1, rows - 1) * width, min(2, rows - 1) * width, min(3, rows - 1) * width
     each(
         n, None, _start, s, x, offset(x, second), offset(x, third), offset(x, fourth), as_element(s, 0.25),
@@ -85,13 +85,15 @@ def tile_sums(x, rows, width, n, sums, pitch):
 
 
 @primitive
-def moments_of_tile(x, rows, width, n, sums, pitch, good, count, pivot, mean, m2):
-    """count, pivot, mean - pivot and m2 of n columns of a tile, in float64, from its sums."""
+def moments_of_tile(x, rows, width, n, tile, pitch, good, moments, apart):
+    """count, pivot, mean - pivot and m2 of n columns of a tile from its sums; moments: 4 rows, `apart`."""
+    count, pivot = moments, offset(moments, apart)
+    mean, m2 = offset(moments, 2 * apart), offset(moments, 3 * apart)
     inverse = 1.0 / rows
     for j in range(n):
-        s = np.float64(sums[pitch + j])
-        count[j], pivot[j], mean[j] = np.float64(rows), np.float64(sums[j]), s * inverse
-        m2[j] = np.float64(sums[2 * pitch + j]) - s * (s * inverse)
+        s = np.float64(tile[pitch + j])
+        count[j], pivot[j], mean[j] = np.float64(rows), np.float64(tile[j]), s * inverse
+        m2[j] = np.float64(tile[2 * pitch + j]) - s * (s * inverse)
     if good:
         return
     for j in range(n):
@@ -100,14 +102,40 @@ def moments_of_tile(x, rows, width, n, sums, pitch, good, count, pivot, mean, m2
 
 
 @primitive
-def add_moments(n, count, pivot, mean, m2, new_count, new_pivot, new_mean, new_m2):
-    """Merge the moments of n columns, as of `moments_of_tile`, with new ones."""
-    share = new_count[0] / (count[0] + new_count[0])
+def add_moments(n, moments, new, pitch):
+    """moments += new, of n columns, by Chan's formula.
+
+    Both: rows of count, pivot, mean - pivot and m2, `pitch` apart.
+    """
+    count, pivot = moments, offset(moments, pitch)
+    mean, m2 = offset(moments, 2 * pitch), offset(moments, 3 * pitch)
     for j in range(n):
-        delta = (new_pivot[j] - pivot[j]) + new_mean[j] - mean[j]
+        delta = (new[pitch + j] - pivot[j]) + new[2 * pitch + j] - mean[j]
+        share = new[j] / (count[j] + new[j])
         mean[j] += delta * share
-        m2[j] += new_m2[j] + delta * delta * (count[j] * share)
-        count[j] += new_count[j]
+        m2[j] += new[3 * pitch + j] + delta * delta * (count[j] * share)
+        count[j] += new[j]
+
+
+@step
+def _add_mean(i, sums, pivot, mean, origin):
+    return (sums[0] + ((pivot[i] - origin) + mean[i]),)
+
+
+@step
+def _add_spread_of_means(i, sums, m2, pivot, mean, origin):
+    d = (pivot[i] - origin) + mean[i]
+    return sums[0] + m2[i], fma(d, d, sums[1])
+
+
+@primitive
+def joined(moments, n, pitch):
+    """mean and m2 of n columns together, which have one count; moments: as for `add_moments`."""
+    pivot, mean, m2 = offset(moments, pitch), offset(moments, 2 * pitch), offset(moments, 3 * pitch)
+    first = pivot[0]
+    middle = first + sums(1, n, _add_mean, pivot, mean, first)[0] / n
+    within, between = sums(2, n, _add_spread_of_means, m2, pivot, mean, middle)
+    return middle, within + moments[0] * between
 
 
 @step

@@ -17,30 +17,29 @@ settings, statistics: as for `finish_moments`. constants: (4, columns) in the dt
 
 import numpy as np
 
-from .channel_primitives import forward_constants
 from .column_channels import (
+    ROOM,
     bounds_of_tile,
-    channel_moments,
+    channel_constants,
+    channel_statistics,
     dots_of_tile,
     finish_columns,
     finish_dots_of_columns,
     prepare_dots,
-    spread,
     tile_count,
 )
 from .column_primitives import columns_gradient, columns_normalize, columns_slope, tile_sums
-from .extremes import group_statistics
 from .fusion import first_of, tile_on_stack
 from .jit import kernel, primitive
 from .parallel import share
-from .primitives import merged, reciprocal_sd
+from .primitives import reciprocal_sd
 from .vectors import fence, offset, pointer
 
 # Columns of a tile, and elements of a piece of work: the sums of a tile are to stay in L1.
 COLS = 2048
 PIECE = 65536
 # Channels that are finished together.
-CHANNELS = 64
+CHANNELS = 256
 
 
 @primitive
@@ -56,23 +55,18 @@ def _sums_piece(k, x, size, width, sums, good):
 
 
 @primitive
-def _statistics(x, start, end, size, fold, channels, sums, good, mean, var, rstd, moments, partials):
-    channel_moments(
-        pointer(x), start, end, size, fold, channels, 1, pointer(sums), 0, fold * channels, good, moments,
-        partials,
+def _statistics(x, start, end, size, fold, channels, sums, good, mean, var, rstd, room):
+    channel_statistics(
+        pointer(x), start, end, size, fold, channels, 1, pointer(sums), 0, fold * channels, good, 0.0, room,
+        offset(pointer(mean), start), offset(pointer(var), start), offset(pointer(rstd), start),
     )  # fmt: skip
-    outer = size // channels
-    for c in range(start, end):
-        mean[c], m2 = merged(offset(pointer(partials), 4 * fold * (c - start)), fold)
-        own = offset(pointer(x), c)
-        mean[c], var[c], rstd[c] = group_statistics(own, outer, channels, 1, 0.0, True, mean[c], m2 / outer)
 
 
 @primitive
 def _statistics_piece(b, x, size, fold, channels, sums, good, mean, var, rstd):
     start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
-    moments, partials = np.empty((8, end - start)), np.empty((end - start, fold, 4))
-    _statistics(x, start, end, size, fold, channels, sums, good, mean, var, rstd, moments, partials)
+    room = np.empty((ROOM, end - start))
+    _statistics(x, start, end, size, fold, channels, sums, good, mean, var, rstd, room)
 
 
 @kernel
@@ -94,10 +88,9 @@ def _finish_moments_piece(
     b, x, size, fold, channels, sums, good, weight, bias, settings, statistics, constants
 ):
     start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
-    moments, partials = np.empty((8, end - start)), np.empty((end - start, fold, 4))
     finish_columns(
         x, start, end, size, fold, channels, 1, sums, 0, fold * channels, good, weight, bias, settings,
-        statistics, constants, moments, partials,
+        statistics, constants, np.empty((ROOM, end - start)), np.empty((3, end - start), weight.dtype),
     )  # fmt: skip
 
 
@@ -147,10 +140,14 @@ def reciprocal(var, eps, rstd):
 
 
 @primitive
-def _forward_constants(c, x, fold, channels, inner, mean, rstd, weight, bias, constants):
-    width, own = fold * channels * inner, offset(pointer(constants), c * inner)
-    forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], own, width)
-    spread(3, pointer(constants), width, c, fold, channels, inner)
+def _constants_piece(b, x, fold, channels, inner, mean, rstd, weight, bias, constants, values):
+    start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
+    channel_constants(
+        pointer(x), start, end, fold, channels, inner, offset(pointer(mean), start),
+        offset(pointer(rstd), start), offset(pointer(weight), start), offset(pointer(bias), start),
+        offset(pointer(values), 3 * start), offset(pointer(constants), start * inner),
+        fold * channels * inner,
+    )  # fmt: skip
 
 
 @kernel
@@ -159,7 +156,10 @@ def normalize(
 ):  # fmt: skip
     """As `forward`, with given statistics."""
     width = fold * channels * inner
-    share(team, channels, _forward_constants, x, fold, channels, inner, mean, rstd, weight, bias, constants)
+    values, blocks = np.empty((channels, 3), weight.dtype), -(-channels // CHANNELS)
+    share(
+        team, blocks, _constants_piece, x, fold, channels, inner, mean, rstd, weight, bias, constants, values
+    )
     share(
         team, _row_pieces(size, width), _normalize_piece, x, residual, size, width, constants, kind, y, stream
     )
@@ -170,7 +170,7 @@ def _prepare_piece(b, x, fold, channels, weight, bias, kind, mean, rstd, constan
     start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
     prepare_dots(
         pointer(x), start, end, fold, channels, 1, weight, bias, kind, mean, rstd, pointer(constants),
-        pointer(affine), 0, fold * channels,
+        pointer(affine), 0, fold * channels, np.empty((3, end - start), weight.dtype),
     )  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def _finish_piece(b, x, size, fold, channels, weight, mean, rstd, training, sums
     start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
     finish_dots_of_columns(
         x, start, end, size, fold, channels, 1, weight, mean, rstd, training, sums, 0, fold * channels,
-        dweight, dbias, constants, np.empty((2, end - start)),
+        dweight, dbias, constants, np.empty((2, end - start)), np.empty((4, end - start), weight.dtype),
     )  # fmt: skip
 
 

@@ -117,3 +117,6 @@ class GroupPlan:
     def parameters(self) -> int:
         """Weights of a sample."""
         return self.groups * self.channels
+
+
+Plan = RowPlan | GroupPlan | ChannelPlan

@@ -44,7 +44,7 @@ def _swept(
     plan = row_plan(x.shape, x.strides, x.dtype, 1)
     y, flat = empty(plan.layout, x) if out is None else (out, laid_out(plan.layout, out, x))
     others = (None if a is None else laid_out(plan.layout, a, x) for a in (addend, dy))
-    stream = streams(flat, x.size)
+    stream = streams(plan, x.size)
     run(
         sweep, x.nbytes, None, -(-x.size // PIECE),
         laid_out(plan.layout, x, x), *others, x.size, kind(activation), flat, stream,

@@ -61,27 +61,37 @@ def correction(mean, rstd, running_mean, running_var, eps, r_max, d_max):
 
 
 @primitive
+def _with_running(c, mean, rstd, unbiased, settings, statistics, running_mean, running_var):
+    """Move the running statistics of channel c, where there are any; r and d, which they decide before."""
+    if running_mean is None:
+        return 1.0, 0.0
+    r, d, factor = 1.0, 0.0, settings[1]
+    old_mean, old_var = np.float64(running_mean[c]), np.float64(running_var[c])
+    if len(statistics) > 2:
+        r, d = correction(mean, rstd, old_mean, old_var, settings[0], settings[2], settings[3])
+        statistics[2, c], statistics[3, c] = r, d
+    if factor != 0.0:  # the variance may be inf
+        running_mean[c] = (1.0 - factor) * old_mean + factor * mean
+        running_var[c] = (1.0 - factor) * old_var + factor * unbiased
+    return r, d
+
+
+@primitive
 def finish_moments(
-    x, c, outer, channels, inner, mean, m2, weight, bias, settings, statistics, constants, stride
+    x, c, outer, channels, inner, mean, m2, weight, bias, state, constants, stride
 ):  # fmt: skip
     """From mean and m2 to the statistics of channel c and the constants of its output.
 
-    settings: eps, the weight of this batch in the running statistics, r_max, d_max. statistics: rows of
-    mean, rstd; where there are running ones mean and (unbiased) variance of these; and in batch
-    renormalization the r and d that they decide.
+    state: settings, which are eps, the weight of this batch in the running statistics, r_max and d_max;
+    statistics, rows of mean and rstd, and in batch renormalization of r and d, which the running ones decide;
+    and running mean and (unbiased) variance, or None.
     """
-    eps, factor, r_max, d_max = settings[0], settings[1], settings[2], settings[3]
+    settings, statistics, running_mean, running_var = state
     count = outer * inner
     own, apart = offset(x, c * inner), channels * inner
-    mean, var, rstd = group_statistics(own, outer, apart, inner, eps, True, mean, m2 / count)
+    mean, var, rstd = group_statistics(own, outer, apart, inner, settings[0], True, mean, m2 / count)
     unbiased = m2 / (count - 1) if var == m2 / count else var * (count / (count - 1))
-    r, d = 1.0, 0.0
-    if len(statistics) > 4:
-        r, d = correction(mean, rstd, statistics[2, c], statistics[3, c], eps, r_max, d_max)
-        statistics[4, c], statistics[5, c] = r, d
-    if len(statistics) > 2 and factor != 0.0:  # the variance may be inf
-        statistics[2, c] = (1.0 - factor) * statistics[2, c] + factor * mean
-        statistics[3, c] = (1.0 - factor) * statistics[3, c] + factor * unbiased
+    r, d = _with_running(c, mean, rstd, unbiased, settings, statistics, running_mean, running_var)
     statistics[0, c], statistics[1, c] = mean, rstd
     forward_constants(x, mean, rstd, weight[c] * r, bias[c] + weight[c] * d, constants, stride)
 

@@ -6,7 +6,7 @@ no bits. Where there are too few channels to share out, `forward_tiles` and `bac
 out the tiles of all channels, and read the array twice.
 
 In all of them constants: (channels, 4) in the dtype of x; partials: (channels, tiles, 4 or 2) in
-float64; settings, statistics: as for `finish_moments`.
+float64; state: as for `finish_moments`.
 
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
 follows. In their backward `affine` has the room of `constants`, and dz, which lies between the two passes, is
@@ -24,6 +24,7 @@ from .channel_primitives import (
     run_gradient,
     tile_dots,
 )
+from .column_channels import take_statistics
 from .extremes import group_statistics
 from .fusion import copy_run, first_of
 from .jit import kernel, loop, primitive
@@ -95,9 +96,11 @@ def moments(team, x, outer, channels, inner, partials, mean, var, rstd):
 
 @kernel
 def normalize(
-    team, x, residual, outer, channels, inner, mean, rstd, weight, bias, constants, kind, y, stream
-):
-    """y = act((x - mean) * rstd * weight + bias + residual) with given statistics."""
+    team, x, residual, outer, channels, inner, running_mean, running_var, eps, mean, rstd, weight, bias,
+    constants, kind, y, stream,
+):  # fmt: skip
+    """As `forward`, with running statistics, which mean and rstd receive; with these where they are None."""
+    take_statistics(0, channels, running_mean, running_var, eps, mean, rstd)
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, 1)
@@ -107,7 +110,7 @@ def normalize(
 
 @loop
 def forward(
-    b, x, residual, outer, channels, inner, block, weight, bias, settings, statistics, constants,
+    b, x, residual, outer, channels, inner, block, weight, bias, state, constants,
     partials, kind, y, stream,
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
@@ -117,9 +120,7 @@ def forward(
     for c in range(start, end):
         a = offset(pointer(constants), 4 * c)
         mean, m2 = merged(offset(pointer(partials), 4 * partials.shape[1] * c), partials.shape[1])
-        finish_moments(
-            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, statistics, a, 1
-        )
+        finish_moments(pointer(x), c, outer, channels, inner, mean, m2, weight, bias, state, a, 1)
     for n in range(outer):
         for c in range(start, end):
             k, a = (n * channels + c) * inner, offset(pointer(constants), 4 * c)
@@ -131,7 +132,7 @@ def forward(
 
 @kernel
 def forward_tiles(
-    team, x, residual, outer, channels, inner, weight, bias, settings, statistics, constants, partials,
+    team, x, residual, outer, channels, inner, weight, bias, state, constants, partials,
     kind, y, stream,
 ):  # fmt: skip
     """As `forward`; a tile is one piece of work."""
@@ -139,9 +140,7 @@ def forward_tiles(
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
         mean, m2 = merged(offset(pointer(partials), 4 * partials.shape[1] * c), partials.shape[1])
-        finish_moments(
-            pointer(x), c, outer, channels, inner, mean, m2, weight, bias, settings, statistics, a, 1
-        )
+        finish_moments(pointer(x), c, outer, channels, inner, mean, m2, weight, bias, state, a, 1)
     pieces = -(-outer * channels * inner // PIECE)
     share(team, pieces, _normalize_piece, x, residual, outer, channels, inner, constants, kind, y, stream)
 

@@ -20,7 +20,7 @@ from .vectors import fence, offset, pointer
 
 @primitive
 def _forward_block(
-    x, residual, start, end, outer, channels, inner, weight, bias, settings, statistics, kind, y, stream,
+    x, residual, start, end, outer, channels, inner, weight, bias, state, kind, y, stream,
     sums, good, constants, room, values,
 ):  # fmt: skip
     width, first, n = channels * inner, start * inner, (end - start) * inner
@@ -29,8 +29,8 @@ def _forward_block(
         tile, own = offset(pointer(x), row * width + first), offset(pointer(sums), 3 * t * n)
         good[t, 0] = tile_sums(tile, rows, width, n, own, n)
     finish_columns(
-        x, start, end, outer * width, 1, channels, inner, sums, first, n, good, weight, bias, settings,
-        statistics, constants, room, values,
+        x, start, end, outer * width, 1, channels, inner, sums, first, n, good, weight, bias, state,
+        constants, room, values,
     )  # fmt: skip
     for k in range(first, first + outer * width, width):
         x_row, residual_row = offset(pointer(x), k), offset(pointer(residual), k)
@@ -39,7 +39,7 @@ def _forward_block(
 
 @loop
 def forward(
-    b, x, residual, outer, channels, inner, block, weight, bias, settings, statistics, kind, y, stream
+    b, x, residual, outer, channels, inner, block, weight, bias, state, kind, y, stream
 ):  # fmt: skip
     """As `forward`, of a block of channels."""
     start, end = b * block, min((b + 1) * block, channels)
@@ -47,7 +47,7 @@ def forward(
     sums, constants = np.empty((tiles, 3, n), weight.dtype), np.empty((4, n), weight.dtype)
     room, values = np.empty((ROOM, n)), np.empty((3, end - start), weight.dtype)
     _forward_block(
-        x, residual, start, end, outer, channels, inner, weight, bias, settings, statistics, kind, y, stream,
+        x, residual, start, end, outer, channels, inner, weight, bias, state, kind, y, stream,
         sums, np.empty((tiles, 1), np.bool_), constants, room, values,
     )  # fmt: skip
     if stream:

@@ -91,13 +91,40 @@ def channel_statistics(
 
 
 @primitive
-def _running(n, count, factor, mean, var, m2, running_mean, running_var):
-    """Move running statistics by `factor` to those of n channels."""
+def _renormalize(start, n, mean, rstd, running_mean, running_var, statistics, settings):
+    """r and d of the channels from `start` into statistics, where it has room for them; whether it has."""
+    if running_mean is None or len(statistics) == 2:
+        return False
+    for c in range(start, start + n):
+        old_mean, old_var = np.float64(running_mean[c]), np.float64(running_var[c])
+        statistics[2, c], statistics[3, c] = correction(
+            mean[c - start], rstd[c - start], old_mean, old_var, settings[0], settings[2], settings[3]
+        )
+    return True
+
+
+@primitive
+def _move(start, n, count, factor, mean, var, m2, running_mean, running_var):
+    """Move running statistics, where there are any, by `factor` towards those of the channels from `start`."""
+    if running_mean is None:
+        return
+    running_mean, running_var = offset(pointer(running_mean), start), offset(pointer(running_var), start)
     for c in range(n):
         running_mean[c] = (1.0 - factor) * running_mean[c] + factor * mean[c]
     for c in range(n):
         unbiased = m2[c] / (count - 1) if var[c] == m2[c] / count else var[c] * (count / (count - 1))
         running_var[c] = (1.0 - factor) * running_var[c] + factor * unbiased
+
+
+@primitive
+def take_statistics(start, end, running_mean, running_var, eps, mean, rstd):
+    """mean and rstd of the channels start..end from running statistics, where these are not None."""
+    if running_mean is not None:
+        for c in range(start, end):
+            mean[c] = running_mean[c]
+        for c in range(start, end):
+            v = np.float64(running_var[c]) + eps
+            rstd[c] = 1.0 / math.sqrt(v) if v != 0.0 else 0.0
 
 
 @primitive
@@ -158,44 +185,40 @@ def channel_constants(
 
 @primitive
 def finish_columns(
-    x, start, end, size, fold, channels, inner, sums, origin, pitch, good, weight, bias, settings, statistics,
+    x, start, end, size, fold, channels, inner, sums, origin, pitch, good, weight, bias, state,
     constants, room, values,
 ):  # fmt: skip
     """Statistics, and constants of the output, of the channels start..end; constants: from `origin` on."""
     n, count, width = end - start, size // channels, (end - start) * inner
-    eps, factor, r_max, d_max = settings[0], settings[1], settings[2], settings[3]
+    settings, statistics, running_mean, running_var = state
     mean = offset(pointer(statistics), start)
     rstd, var = offset(mean, channels), offset(pointer(room), _VAR * width)
     m2 = channel_statistics(
-        pointer(x), start, end, size, fold, channels, inner, pointer(sums), origin, pitch, good, eps, room,
-        mean, var, rstd,
+        pointer(x), start, end, size, fold, channels, inner, pointer(sums), origin, pitch, good, settings[0],
+        room, mean, var, rstd,
     )  # fmt: skip
     w, b = offset(pointer(weight), start), offset(pointer(bias), start)
     own = offset(pointer(constants), start * inner - origin)
-    if len(statistics) > 4:
+    if _renormalize(start, n, mean, rstd, running_mean, running_var, statistics, settings):
         for c in range(n):
-            r, d = correction(
-                mean[c], rstd[c], statistics[2, start + c], statistics[3, start + c], eps, r_max, d_max
-            )
-            statistics[4, start + c], statistics[5, start + c] = r, d
-            forward_constants(
-                pointer(x), mean[c], rstd[c], w[c] * r, b[c] + w[c] * d, offset(own, c * inner), pitch
-            )
+            r, d = statistics[2, start + c], statistics[3, start + c]
+            to = offset(own, c * inner)
+            forward_constants(pointer(x), mean[c], rstd[c], w[c] * r, b[c] + w[c] * d, to, pitch)
             spread(3, offset(own, -start * inner), pitch, start + c, fold, channels, inner)
     else:
         channel_constants(
             pointer(x), start, end, fold, channels, inner, mean, rstd, w, b, pointer(values), own, pitch
         )
-    if len(statistics) > 2 and factor != 0.0:  # the variance may be inf
-        running = offset(mean, 2 * channels)
-        _running(n, count, factor, mean, var, m2, running, offset(running, channels))
+    if settings[1] != 0.0:  # the variance may be inf
+        _move(start, n, count, settings[1], mean, var, m2, running_mean, running_var)
 
 
 @primitive
 def prepare_dots(
-    x, start, end, fold, channels, inner, weight, bias, kind, mean, rstd, constants, affine, origin, pitch, values
+    x, start, end, fold, channels, inner, weight, bias, kind, mean, rstd, constants, affine, origin, pitch,
+    values,
 ):  # fmt: skip
-    """hi and r, for the dots, of the channels start..end, and with an activation the constants of their output.
+    """hi and r, for the dots, of the channels start..end; with an activation the constants of their output.
 
     values: (3, channels), room.
     """
@@ -236,7 +259,7 @@ def dots_of_tile(dy, x, residual, rows, width, n, constants, affine, pitch, kind
 def _gradient_constants(
     x, n, count, mean, rstd, weight, training, constants, inner, pitch, dot, s, values
 ):  # fmt: skip
-    """hi, scale, c2 and k of the gradients of n channels: 4 rows of values. dot, the sum about hi, becomes dweight.
+    """hi, scale, c2 and k of the gradients of n channels, rows of values; dot about hi becomes dweight.
 
     As `finish_dots`, in loops that the compiler makes vectors of.
     """

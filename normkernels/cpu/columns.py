@@ -12,7 +12,7 @@ read twice.
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
 follows. In the backward `affine` has the constants of the output, as rows over the columns. `backward` forms
 dz, the gradient before the activation, in both passes: memory to keep it in costs more than the slopes.
-settings, statistics: as for `finish_moments`. constants: (4, columns) in the dtype of the arithmetic.
+state: as for `finish_moments`. constants: (4, columns) in the dtype of the arithmetic.
 """
 
 import numpy as np
@@ -26,6 +26,7 @@ from .column_channels import (
     finish_columns,
     finish_dots_of_columns,
     prepare_dots,
+    take_statistics,
     tile_count,
 )
 from .column_primitives import columns_gradient, columns_normalize, columns_slope, tile_sums
@@ -84,13 +85,11 @@ def moments(team, x, size, fold, channels, sums, good, mean, var, rstd):
 
 
 @primitive
-def _finish_moments_piece(
-    b, x, size, fold, channels, sums, good, weight, bias, settings, statistics, constants
-):
+def _finish_moments_piece(b, x, size, fold, channels, sums, good, weight, bias, state, constants):
     start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
     finish_columns(
-        x, start, end, size, fold, channels, 1, sums, 0, fold * channels, good, weight, bias, settings,
-        statistics, constants, np.empty((ROOM, end - start)), np.empty((3, end - start), weight.dtype),
+        x, start, end, size, fold, channels, 1, sums, 0, fold * channels, good, weight, bias, state,
+        constants, np.empty((ROOM, end - start)), np.empty((3, end - start), weight.dtype),
     )  # fmt: skip
 
 
@@ -115,7 +114,7 @@ def _row_pieces(size, width):
 
 @kernel
 def forward(
-    team, x, residual, size, fold, channels, weight, bias, settings, statistics, sums, good, constants, kind,
+    team, x, residual, size, fold, channels, weight, bias, state, sums, good, constants, kind,
     y, stream
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x.
@@ -126,7 +125,7 @@ def forward(
     share(team, tile_count(size, width) * -(-width // COLS), _sums_piece, x, size, width, sums, good)
     share(
         team, -(-channels // CHANNELS), _finish_moments_piece, x, size, fold, channels, sums, good, weight,
-        bias, settings, statistics, constants,
+        bias, state, constants,
     )  # fmt: skip
     share(
         team, _row_pieces(size, width), _normalize_piece, x, residual, size, width, constants, kind, y, stream
@@ -140,8 +139,11 @@ def reciprocal(var, eps, rstd):
 
 
 @primitive
-def _constants_piece(b, x, fold, channels, inner, mean, rstd, weight, bias, constants, values):
+def _constants_piece(
+    b, x, fold, channels, inner, running_mean, running_var, eps, mean, rstd, weight, bias, constants, values
+):  # fmt: skip
     start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
+    take_statistics(start, end, running_mean, running_var, eps, mean, rstd)
     channel_constants(
         pointer(x), start, end, fold, channels, inner, offset(pointer(mean), start),
         offset(pointer(rstd), start), offset(pointer(weight), start), offset(pointer(bias), start),
@@ -152,14 +154,16 @@ def _constants_piece(b, x, fold, channels, inner, mean, rstd, weight, bias, cons
 
 @kernel
 def normalize(
-    team, x, residual, size, fold, channels, inner, mean, rstd, weight, bias, constants, kind, y, stream
+    team, x, residual, size, fold, channels, inner, running_mean, running_var, eps, mean, rstd, weight, bias,
+    constants, kind, y, stream,
 ):  # fmt: skip
-    """As `forward`, with given statistics."""
+    """As `forward`, with running statistics, which mean and rstd receive; with these where they are None."""
     width = fold * channels * inner
     values, blocks = np.empty((channels, 3), weight.dtype), -(-channels // CHANNELS)
     share(
-        team, blocks, _constants_piece, x, fold, channels, inner, mean, rstd, weight, bias, constants, values
-    )
+        team, blocks, _constants_piece, x, fold, channels, inner, running_mean, running_var, eps, mean, rstd,
+        weight, bias, constants, values,
+    )  # fmt: skip
     share(
         team, _row_pieces(size, width), _normalize_piece, x, residual, size, width, constants, kind, y, stream
     )

@@ -1,6 +1,7 @@
 """Plans of channels and flat arrays to kernel calls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -9,6 +10,7 @@ from .._layout import ChannelPlan
 from ..results import Array
 from . import channels, column_blocks, columns
 from .column_channels import tile_count as column_tiles
+from .jit import Kernel
 from .parallel import team_size
 from .primitives import TILE, tile_count
 from .run import FEW, PARALLEL_BYTES, STREAM_BYTES, kind, parameter, run, streams, update
@@ -121,41 +123,75 @@ def channel_forward(
 
     limits: r_max and d_max of batch renormalization; None for none.
     """
-    c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
+    c, dtype = plan.channels, plan.layout.arithmetic
     settings = np.array((eps, factor, *(limits or (1.0, 0.0))))
-    statistics = np.empty((2 if not running else 4 if limits is None else 6, c))
-    if running:
-        statistics[2], statistics[3] = running
+    statistics = np.empty((2 if limits is None else 4, c))
+    moved = [s if _direct(s) else s.astype(np.float64) for s in running]
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
+    kernel, lead, arguments = forward_kernel(plan, activation)
+    state = settings, statistics, *(moved or (None, None))
+    run(kernel, plan.nbytes, threads, *lead, *arguments(x, residual, weight, bias, state, y))
+    for old, new in zip(running, moved, strict=True):
+        if new is not old:
+            update((old,), (new,))
+    return statistics[0], statistics[1], None if limits is None else (statistics[2], statistics[3])
+
+
+def _direct(statistic: Array) -> bool:
+    """Whether kernels can write a running statistic where it is."""
+    return bool(statistic.flags.carray) and statistic.dtype in (np.float32, np.float64)
+
+
+Launch = tuple[Kernel, tuple[int, ...], Callable[..., tuple[Any, ...]]]
+"""A kernel, its number of pieces where it is one loop, and its arguments, made of those of the pass."""
+
+
+def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
+    """The kernel that normalizes with statistics of its own: (x, residual, weight, bias, state, y)."""
+    c, n, outer, fused = plan.channels, plan.inner, plan.outer, kind(activation)
     if _in_blocks(plan):
         block = _block(plan, 1)
-        run(
-            column_blocks.forward, plan.nbytes, threads, -(-c // block),
-            x, residual, plan.outer, c, n, block, weight, bias, settings, statistics, kind(activation), y,
-            streams(y, block * n),
+        stream = streams(plan, block * n)
+        return column_blocks.forward, (-(-c // block),), lambda x, residual, *given: (
+            x, residual, outer, c, n, block, *given[:-1], fused, given[-1], stream
         )  # fmt: skip
-    elif n == 1:
+    if n == 1:
         width = plan.fold * c
-        run(
-            columns.forward, plan.nbytes, threads,
-            x, residual, plan.outer * c, plan.fold, c, weight, bias, settings, statistics,
-            *_tiles(plan, 3), _rows(width, plan), kind(activation), y, streams(y, width),
+        stream = streams(plan, width)
+        return columns.forward, (), lambda x, residual, *given: (
+            x, residual, outer * c, plan.fold, c, *given[:-1], *_tiles(plan, 3), _rows(width, plan), fused,
+            given[-1], stream,
         )  # fmt: skip
-    elif _tiled(plan):
-        run(
-            channels.forward_tiles, plan.nbytes, threads,
-            x, residual, plan.outer, c, n, weight, bias, settings, statistics, _constants(plan),
-            _partials(plan, 4), kind(activation), y, streams(y, n),
+    stream = streams(plan, n)
+    if _tiled(plan):
+        return channels.forward_tiles, (), lambda x, residual, *given: (
+            x, residual, outer, c, n, *given[:-1], _constants(plan), _partials(plan, 4), fused, given[-1],
+            stream,
         )  # fmt: skip
-    else:
-        block = _block(plan, 1)
-        run(
-            channels.forward, plan.nbytes, threads, -(-c // block),
-            x, residual, plan.outer, c, n, block, weight, bias, settings, statistics,
-            _constants(plan), _partials(plan, 4), kind(activation), y, streams(y, n),
+    block = _block(plan, 1)
+    return channels.forward, (-(-c // block),), lambda x, residual, *given: (
+        x, residual, outer, c, n, block, *given[:-1], _constants(plan), _partials(plan, 4), fused, given[-1],
+        stream,
+    )  # fmt: skip
+
+
+def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
+    """The kernel that normalizes with given statistics.
+
+    (x, residual, running_mean, running_var, eps, mean, rstd, weight, bias, y)
+    """
+    c, n, fused = plan.channels, plan.inner, kind(activation)
+    if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
+        width = plan.fold * c * n
+        stream = streams(plan, width)
+        return columns.normalize, (), lambda x, residual, *given: (
+            x, residual, plan.outer * c * n, plan.fold, c, n, *given[:-1], _rows(width, plan), fused,
+            given[-1], stream,
         )  # fmt: skip
-    update(running, list(statistics[2:4]))
-    return statistics[0], statistics[1], None if limits is None else (statistics[4], statistics[5])
+    stream = streams(plan, n)
+    return channels.normalize, (), lambda x, residual, *given: (
+        x, residual, plan.outer, c, n, *given[:-1], _constants(plan), fused, given[-1], stream
+    )  # fmt: skip
 
 
 def given_statistics(running: Sequence[Array], eps: float) -> tuple[Array, Array]:
@@ -184,32 +220,11 @@ def channel_normalize(
     residual: Array | None = None,
 ) -> None:
     """Write y with given statistics."""
-    c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
-    per_channel = mean, rstd, parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
-    if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
-        width = plan.fold * c * n
-        run(
-            columns.normalize, plan.nbytes, threads,
-            x, residual, plan.outer * c * n, plan.fold, c, n, *per_channel, _rows(width, plan),
-            kind(activation), y, streams(y, width),
-        )  # fmt: skip
-    else:
-        run(
-            channels.normalize, plan.nbytes, threads,
-            x, residual, plan.outer, c, n, *per_channel, _constants(plan), kind(activation), y,
-            streams(y, n),
-        )  # fmt: skip
-
-
-def _shares(
-    plan: ChannelPlan, block: int, activation: str | None, threads: int | None
-) -> tuple[int, Array | None]:
-    """Among how many workers the blocks are shared out; with an activation each has room for dz of one."""
-    blocks = -(-plan.channels // block)
-    if activation is None:
-        return blocks, None
-    workers = min(blocks, team_size(threads))
-    return workers, np.empty(workers * block * plan.count, plan.layout.arithmetic)
+    c, dtype = plan.channels, plan.layout.arithmetic
+    weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
+    kernel, lead, arguments = normalize_kernel(plan, activation)
+    given = arguments(x, residual, None, None, 0.0, mean, rstd, weight, bias, y)
+    run(kernel, plan.nbytes, threads, *lead, *given)
 
 
 def _whole(
@@ -252,43 +267,59 @@ def channel_backward(
             dresidual,
         )  # fmt: skip
         return dweight * r + dbias * d, dbias
-    c, n, dtype = plan.channels, plan.inner, plan.layout.arithmetic
+    c, dtype = plan.channels, plan.layout.arithmetic
     dweight, dbias = np.empty(c), np.empty(c)
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     tensors = 2 if residual is None else 3
-    statistics = weight, bias, kind(activation), mean, rstd, training
-    sums = dweight, dbias
-    if _in_blocks(plan):
-        block = _block(plan, tensors)
-        workers, dz = _shares(plan, block, activation, threads)
-        run(
-            column_blocks.backward, plan.nbytes, threads, workers,
-            dy, x, residual, plan.outer, c, n, block, workers, *statistics, dz, dx, dresidual, *sums,
-            streams(dx, block * n),
-        )  # fmt: skip
-    elif n == 1:
-        width = plan.fold * c
-        affine = None if activation is None else _rows(width, plan)
-        run(
-            columns.backward, plan.nbytes, threads,
-            dy, x, residual, plan.outer * c, plan.fold, c, *statistics, _tiles(plan, 2)[0],
-            _rows(width, plan), affine, dx, dresidual, *sums, streams(dx, width),
-        )  # fmt: skip
-    elif _tiled(plan):
-        affine = None if activation is None else _constants(plan)
-        dz, *results = _whole(plan, activation, dx, dresidual)
-        run(
-            channels.backward_tiles, plan.nbytes, threads,
-            dy, x, residual, plan.outer, c, n, *statistics, _constants(plan), affine, dz, _partials(plan, 2),
-            *results, *sums, streams(dx, n),
-        )  # fmt: skip
-    else:
-        block = _block(plan, tensors)
-        affine = None if activation is None else _constants(plan)
-        workers, dz = _shares(plan, block, activation, threads)
-        run(
-            channels.backward, plan.nbytes, threads, workers,
-            dy, x, residual, plan.outer, c, n, block, workers, *statistics, _constants(plan), affine, dz,
-            _partials(plan, 2), dx, dresidual, *sums, streams(dx, n),
-        )  # fmt: skip
+    kernel, lead, arguments = backward_kernel(plan, activation, training, tensors, threads)
+    given = weight, bias, kind(activation), mean, rstd, training
+    run(
+        kernel, plan.nbytes, threads, *lead,
+        *arguments(dy, x, residual, given, dx, dresidual, (dweight, dbias)),
+    )  # fmt: skip
     return dweight, dbias
+
+
+def backward_kernel(
+    plan: ChannelPlan, activation: str | None, training: bool, tensors: int, threads: int | None
+) -> Launch:
+    """The kernel of the backward, of so many tensors that are read.
+
+    (dy, x, residual, (weight, bias, kind, mean, rstd, training), dx, dresidual, (dweight, dbias))
+    """
+    c, n, outer, fused = plan.channels, plan.inner, plan.outer, activation is not None
+    if n == 1 and not _in_blocks(plan):
+        width = plan.fold * c
+        stream = streams(plan, width)
+        return columns.backward, (), lambda dy, x, residual, given, dx, dresidual, sums: (
+            dy, x, residual, outer * c, plan.fold, c, *given, _tiles(plan, 2)[0], _rows(width, plan),
+            _rows(width, plan) if fused else None, dx, dresidual, *sums, stream,
+        )  # fmt: skip
+    if n > 1 and not _in_blocks(plan) and _tiled(plan):
+        stream = streams(plan, n)
+
+        def tiled(dy: Any, x: Any, residual: Any, given: Any, dx: Any, dresidual: Any, sums: Any) -> Any:
+            dz, *results = _whole(plan, activation, dx, dresidual)
+            return (
+                dy, x, residual, outer, c, n, *given, _constants(plan), _constants(plan) if fused else None,
+                dz, _partials(plan, 2), *results, *sums, stream,
+            )  # fmt: skip
+
+        return channels.backward_tiles, (), tiled
+    block = _block(plan, tensors)
+    blocks = -(-c // block)
+    workers = min(blocks, team_size(threads)) if fused else blocks  # each has room for dz of a block
+
+    def room() -> Array | None:
+        return np.empty(workers * block * plan.count, plan.layout.arithmetic) if fused else None
+
+    if _in_blocks(plan):
+        stream = streams(plan, block * n)
+        return column_blocks.backward, (workers,), lambda dy, x, residual, given, dx, dresidual, sums: (
+            dy, x, residual, outer, c, n, block, workers, *given, room(), dx, dresidual, *sums, stream
+        )  # fmt: skip
+    stream = streams(plan, n)
+    return channels.backward, (workers,), lambda dy, x, residual, given, dx, dresidual, sums: (
+        dy, x, residual, outer, c, n, block, workers, *given, _constants(plan),
+        _constants(plan) if fused else None, room(), _partials(plan, 2), dx, dresidual, *sums, stream,
+    )  # fmt: skip

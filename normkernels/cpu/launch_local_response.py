@@ -42,7 +42,7 @@ def local_response_forward(
     run(
         local_response.forward, plan.nbytes, threads, -(-plan.outer * -(-n // TILE) // block),
         x, plan.outer, n, plan.inner, block, *_window(plan, size),
-        _settings(plan, size, alpha, beta, k), y, streams(y, min(TILE, n)),
+        _settings(plan, size, alpha, beta, k), y, streams(plan, min(TILE, n)),
     )  # fmt: skip
 
 
@@ -63,5 +63,5 @@ def local_response_backward(
     run(
         local_response.backward, plan.nbytes, threads, -(-plan.outer * -(-plan.inner // width) // block),
         dy, x, plan.outer, plan.channels, plan.inner, width, block,
-        *_window(plan, size), _settings(plan, size, alpha, beta, k), dx, streams(dx, width),
+        *_window(plan, size), _settings(plan, size, alpha, beta, k), dx, streams(plan, width),
     )  # fmt: skip

@@ -74,7 +74,7 @@ def _row_forward(
     """As `row_forward`; the statistics that are kept: mean and rstd, var too, or none."""
     n = plan.cols
     weight, bias, part, period = parameters(plan, weight, bias)
-    stream = streams(y, n)
+    stream = streams(plan, n)
     long = residual is not None and n > LONG
     if long or (n > PIECE and plan.rows < team_size(threads)):  # the same bits as below
         statistics = np.empty((3, plan.rows))
@@ -130,7 +130,7 @@ def row_backward(
             rows.backward_tiles, plan.nbytes, threads,
             dy, x, plan.rows, n, weight, bias, part, kind(activation),
             _buffers.empty(x.size, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx,
-            *sums, np.empty((-(-n // TILE), plan.rows, 2)), streams(dx, n),
+            *sums, np.empty((-(-n // TILE), plan.rows, 2)), streams(plan, n),
         )  # fmt: skip
         return sums
     block, blocks, count, width = backward_room(plan, part, period)
@@ -144,7 +144,7 @@ def row_backward(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, weight, bias, part, period, kind(activation),
         np.empty(blocks * rows.gradient_room.py_func(n), dtype) if fused else None, dsum, plan.centred, mean,
-        rstd, dx, short, long, dweight, dbias, streams(dx, n),
+        rstd, dx, short, long, dweight, dbias, streams(plan, n),
     )  # fmt: skip
     return dweight, dbias
 
@@ -215,7 +215,7 @@ def _group_forward(
     run(
         groups.forward, plan.nbytes, threads, blocks,
         x, plan.rows, plan.groups, plan.channels, n, block, plan.divisor, weight, bias, kind(activation),
-        plan.centred, eps, np.empty((blocks, groups.CONSTANTS), dtype), y, statistics, streams(y, n),
+        plan.centred, eps, np.empty((blocks, groups.CONSTANTS), dtype), y, statistics, streams(plan, n),
     )  # fmt: skip
     return statistics
 
@@ -253,7 +253,7 @@ def group_backward(
         dy, x, plan.rows, plan.groups, plan.channels, n, workers, plan.divisor,
         _or_one(weight, 1.0, dtype), _or_one(bias, 0.0, dtype), kind(activation), plan.centred, mean, rstd,
         np.empty((workers, groups.CONSTANTS), dtype), affine, dz, dx, dweight.reshape(plan.rows, -1),
-        dbias.reshape(-1, plan.channels), streams(dx, n),
+        dbias.reshape(-1, plan.channels), streams(plan, n),
     )  # fmt: skip
     if plan.samples == 1:
         return dweight[0], dbias[0]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .. import _buffers
-from .._layout import ACTIVATIONS
+from .._layout import ACTIVATIONS, Plan
 from ..results import Array
 from .jit import Kernel
 from .parallel import ALONE, needs_turns, one_at_a_time, team_of, team_size
@@ -48,10 +48,10 @@ def run(kernel: Kernel, nbytes: int, threads: int | None, *args: Any) -> None:
         kernel(team_of(size), *args)
 
 
-def streams(y: Array, run: int) -> bool:
-    """Whether to write y, in runs of `run` elements, past the caches."""
-    nbytes = run * y.itemsize
-    return y.nbytes >= STREAM_BYTES and (nbytes % CACHE_LINE == 0 or nbytes >= STREAM_RUN_BYTES)
+def streams(plan: Plan, run: int) -> bool:
+    """Whether to write the output, in runs of `run` elements, past the caches."""
+    nbytes = run * plan.layout.storage.itemsize
+    return plan.nbytes >= STREAM_BYTES and (nbytes % CACHE_LINE == 0 or nbytes >= STREAM_RUN_BYTES)
 
 
 def kind(activation: str | None) -> int | None:

@@ -17,6 +17,13 @@ Call = Callable[..., Any]
 _known: dict[Hashable, Call] = {}
 
 
+def of(array: Any) -> Any:
+    """What of an array a call depends on; a list, for which nothing is found, if it is not a plain one."""
+    if array is None:
+        return None
+    return (array.shape, array.dtype, array.flags.num) if type(array) is ndarray else []
+
+
 def find(options: tuple[Any, ...], x: Any, weight: Any, bias: Any) -> tuple[Hashable, Call | None]:
     """The signature of a call, and the function that an earlier call with it has left.
 

@@ -32,7 +32,8 @@ def row_norm(
     """y and what the backward needs; with `keep`, out must leave that alone."""
     signature = None
     if residual is None and sum_out is None and out is None:
-        options = norm, keep, normalized_shape, type(normalized_shape), eps, activation, threads
+        shape = normalized_shape if type(normalized_shape) is int else _typed(normalized_shape)
+        options = norm, keep, shape, eps, activation, threads, type(threads)
         signature, call = find(options, x, weight, bias)
         if call is not None:
             return call(x, weight, bias)  # type: ignore[no-any-return]
@@ -86,6 +87,11 @@ def row_norm(
     return delivered(y, out, x), saved
 
 
+def _typed(shape: Any) -> Any:
+    """A shape as a part of a signature: with the types of its numbers, because 4.0 equals 4."""
+    return (shape, *map(type, shape)) if type(shape) is tuple else []
+
+
 def _small_forward(
     norm: str,
     plan: RowPlan,
@@ -114,7 +120,7 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
     signature = None
     if dsum is None and out is None and type(saved) is Saved:
         x, _, _, weight, bias, _, plan, *more = saved
-        options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads
+        options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads, type(threads)
         signature, call = find(options, dy, weight, bias)
         if call is not None:
             return call(dy, saved)  # type: ignore[no-any-return]

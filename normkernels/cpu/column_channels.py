@@ -105,7 +105,7 @@ def _renormalize(start, n, mean, rstd, running_mean, running_var, statistics, se
 
 @primitive
 def _move(start, n, count, factor, mean, var, m2, running_mean, running_var):
-    """Move running statistics, where there are any, by `factor` towards those of the channels from `start`."""
+    """Move running statistics, if there are any, by `factor` towards those of the channels from `start`."""
     if running_mean is None:
         return
     running_mean, running_var = offset(pointer(running_mean), start), offset(pointer(running_var), start)

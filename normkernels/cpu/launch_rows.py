@@ -149,7 +149,7 @@ def row_backward(
     return dweight, dbias
 
 
-def _as_rows(plan: GroupPlan) -> RowPlan:
+def as_rows(plan: GroupPlan) -> RowPlan:
     """The same with a weight for every element of a sample."""
     shape = (plan.parameters * plan.inner,)
     return RowPlan(plan.layout, plan.rows, plan.cols, shape, plan.nbytes, plan.centred, plan.groups)
@@ -160,7 +160,7 @@ def _or_one(value: Array | None, default: float, dtype: np.dtype[Any]) -> Array:
     return parameter(value, 1 if value is None else value.size, default, dtype)
 
 
-def _short(plan: GroupPlan) -> bool:
+def short(plan: GroupPlan) -> bool:
     """Whether every element of a sample is to have a weight of its own; not if these are very many."""
     return plan.centred and plan.inner < SHORT_RUN and plan.parameters * plan.inner <= LONG
 
@@ -205,9 +205,9 @@ def _group_forward(
     kept: int,
 ) -> Array:
     n, dtype = plan.inner, plan.layout.arithmetic
-    if _short(plan):
+    if short(plan):
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
-        return _row_forward(_as_rows(plan), x, weight, bias, eps, y, threads, activation, kept)
+        return _row_forward(as_rows(plan), x, weight, bias, eps, y, threads, activation, kept)
     block = 1 + PIECE // plan.cols
     blocks = -(-plan.rows // block)
     statistics = np.empty((kept, plan.rows))
@@ -234,10 +234,10 @@ def group_backward(
 ) -> tuple[Array | None, Array | None]:
     """Write dx; dweight and dbias of every channel in float64."""
     n, dtype = plan.inner, plan.layout.arithmetic
-    if _short(plan):
+    if short(plan):
         given = weight is not None or bias is not None
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
-        sums = row_backward(_as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
+        sums = row_backward(as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
         if given:
             dweight, dbias = (None if s is None else s.reshape(-1, n).sum(1, np.float64) for s in sums)
             return dweight, dbias

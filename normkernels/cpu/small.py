@@ -6,37 +6,45 @@ its type, which takes 0.8 µs (Sapphire Rapids).
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from .._layout import Layout, RowPlan
+from .._layout import ChannelPlan, GroupPlan, Layout, RowPlan
 from ..results import Array
-from . import rows
+from . import groups, rows
+from . import run as settings
 from .jit import Kernel
-from .launch_rows import backward_room, parameters
+from .launch_channels import backward_kernel, forward_kernel, normalize_kernel
+from .launch_rows import as_rows, backward_room, parameters, short
 from .parallel import ALONE
-from .run import PARALLEL_BYTES, PIECE, kind
+from .run import PIECE, kind, parameter
 
 Vector = Array | None
 
 
-class _Finder:
-    """In the place of an entry point: remembers that of the arguments it is called with."""
+class _Recorder:
+    """In the place of a launch: finds the entry point for the arguments it is given, and runs nothing."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.point: Any = None
+    def __init__(self, kernel: Kernel, lead: tuple[int, ...] = ()) -> None:
+        """lead: the pieces of a kernel that is one loop."""
+        self.kernel, self.lead = kernel, lead
+        self.launch: Callable[[tuple[Any, ...]], None]
 
-    def __call__(self, *args: Any) -> None:
-        self.point = self.kernel.entry(*args)
+    def __call__(self, args: tuple[Any, ...]) -> None:
+        if self.lead:
+            self.launch = partial(self.kernel.entry(ALONE, *self.lead, args), ALONE, *self.lead)
+        else:
+            point = self.kernel.entry(ALONE, *args)
+            self.launch = lambda args: point(ALONE, *args)
 
 
 def fits(layout: Layout, nbytes: int, arrays: Sequence[Array | None]) -> bool:
     """Whether arrays of this layout are prepared for, beside others."""
     plain = all(a is None or (a.flags.c_contiguous and a.flags.aligned) for a in arrays)
     same = all(a is None or a.dtype == layout.dtype for a in arrays)
-    small = 0 < nbytes < PARALLEL_BYTES
+    small = 0 < nbytes < min(settings.PARALLEL_BYTES, settings.STREAM_BYTES)
     return small and plain and same and layout.order is None and layout.storage is layout.dtype
 
 
@@ -56,15 +64,15 @@ def row_forward(
         w, b = ones if weight is None else weight, zeros if bias is None else bias
         if shaped:
             w, b = w.ravel(), b if b is None else b.ravel()
-        entry(ALONE, pieces, (
+        launch((
             x.ravel(), None, m, n, block, w, b, part, period, fused, centred, eps, None, None, y.ravel(),
             statistics, False,
         ))  # fmt: skip
         return y, statistics
 
-    entry: Any = _Finder(rows.forward)
+    launch: Any = _Recorder(rows.forward, (pieces,))
     call(x, weight, bias)
-    entry = entry.point
+    launch = launch.launch
     return call
 
 
@@ -88,18 +96,166 @@ def row_backward(
         w, b = ones if weight is None else weight, zeros if bias is None or zeros is None else bias
         if shaped:
             w, b = w.ravel(), b if b is None else b.ravel()
-        entry(
-            ALONE, dy.ravel(), x.ravel(), m, n, block, w, b, part, period, fused,
+        launch((
+            dy.ravel(), x.ravel(), m, n, block, w, b, part, period, fused,
             None if fused is None else empty(room, dtype), None, centred, mean, rstd, dx.ravel(),
             empty(sums, dtype), empty(sums), dweight, dbias, False,
-        )  # fmt: skip
+        ))  # fmt: skip
         if shaped:
             dweight = None if dweight is None else dweight.reshape(plan.parameter_shape)
             dbias = None if dbias is None else dbias.reshape(plan.parameter_shape)
         return dx, None if weight is None else dweight, None if bias is None else dbias
 
-    entry: Any = _Finder(rows.backward)
+    launch: Any = _Recorder(rows.backward)
     statistics = empty((2, m))
     call(dy, x, statistics[0], statistics[1], weight, bias)
-    entry = entry.point
+    launch = launch.launch
+    return call
+
+
+def channel_forward(
+    plan: ChannelPlan,
+    x: Array,
+    weight: Vector,
+    bias: Vector,
+    running: tuple[Vector, Vector],
+    eps: float,
+    factor: float,
+    activation: str | None,
+) -> Callable[..., tuple[Array, Array]] | None:
+    """(x, weight, bias, running_mean, running_var) to y and (mean, rstd), for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, (x, weight, bias)):
+        return None
+    c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
+    ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
+    options, kept = np.array((eps, factor, 1.0, 0.0)), (2, c)
+    kernel, lead, arguments = forward_kernel(plan, activation)
+
+    def call(
+        x: Array, weight: Vector, bias: Vector, running_mean: Vector, running_var: Vector
+    ) -> tuple[Array, Array]:
+        y, statistics = empty(shape, dtype), empty(kept)
+        launch(arguments(
+            x.ravel(), None, ones if weight is None else weight, zeros if bias is None else bias,
+            (options, statistics, running_mean, running_var), y.ravel(),
+        ))  # fmt: skip
+        return y, statistics
+
+    launch: Any = _Recorder(kernel, lead)
+    call(x, weight, bias, *running)
+    launch = launch.launch
+    return call
+
+
+def channel_normalize(
+    plan: ChannelPlan,
+    x: Array,
+    weight: Vector,
+    bias: Vector,
+    running: tuple[Array, Array],
+    eps: float,
+    activation: str | None,
+) -> Callable[..., tuple[Array, Array]] | None:
+    """(x, weight, bias, running_mean, running_var) to y and (mean, rstd), for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, (x, weight, bias)):
+        return None
+    c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
+    ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
+    kernel, lead, arguments = normalize_kernel(plan, activation)
+
+    def call(
+        x: Array, weight: Vector, bias: Vector, running_mean: Array, running_var: Array
+    ) -> tuple[Array, Array]:
+        y, statistics = empty(shape, dtype), empty((2, c))
+        launch(arguments(
+            x.ravel(), None, running_mean, running_var, eps, statistics[0], statistics[1],
+            ones if weight is None else weight, zeros if bias is None else bias, y.ravel(),
+        ))  # fmt: skip
+        return y, statistics
+
+    launch: Any = _Recorder(kernel, lead)
+    call(x, weight, bias, *running)
+    launch = launch.launch
+    return call
+
+
+def channel_backward(
+    plan: ChannelPlan,
+    dy: Array,
+    x: Array,
+    weight: Vector,
+    bias: Vector,
+    training: bool,
+    activation: str | None,
+) -> Callable[..., tuple[Array, Array, Array]] | None:
+    """(dy, x, mean, rstd, weight, bias) to dx, dweight and dbias, for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, (dy, x, weight, bias)):
+        return None
+    c, shape, dtype, empty, fused = (
+        plan.channels,
+        plan.layout.shape,
+        plan.layout.dtype,
+        np.empty,
+        kind(activation),
+    )
+    ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
+    kernel, lead, arguments = backward_kernel(plan, activation, training, 2, 1)
+
+    def call(
+        dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector
+    ) -> tuple[Array, Array, Array]:
+        dx, dweight, dbias = empty(shape, dtype), empty(c), empty(c)
+        given = (
+            ones if weight is None else weight,
+            zeros if bias is None else bias,
+            fused,
+            mean,
+            rstd,
+            training,
+        )
+        launch(arguments(dy.ravel(), x.ravel(), None, given, dx.ravel(), None, (dweight, dbias)))
+        with np.errstate(over="ignore"):  # as y and dx become inf without a warning
+            return dx, dweight.astype(dtype), dbias.astype(dtype)
+
+    launch: Any = _Recorder(kernel, lead)
+    statistics = empty((2, c))
+    call(dy, x, statistics[0], statistics[1], weight, bias)
+    launch = launch.launch
+    return call
+
+
+def group_forward(
+    plan: GroupPlan, x: Array, weight: Vector, bias: Vector, eps: float, activation: str | None, keep: bool
+) -> Callable[[Array, Vector, Vector], tuple[Array, Array]] | None:
+    """(x, weight, bias) to y and the statistics that are kept, for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, (x, weight, bias)):
+        return None
+    n, dtype, shape, empty = plan.inner, plan.layout.dtype, plan.layout.shape, np.empty
+    if short(plan):
+        one_each = as_rows(plan)
+
+        def repeated(p: Vector) -> Vector:
+            return p if p is None or n == 1 else p.repeat(n)
+
+        rows_call = row_forward(one_each, x, repeated(weight), repeated(bias), eps, activation, keep)
+        if rows_call is None:
+            return None
+        return lambda x, weight, bias: rows_call(x, repeated(weight), repeated(bias))
+    block, one, zero = 1 + PIECE // plan.cols, parameter(None, 1, 1.0, dtype), parameter(None, 1, 0.0, dtype)
+    m, fused, kept = plan.rows, kind(activation), (2 if keep else 0, plan.rows)
+    blocks = -(-m // block)
+
+    def call(x: Array, weight: Vector, bias: Vector) -> tuple[Array, Array]:
+        y, statistics = empty(shape, dtype), empty(kept)
+        w, b = one if weight is None else weight, zero if bias is None else bias
+        constants = empty((blocks, groups.CONSTANTS), dtype)
+        launch((
+            x.ravel(), m, plan.groups, plan.channels, n, block, plan.divisor, w, b, fused, plan.centred, eps,
+            constants, y.ravel(), statistics, False,
+        ))  # fmt: skip
+        return y, statistics
+
+    launch: Any = _Recorder(groups.forward, (blocks,))
+    call(x, weight, bias)
+    launch = launch.launch
     return call

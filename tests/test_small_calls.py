@@ -1,0 +1,146 @@
+"""Small calls: what an earlier call has left behind gives the same results, and lets nothing wrong pass."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+import normkernels as nk
+from helpers import assert_same_bits
+from normkernels import _calls
+from normkernels.norms import NORMS
+
+
+@pytest.fixture(autouse=True)
+def nothing_known(monkeypatch):
+    monkeypatch.setattr(_calls, "_known", {})
+
+
+CASES = [
+    ("layer_norm", (4, 64), {}),
+    ("layer_norm", (3, 5, 7), {"normalized_shape": (5, 7)}),
+    ("layer_norm", (4, 64), {"weight": None, "bias": None}),
+    ("rms_norm", (2, 40), {}),
+    ("group_norm", (2, 8, 3), {"num_groups": 4}),
+    ("group_norm", (2, 8, 50), {"num_groups": 2}),
+    ("batch_norm", (4, 64), {}),
+    ("batch_norm", (5, 300), {}),
+    ("batch_norm", (2, 6, 9, 9), {}),
+    ("batch_norm", (40, 3), {"weight": None, "bias": None}),
+]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize(("norm", "shape", "options"), CASES)
+def test_the_second_call_gives_what_the_first_gives(norm, shape, options, activation, dtype, rng):
+    spec = NORMS[norm]
+    given = spec.arguments(shape, dtype, rng) | {"activation": activation} | options
+    if "normalized_shape" in options:
+        given |= {"weight": rng.normal(size=shape[1:]).astype(dtype), "bias": np.ones(shape[1:], dtype)}
+    x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    found = []
+    for _ in range(3):
+        own = {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in given.items()}
+        y, saved = spec.kernels.forward(x, **own)
+        grads = spec.kernels.backward(dy, saved)
+        again = {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in given.items()}
+        found.append((spec.kernels.call(x, **again), y, saved.mean, saved.rstd, *grads, tuple(own.values())))
+    assert len(_calls._known) >= 2
+    for name, later in enumerate(found[1:]):
+        for a, b in zip(found[0][:-1], later[:-1], strict=True):
+            assert_same_bits(a, b, str(name))
+        for a, b in zip(found[0][-1], later[-1], strict=True):  # running statistics
+            if isinstance(a, np.ndarray):
+                assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_running_statistics_of_either_dtype(training, rng):
+    x, mean, var = rng.normal(size=(6, 8)).astype(np.float32), rng.normal(size=8), rng.uniform(1, 2, size=8)
+    expected = None
+    for dtype in (np.float64, np.float32, np.float64, np.float32):
+        own = mean.astype(dtype), var.astype(dtype)
+        y = nk.batch_norm(x, *own, training=training)
+        expected = (y, *own) if expected is None else expected
+        for a, b in zip((y, *own), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_wrong_is_said_however_often_it_went_well(rng):
+    x, weight, bias = rng.normal(size=(4, 8)), np.ones(8), np.zeros(8)
+    mean, var = np.zeros(8), np.ones(8)
+    for _ in range(2):
+        nk.layer_norm(x, 8, weight, bias, threads=1)
+        nk.layer_norm(x, (8,), weight, bias)
+        nk.group_norm(x, 2, weight, bias)
+        nk.batch_norm(x, mean, var, weight, bias, True)
+    wrong = [
+        (TypeError, lambda: nk.layer_norm(x, 8.0, weight, bias, threads=1)),
+        (TypeError, lambda: nk.layer_norm(x, (8.0,), weight, bias)),
+        (TypeError, lambda: nk.layer_norm(x, 8, weight, bias, threads=1.0)),
+        (TypeError, lambda: nk.layer_norm(x, 8, weight.astype(np.int64), bias, threads=1)),
+        (TypeError, lambda: nk.layer_norm(x.astype(int), 8, weight, bias, threads=1)),
+        (ValueError, lambda: nk.layer_norm(x, 8, weight[:4], bias, threads=1)),
+        (ValueError, lambda: nk.layer_norm(x, 8, weight, bias, eps=-1e-5, threads=1)),
+        (TypeError, lambda: nk.group_norm(x, 2.0, weight, bias)),
+        (TypeError, lambda: nk.batch_norm(x, mean, var, weight, bias, 1)),
+        (TypeError, lambda: nk.batch_norm(x, mean, var, weight, bias, True, channel_axis=1.0)),
+        (ValueError, lambda: nk.batch_norm(x, mean, mean, weight, bias, True)),
+        (ValueError, lambda: nk.batch_norm(x, weight, var, weight, bias, True)),
+        (ValueError, lambda: nk.batch_norm(x, mean, var, mean[:], bias, True)),
+    ]
+    before = [a.copy() for a in (weight, bias, mean, var)]
+    for error, call in wrong:
+        with pytest.raises(error):
+            call()
+    for a, b in zip((weight, bias, mean, var), before, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_arrays_that_lie_otherwise_go_the_long_way(rng):
+    """Strided, read-only, misaligned, of a subclass: after a call with plain ones of the same shape."""
+    x, weight = rng.normal(size=(4, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
+    expected = nk.layer_norm(x, 8, weight)
+    memory = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(x.shape)
+    memory[:] = x
+    readonly = x.copy()
+    readonly.flags.writeable = False
+    for same in (np.asfortranarray(x), np.repeat(x, 2, 1)[:, ::2], readonly, memory, x.view(np.memmap)):
+        np.testing.assert_array_equal(nk.layer_norm(same, 8, weight), expected)
+        np.testing.assert_array_equal(nk.layer_norm(x, 8, np.repeat(weight, 2)[::2]), expected)
+    with pytest.raises(TypeError, match="big-endian|byte order|native"):
+        nk.layer_norm(x.astype(">f4"), 8, weight)
+
+
+def test_a_saved_of_another_norm_is_refused(rng):
+    x = rng.normal(size=(4, 8))
+    _, saved = nk.layer_norm_forward(x, 8, np.ones(8), np.zeros(8))
+    for _ in range(2):
+        nk.layer_norm_backward(x, saved)
+        with pytest.raises(TypeError, match="saved must come from rms_norm_forward, got layer_norm"):
+            nk.rms_norm_backward(x, saved)
+
+
+def test_what_is_remembered_is_bounded(monkeypatch, rng):
+    monkeypatch.setattr(_calls, "LIMIT", 4)
+    for n in range(1, 20):
+        x = rng.normal(size=(2, n))
+        np.testing.assert_array_equal(nk.layer_norm(x, n), nk.layer_norm(x, n))
+    assert len(_calls._known) <= 4
+
+
+def test_large_arrays_are_not_prepared_for(rng):
+    nk.layer_norm(rng.normal(size=(1000, 100)), 100)
+    assert not _calls._known
+
+
+def test_several_threads_at_once(rng):
+    x = rng.normal(size=(16, 4, 32)).astype(np.float32)
+    weight, bias = rng.normal(size=(2, 32)).astype(np.float32)
+    expected = [nk.layer_norm(part, 32, weight, bias) for part in x]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            found = list(pool.map(lambda part: nk.layer_norm(part, 32, weight, bias), x))
+            for a, b in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(a, b)

@@ -10,6 +10,7 @@ if os.environ.get("NORMKERNELS_TEST_DEVICE") == "host":  # host_device.py says w
 import gc
 import signal
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,14 @@ def _little_to_collect() -> None:
     """What there is by now is left out by gc.collect(), which would take a second otherwise."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def _gradients_of_pytorch() -> Iterator[None]:
+    """A library to compare with switches them off, for the process that is meant to be its own."""
+    yield
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_grad_enabled(True)
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ class _Recorder:
 
 def fits(layout: Layout, nbytes: int, arrays: Sequence[Array | None]) -> bool:
     """Whether arrays of this layout are prepared for, beside others."""
-    plain = all(a is None or (a.flags.c_contiguous and a.flags.aligned) for a in arrays)
+    plain = all(a is None or a.flags.carray for a in arrays)
     same = all(a is None or a.dtype == layout.dtype for a in arrays)
     small = 0 < nbytes < min(settings.PARALLEL_BYTES, settings.STREAM_BYTES)
     return small and plain and same and layout.order is None and layout.storage is layout.dtype

@@ -44,7 +44,7 @@ CONSTANT = 1 << 20
 BOUNDS = {
     "rows": {"call": Bound(0.05), "forward": Bound(0.05, 16), "backward": Bound(1.5)},
     "groups": {"call": Bound(0.05), "forward": Bound(0.05, 16), "backward": Bound(1.6)},
-    "channels": {"call": Bound(0.1, 2400), "forward": Bound(0.1, 2400), "backward": Bound(0.1, 2400)},
+    "channels": {"call": Bound(0.05, 48), "forward": Bound(0.05, 48), "backward": Bound(0.05, 64)},
     "instance_norm": {"call": Bound(0.05, 40), "forward": Bound(0.05, 40), "backward": Bound(1.6)},
     "weight_norm": {"call": Bound(0.05), "forward": Bound(0.05, 16), "backward": Bound(0.05, 8)},
     "windows": {"call": Bound(0.0), "forward": Bound(0.0), "backward": Bound(0.1)},

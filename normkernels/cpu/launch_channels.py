@@ -149,28 +149,29 @@ Launch = tuple[Kernel, tuple[int, ...], Callable[..., tuple[Any, ...]]]
 def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     """The kernel that normalizes with statistics of its own: (x, residual, weight, bias, state, y)."""
     c, n, outer, fused = plan.channels, plan.inner, plan.outer, kind(activation)
-    if _in_blocks(plan):
-        block = _block(plan, 1)
-        stream = streams(plan, block * n)
-        return column_blocks.forward, (-(-c // block),), lambda x, residual, *given: (
-            x, residual, outer, c, n, block, *given[:-1], fused, given[-1], stream
-        )  # fmt: skip
-    if n == 1:
-        width = plan.fold * c
+    if n == 1 and not _in_blocks(plan):
+        size, width = outer * c, plan.fold * c
         stream = streams(plan, width)
-        return columns.forward, (), lambda x, residual, *given: (
-            x, residual, outer * c, plan.fold, c, *given[:-1], *_tiles(plan, 3), _rows(width, plan), fused,
-            given[-1], stream,
+        return columns.forward, (), lambda x, residual, weight, bias, state, y: (
+            x, residual, size, plan.fold, c, weight, bias, state, *_tiles(plan, 3), _rows(width, plan), fused,
+            y, stream,
         )  # fmt: skip
-    stream = streams(plan, n)
-    if _tiled(plan):
-        return channels.forward_tiles, (), lambda x, residual, *given: (
-            x, residual, outer, c, n, *given[:-1], _constants(plan), _partials(plan, 4), fused, given[-1],
+    if n > 1 and not _in_blocks(plan) and _tiled(plan):
+        stream = streams(plan, n)
+        return channels.forward_tiles, (), lambda x, residual, weight, bias, state, y: (
+            x, residual, outer, c, n, weight, bias, state, _constants(plan), _partials(plan, 4), fused, y,
             stream,
         )  # fmt: skip
     block = _block(plan, 1)
-    return channels.forward, (-(-c // block),), lambda x, residual, *given: (
-        x, residual, outer, c, n, block, *given[:-1], _constants(plan), _partials(plan, 4), fused, given[-1],
+    pieces = -(-c // block)
+    if _in_blocks(plan):
+        stream = streams(plan, block * n)
+        return column_blocks.forward, (pieces,), lambda x, residual, weight, bias, state, y: (
+            x, residual, outer, c, n, block, weight, bias, state, fused, y, stream
+        )  # fmt: skip
+    stream = streams(plan, n)
+    return channels.forward, (pieces,), lambda x, residual, weight, bias, state, y: (
+        x, residual, outer, c, n, block, weight, bias, state, _constants(plan), _partials(plan, 4), fused, y,
         stream,
     )  # fmt: skip
 
@@ -180,17 +181,17 @@ def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
 
     (x, residual, running_mean, running_var, eps, mean, rstd, weight, bias, y)
     """
-    c, n, fused = plan.channels, plan.inner, kind(activation)
-    if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
-        width = plan.fold * c * n
+    c, n, outer, fused = plan.channels, plan.inner, plan.outer, kind(activation)
+    if n == 1 or (n < SHORT_RUN and outer >= SAMPLES):  # every element of a sample is a column
+        size, width = outer * c * n, plan.fold * c * n
         stream = streams(plan, width)
-        return columns.normalize, (), lambda x, residual, *given: (
-            x, residual, plan.outer * c * n, plan.fold, c, n, *given[:-1], _rows(width, plan), fused,
-            given[-1], stream,
+        return columns.normalize, (), lambda x, residual, m, v, eps, mean, rstd, weight, bias, y: (
+            x, residual, size, plan.fold, c, n, m, v, eps, mean, rstd, weight, bias, _rows(width, plan), fused,
+            y, stream,
         )  # fmt: skip
     stream = streams(plan, n)
-    return channels.normalize, (), lambda x, residual, *given: (
-        x, residual, plan.outer, c, n, *given[:-1], _constants(plan), fused, given[-1], stream
+    return channels.normalize, (), lambda x, residual, m, v, eps, mean, rstd, weight, bias, y: (
+        x, residual, outer, c, n, m, v, eps, mean, rstd, weight, bias, _constants(plan), fused, y, stream
     )  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from .._layout import ACTIVATIONS
 from .jit import step
-from .vectors import constant, fma, multiply_add, retyped, scalar
+from .vectors import constant, exact_fma, fma, multiply_add, retyped, scalar
 
 RELU, SIGMOID, SILU, GELU = (ACTIVATIONS.index(a) for a in ("relu", "sigmoid", "silu", "gelu"))
 
@@ -89,9 +89,9 @@ _ZERO = _constant(0.0, 0.0)
 _ONE = _constant(1.0, 1.0)
 _HALF = _constant(0.5, 0.5)
 _LOG2E = _constant(1 / math.log(2), 1 / math.log(2))
-# ln 2 and what rounding it to the dtype lost.
-_LN2 = _constant(0.693147182464599609375, math.log(2))
-_LN2_REST = _constant(-1.9046542121259336e-09, 2.3190468138462996e-17)
+# ln 2, so few bits of it that their product with any n is exact, and the rest.
+_LN2 = _constant(0.693359375, 0.693147180369123816490)
+_LN2_REST = _constant(-2.12194440054690583e-4, 1.90821492927058770002e-10)
 # Below these exp vanishes; above these the normal distribution is 1 to the last bit and its tail vanishes.
 _LOWEST = _constant(-104.0, -746.0)
 _FARTHEST = _constant(14.5, 38.6)
@@ -157,7 +157,7 @@ def _normal(z):
     a = _where_negative(z, -z, z)
     a = _where_negative(_FARTHEST(z) - a, _FARTHEST(z), a)
     square = a * a
-    rest = fma(a, a, -square)
+    rest = exact_fma(a, a, -square)
     e = _exp(-square * _HALF(z))
     e = fma(e, -rest * _HALF(z), e)
     r = _ONE(z) / (a + _FOUR(z))

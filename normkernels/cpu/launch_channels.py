@@ -186,8 +186,8 @@ def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
         size, width = outer * c * n, plan.fold * c * n
         stream = streams(plan, width)
         return columns.normalize, (), lambda x, residual, m, v, eps, mean, rstd, weight, bias, y: (
-            x, residual, size, plan.fold, c, n, m, v, eps, mean, rstd, weight, bias, _rows(width, plan), fused,
-            y, stream,
+            x, residual, size, plan.fold, c, n, m, v, eps, mean, rstd, weight, bias, _rows(width, plan),
+            fused, y, stream,
         )  # fmt: skip
     stream = streams(plan, n)
     return channels.normalize, (), lambda x, residual, m, v, eps, mean, rstd, weight, bias, y: (

@@ -134,25 +134,32 @@ def _lower_negation(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value
     return builder.fneg(args[0])
 
 
-def multiply_add(builder: Any, a: ir.Value, b: ir.Value, c: ir.Value) -> ir.Value:
-    """a * b + c of one type, vectors or numbers."""
+def multiply_add(builder: Any, a: ir.Value, b: ir.Value, c: ir.Value, exact: bool = False) -> ir.Value:
+    """a * b + c of one type, vectors or numbers; with one rounding if that is `exact`, or one instruction."""
     element = {ir.FloatType(): "f32", ir.DoubleType(): "f64"}[getattr(a.type, "element", a.type)]
     lanes = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
     function = ir.FunctionType(a.type, [a.type] * 3)
-    name = f"llvm.fma.{lanes}{element}"
+    name = f"llvm.{'fma' if exact else 'fmuladd'}.{lanes}{element}"
     return builder.call(cgutils.get_or_insert_function(builder.module, function, name), (a, b, c))
 
 
-@intrinsic
-def fma(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-    """a * b + c with one rounding; vectors and numbers of one dtype."""
-    result = next((x for x in (a, b, c) if isinstance(x, Vector)), a)
+def _multiply_add(exact: bool) -> Any:
+    def typed(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
+        result = next((x for x in (a, b, c) if isinstance(x, Vector)), a)
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        type_ = context.get_value_type(sig.return_type)
-        return multiply_add(builder, *(_splat(builder, type_, x) for x in args))
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+            type_ = context.get_value_type(sig.return_type)
+            return multiply_add(builder, *(_splat(builder, type_, x) for x in args), exact=exact)
 
-    return result(*(x if isinstance(x, Vector) else scalar(result) for x in (a, b, c))), codegen
+        return result(*(x if isinstance(x, Vector) else scalar(result) for x in (a, b, c))), codegen
+
+    return intrinsic(typed)
+
+
+# a * b + c of vectors and numbers of one dtype, with one rounding where the processor has an instruction for
+# it; where it has none, as before AVX2, fma would be a call for each element.
+fma = _multiply_add(exact=False)
+exact_fma = _multiply_add(exact=True)
 
 
 def _widened(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:

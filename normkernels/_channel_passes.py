@@ -38,10 +38,11 @@ def batch_norm(
 ) -> tuple[Array, Saved[Any]]:
     """Batch norm, or batch renorm: y and what the backward needs; with `keep`, out must leave that alone."""
     signature = None
-    if residual is None and out is None and num_batches_tracked is None and norm == "batch_norm":
+    plain = type(training) is bool and type(channel_axis) is int
+    if plain and residual is None and out is None and num_batches_tracked is None and norm == "batch_norm":
         options = (
-            keep, training, type(training), momentum, eps, channel_axis, type(channel_axis), activation,
-            threads, type(threads), of(running_mean), of(running_var),
+            keep, training, momentum, eps, channel_axis, activation, threads, type(threads),
+            of(running_mean), of(running_var),
         )  # fmt: skip
         signature, call = find(options, x, weight, bias)
         if call is not None and (not training or _apart(running_mean, running_var, x, weight, bias)):

@@ -16,7 +16,8 @@ PART = 2**19
 # Scratch memory for a channel, or for an element of a sample where runs are shorter than SHORT_RUN.
 CHANNEL_BYTES = 128
 SHORT_RUN = 128
-# Channels below which the samples of single elements are folded, and the elements of a row that is made so.
+# Channels below which the samples of single elements are folded, and the elements of a row made so. There
+# must be 8 such rows, or what every column takes would not be repaid.
 NARROW = 256
 FOLDED = 2048
 
@@ -97,7 +98,7 @@ def _channel_plan(layout: Layout, outer: int, channels: int, inner: int, whole: 
     """A single channel is one run, however it lies. whole: channels of the array that this is a part of."""
     if channels == 1 and whole == 1:
         outer, inner = 1, outer * inner
-    fold = max(1, min(FOLDED // whole, outer)) if inner == 1 and 0 < whole < NARROW else 1
+    fold = max(1, min(FOLDED // whole, outer // 8)) if inner == 1 and 0 < whole < NARROW else 1
     return ChannelPlan(layout, outer, channels, inner, layout.nbytes, fold)
 
 

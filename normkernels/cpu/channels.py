@@ -96,14 +96,14 @@ def moments(team, x, outer, channels, inner, partials, mean, var, rstd):
 
 @kernel
 def normalize(
-    team, x, residual, outer, channels, inner, running_mean, running_var, eps, mean, rstd, weight, bias,
+    team, x, residual, outer, channels, inner, running_mean, running_var, eps, statistics, weight, bias,
     constants, kind, y, stream,
 ):  # fmt: skip
-    """As `forward`, with running statistics, which mean and rstd receive; with these where they are None."""
-    take_statistics(0, channels, running_mean, running_var, eps, mean, rstd)
+    """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
+    take_statistics(0, channels, running_mean, running_var, eps, statistics)
     for c in range(channels):
         a = offset(pointer(constants), 4 * c)
-        forward_constants(pointer(x), mean[c], rstd[c], weight[c], bias[c], a, 1)
+        forward_constants(pointer(x), statistics[0, c], statistics[1, c], weight[c], bias[c], a, 1)
     pieces = -(-outer * channels * inner // PIECE)
     share(team, pieces, _normalize_piece, x, residual, outer, channels, inner, constants, kind, y, stream)
 

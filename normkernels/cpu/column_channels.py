@@ -117,14 +117,14 @@ def _move(start, n, count, factor, mean, var, m2, running_mean, running_var):
 
 
 @primitive
-def take_statistics(start, end, running_mean, running_var, eps, mean, rstd):
+def take_statistics(start, end, running_mean, running_var, eps, statistics):
     """mean and rstd of the channels start..end from running statistics, where these are not None."""
     if running_mean is not None:
         for c in range(start, end):
-            mean[c] = running_mean[c]
+            statistics[0, c] = running_mean[c]
         for c in range(start, end):
             v = np.float64(running_var[c]) + eps
-            rstd[c] = 1.0 / math.sqrt(v) if v != 0.0 else 0.0
+            statistics[1, c] = 1.0 / math.sqrt(v) if v != 0.0 else 0.0
 
 
 @primitive
@@ -179,8 +179,11 @@ def channel_constants(
     All pointers but x: at the first of the channels. values: (3, channels), room.
     """
     n = end - start
-    output_constants(x, n, mean, rstd, weight, bias, values, n)
-    _spread_rows(3, n, values, constants, pitch, fold, channels, inner)
+    if fold * inner == 1:
+        output_constants(x, n, mean, rstd, weight, bias, constants, pitch)
+    else:
+        output_constants(x, n, mean, rstd, weight, bias, values, n)
+        _spread_rows(3, n, values, constants, pitch, fold, channels, inner)
 
 
 @primitive

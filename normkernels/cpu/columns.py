@@ -140,13 +140,14 @@ def reciprocal(var, eps, rstd):
 
 @primitive
 def _constants_piece(
-    b, x, fold, channels, inner, running_mean, running_var, eps, mean, rstd, weight, bias, constants, values
+    b, x, fold, channels, inner, running_mean, running_var, eps, statistics, weight, bias, constants, values
 ):  # fmt: skip
     start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
-    take_statistics(start, end, running_mean, running_var, eps, mean, rstd)
+    take_statistics(start, end, running_mean, running_var, eps, statistics)
+    mean = offset(pointer(statistics), start)
     channel_constants(
-        pointer(x), start, end, fold, channels, inner, offset(pointer(mean), start),
-        offset(pointer(rstd), start), offset(pointer(weight), start), offset(pointer(bias), start),
+        pointer(x), start, end, fold, channels, inner, mean, offset(mean, channels),
+        offset(pointer(weight), start), offset(pointer(bias), start),
         offset(pointer(values), 3 * start), offset(pointer(constants), start * inner),
         fold * channels * inner,
     )  # fmt: skip
@@ -154,14 +155,15 @@ def _constants_piece(
 
 @kernel
 def normalize(
-    team, x, residual, size, fold, channels, inner, running_mean, running_var, eps, mean, rstd, weight, bias,
+    team, x, residual, size, fold, channels, inner, running_mean, running_var, eps, statistics, weight, bias,
     constants, kind, y, stream,
 ):  # fmt: skip
-    """As `forward`, with running statistics, which mean and rstd receive; with these where they are None."""
+    """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
     width = fold * channels * inner
-    values, blocks = np.empty((channels, 3), weight.dtype), -(-channels // CHANNELS)
+    blocks = -(-channels // CHANNELS)
+    values = np.empty((channels if fold * inner > 1 else 0, 3), weight.dtype)
     share(
-        team, blocks, _constants_piece, x, fold, channels, inner, running_mean, running_var, eps, mean, rstd,
+        team, blocks, _constants_piece, x, fold, channels, inner, running_mean, running_var, eps, statistics,
         weight, bias, constants, values,
     )  # fmt: skip
     share(

@@ -54,12 +54,12 @@ def _in_blocks(plan: ChannelPlan) -> bool:
     return _short(plan)
 
 
-def _tiles(plan: ChannelPlan, numbers: int) -> tuple[Array, Array]:
-    """Room for some sums of every column of every tile, and for whether they are good."""
-    width = plan.fold * plan.channels
+def _tiles(plan: ChannelPlan, numbers: int) -> Callable[[], tuple[Array, Array]]:
+    """What makes room for some sums of every column of every tile, and for whether they are good."""
+    width, dtype = plan.fold * plan.channels, plan.layout.arithmetic
     tiles = column_tiles.py_func(plan.outer * plan.channels, width)
-    sums = np.empty((tiles, numbers, width), plan.layout.arithmetic)
-    return sums, np.empty((tiles, -(-width // columns.COLS)), np.bool_)
+    sums, good = (tiles, numbers, width), (tiles, -(-width // columns.COLS))
+    return lambda: (np.empty(sums, dtype), np.empty(good, np.bool_))
 
 
 def _block(plan: ChannelPlan, tensors: int) -> int:
@@ -92,7 +92,7 @@ def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tupl
     if plan.inner == 1:
         run(
             columns.moments, plan.nbytes, threads,
-            x, plan.outer * c, plan.fold, c, *_tiles(plan, 3), mean, var, rstd,
+            x, plan.outer * c, plan.fold, c, *_tiles(plan, 3)(), mean, var, rstd,
         )  # fmt: skip
     else:
         tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
@@ -151,9 +151,9 @@ def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     c, n, outer, fused = plan.channels, plan.inner, plan.outer, kind(activation)
     if n == 1 and not _in_blocks(plan):
         size, width = outer * c, plan.fold * c
-        stream = streams(plan, width)
+        stream, tiles = streams(plan, width), _tiles(plan, 3)
         return columns.forward, (), lambda x, residual, weight, bias, state, y: (
-            x, residual, size, plan.fold, c, weight, bias, state, *_tiles(plan, 3), _rows(width, plan), fused,
+            x, residual, size, plan.fold, c, weight, bias, state, *tiles(), _rows(width, plan), fused,
             y, stream,
         )  # fmt: skip
     if n > 1 and not _in_blocks(plan) and _tiled(plan):
@@ -179,19 +179,19 @@ def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
 def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     """The kernel that normalizes with given statistics.
 
-    (x, residual, running_mean, running_var, eps, mean, rstd, weight, bias, y)
+    (x, residual, running_mean, running_var, eps, statistics, weight, bias, y)
     """
     c, n, outer, fused = plan.channels, plan.inner, plan.outer, kind(activation)
     if n == 1 or (n < SHORT_RUN and outer >= SAMPLES):  # every element of a sample is a column
-        size, width = outer * c * n, plan.fold * c * n
+        size, width, fold = outer * c * n, plan.fold * c * n, plan.fold
         stream = streams(plan, width)
-        return columns.normalize, (), lambda x, residual, m, v, eps, mean, rstd, weight, bias, y: (
-            x, residual, size, plan.fold, c, n, m, v, eps, mean, rstd, weight, bias, _rows(width, plan),
-            fused, y, stream,
+        return columns.normalize, (), lambda x, residual, m, v, eps, statistics, weight, bias, y: (
+            x, residual, size, fold, c, n, m, v, eps, statistics, weight, bias, _rows(width, plan), fused, y,
+            stream,
         )  # fmt: skip
     stream = streams(plan, n)
-    return channels.normalize, (), lambda x, residual, m, v, eps, mean, rstd, weight, bias, y: (
-        x, residual, outer, c, n, m, v, eps, mean, rstd, weight, bias, _constants(plan), fused, y, stream
+    return channels.normalize, (), lambda x, residual, m, v, eps, statistics, weight, bias, y: (
+        x, residual, outer, c, n, m, v, eps, statistics, weight, bias, _constants(plan), fused, y, stream
     )  # fmt: skip
 
 
@@ -224,7 +224,7 @@ def channel_normalize(
     c, dtype = plan.channels, plan.layout.arithmetic
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     kernel, lead, arguments = normalize_kernel(plan, activation)
-    given = arguments(x, residual, None, None, 0.0, mean, rstd, weight, bias, y)
+    given = arguments(x, residual, None, None, 0.0, np.stack((mean, rstd)), weight, bias, y)
     run(kernel, plan.nbytes, threads, *lead, *given)
 
 
@@ -291,9 +291,9 @@ def backward_kernel(
     c, n, outer, fused = plan.channels, plan.inner, plan.outer, activation is not None
     if n == 1 and not _in_blocks(plan):
         width = plan.fold * c
-        stream = streams(plan, width)
+        stream, tiles = streams(plan, width), _tiles(plan, 2)
         return columns.backward, (), lambda dy, x, residual, given, dx, dresidual, sums: (
-            dy, x, residual, outer * c, plan.fold, c, *given, _tiles(plan, 2)[0], _rows(width, plan),
+            dy, x, residual, outer * c, plan.fold, c, *given, tiles()[0], _rows(width, plan),
             _rows(width, plan) if fused else None, dx, dresidual, *sums, stream,
         )  # fmt: skip
     if n > 1 and not _in_blocks(plan) and _tiled(plan):

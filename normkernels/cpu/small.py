@@ -168,7 +168,7 @@ def channel_normalize(
     ) -> tuple[Array, Array]:
         y, statistics = empty(shape, dtype), empty((2, c))
         launch(arguments(
-            x.ravel(), None, running_mean, running_var, eps, statistics[0], statistics[1],
+            x.ravel(), None, running_mean, running_var, eps, statistics,
             ones if weight is None else weight, zeros if bias is None else bias, y.ravel(),
         ))  # fmt: skip
         return y, statistics

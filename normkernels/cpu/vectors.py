@@ -149,7 +149,8 @@ def _multiply_add(exact: bool) -> Any:
 
         def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
             type_ = context.get_value_type(sig.return_type)
-            return multiply_add(builder, *(_splat(builder, type_, x) for x in args), exact=exact)
+            a, b, c = (_splat(builder, type_, x) for x in args)
+            return multiply_add(builder, a, b, c, exact)
 
         return result(*(x if isinstance(x, Vector) else scalar(result) for x in (a, b, c))), codegen
 

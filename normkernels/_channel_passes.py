@@ -132,7 +132,8 @@ def _small_forward(
 
 def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: int | None) -> G:
     signature = None
-    if out is None and type(saved) is Saved and saved.residual is None and saved.renorm is None:
+    plain = out is None and type(saved) is Saved and type(saved.x) is np.ndarray
+    if plain and saved.residual is None and saved.renorm is None:
         x, _, _, weight, bias, training, plan, own, activation, *_ = saved
         options = norm, own, plan, training, activation, x.dtype, x.shape, x.flags.num, threads, type(threads)
         signature, call = find(options, dy, weight, bias)

@@ -118,7 +118,7 @@ def _small_forward(
 
 def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, threads: int | None) -> G:
     signature = None
-    if dsum is None and out is None and type(saved) is Saved:
+    if dsum is None and out is None and type(saved) is Saved and type(saved.x) is np.ndarray:
         x, _, _, weight, bias, _, plan, *more = saved
         options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads, type(threads)
         signature, call = find(options, dy, weight, bias)

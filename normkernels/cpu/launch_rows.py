@@ -103,8 +103,7 @@ def backward_room(plan: RowPlan, part: int, period: int) -> tuple[int, int, int,
     n, samples = plan.cols, plan.rows // period
     block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
     block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
-    width, wanted = period * (n if part == n else TILE), part == n
-    return block, -(-plan.rows // block), 2 if wanted and plan.centred else 1, width
+    return block, -(-plan.rows // block), 2 if plan.centred else 1, period * (n if part == n else TILE)
 
 
 def row_backward(
@@ -138,15 +137,14 @@ def row_backward(
         _buffers.empty(blocks * count * width, np.dtype(d)).reshape(blocks, count, width)
         for d in (dtype, np.float64)
     )
-    dweight = np.empty(width, dtype) if part == n else None
-    dbias = np.empty(width, dtype) if count == 2 else None
+    dweight, dbias = np.empty(width, dtype), np.empty(width, dtype) if count == 2 else None
     run(
         rows.backward, plan.nbytes, threads,
         dy, x, plan.rows, n, block, weight, bias, part, period, kind(activation),
         np.empty(blocks * rows.gradient_room.py_func(n), dtype) if fused else None, dsum, plan.centred, mean,
         rstd, dx, short, long, dweight, dbias, streams(plan, n),
     )  # fmt: skip
-    return dweight, dbias
+    return (dweight, dbias) if part == n else (None, None)
 
 
 def as_rows(plan: GroupPlan) -> RowPlan:

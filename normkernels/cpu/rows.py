@@ -231,9 +231,8 @@ def backward(
     count, width = sums.shape[1], sums.shape[2]
     for b in range(1, len(partials)):
         add(pointer(partials), offset(pointer(partials), b * count * width), count * width)
-    if dweight is not None:
-        for j in range(width):
-            dweight[j] = partials[0, 0, j]
+    for j in range(width):
+        dweight[j] = partials[0, 0, j]
     if dbias is not None:
         for j in range(width):
             dbias[j] = partials[0, 1, j]

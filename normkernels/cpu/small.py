@@ -76,6 +76,11 @@ def row_forward(
     return call
 
 
+def _like(parameter: Vector, gradient: Vector) -> Vector:
+    """The gradient in the shape of its parameter, if there are both."""
+    return None if parameter is None or gradient is None else gradient.reshape(parameter.shape)
+
+
 def row_backward(
     plan: RowPlan, dy: Array, x: Array, weight: Vector, bias: Vector, activation: str | None
 ) -> Callable[[Array, Array, Array, Array, Vector, Vector], tuple[Array, Vector, Vector]] | None:
@@ -86,13 +91,13 @@ def row_backward(
     ones, zeros, part, period = parameters(plan, weight, bias, activation is not None)
     block, blocks, count, width = backward_room(plan, part, period)
     room, fused, centred = blocks * rows.gradient_room.py_func(n), kind(activation), plan.centred
-    sums, wanted, both, shaped = (blocks, count, width), part == n, count == 2, len(plan.parameter_shape) != 1
+    sums, both, shaped = (blocks, count, width), count == 2, len(plan.parameter_shape) != 1
 
     def call(
         dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector
     ) -> tuple[Array, Vector, Vector]:
         dx = empty(shape, dtype)
-        dweight, dbias = empty(width, dtype) if wanted else None, empty(width, dtype) if both else None
+        dweight, dbias = empty(width, dtype), empty(width, dtype) if both else None
         w, b = ones if weight is None else weight, zeros if bias is None or zeros is None else bias
         if shaped:
             w, b = w.ravel(), b if b is None else b.ravel()
@@ -101,10 +106,9 @@ def row_backward(
             None if fused is None else empty(room, dtype), None, centred, mean, rstd, dx.ravel(),
             empty(sums, dtype), empty(sums), dweight, dbias, False,
         ))  # fmt: skip
-        if shaped:
-            dweight = None if dweight is None else dweight.reshape(plan.parameter_shape)
-            dbias = None if dbias is None else dbias.reshape(plan.parameter_shape)
-        return dx, None if weight is None else dweight, None if bias is None else dbias
+        if weight is None or bias is None or shaped:
+            return dx, _like(weight, dweight), _like(bias, dbias)
+        return dx, dweight, dbias
 
     launch: Any = _Recorder(rows.backward)
     statistics = empty((2, m))

@@ -241,8 +241,6 @@ def zero(sums, n):
 @primitive
 def flush(sums, partials, n):
     """partials += sums, sums = 0"""
-    if sums is None:
-        return
     for i in range(n):
         partials[i] += np.float64(sums[i])
         sums[i] = as_element(sums, 0.0)

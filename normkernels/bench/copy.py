@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from ..cpu.fusion import copy_run
 from ..cpu.jit import loop
 from ..cpu.parallel import team_of
-from ..cpu.vectors import CACHE_LINE, fence, offset, pointer
+from ..cpu.pointers import fence, offset, pointer
+from ..cpu.vectors import CACHE_LINE
 
 BLOCK = 16384
 

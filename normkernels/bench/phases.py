@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from ..cpu.fusion import copy_run
-from ..cpu.jit import loop, primitive, step
+from ..cpu.jit import loop, primitive
+from ..cpu.loops import step
 from ..cpu.loops import sums as added
 from ..cpu.parallel import team_of
-from ..cpu.vectors import fence, offset, pointer
+from ..cpu.pointers import fence, offset, pointer
 from ..norms import NORMS
 from .cases import MOST_SLOTS, Case
 from .copy import Copy

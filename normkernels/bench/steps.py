@@ -7,12 +7,12 @@ stores and threads.
 from .._plan import row_plan
 from ..cpu.activations import slope
 from ..cpu.fusion import activated, plus
-from ..cpu.jit import loop, step
+from ..cpu.jit import loop
 from ..cpu.layouts import empty
 from ..cpu.layouts import flat as laid_out
-from ..cpu.loops import each
+from ..cpu.loops import each, step
+from ..cpu.pointers import fence, offset, pointer
 from ..cpu.run import kind, run, streams
-from ..cpu.vectors import fence, offset, pointer
 from ..norms import NORMS, Passes
 from ..reference.fused import Elementwise
 from .inputs import Array

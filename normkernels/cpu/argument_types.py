@@ -8,7 +8,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from .vectors import pointer
+from .pointers import pointer
 
 FLOATS = (types.float32, types.float64)
 

@@ -13,8 +13,9 @@ import numpy as np
 from .activations import slope
 from .extremes import group_statistics
 from .fusion import activated, plus
-from .jit import primitive, step
-from .loops import each, sums
+from .jit import primitive
+from .loops import each, step, sums
+from .pointers import as_element, offset
 from .primitives import (
     as_scale,
     centre,
@@ -25,7 +26,7 @@ from .primitives import (
     run_sums,
     tile_bounds,
 )
-from .vectors import as_element, fma, offset
+from .vectors import fma
 
 
 @primitive
@@ -115,7 +116,6 @@ def finish_dots(x, c, count, dot, s, weight, mean, rstd, training, dweight, dbia
     gradient_constants(x, mean[c], rstd[c], weight[c], c1, c2, training, constants, stride)
 
 
-@step
 def _affine(i, x, hi, scale, shift, residual):
     """(x - hi) * scale + shift + residual"""
     return plus(fma(x[i] - hi, scale, shift), residual, i)

@@ -29,8 +29,8 @@ from .extremes import group_statistics
 from .fusion import copy_run, first_of
 from .jit import kernel, loop, primitive
 from .parallel import share
+from .pointers import fence, offset, pointer
 from .primitives import merged, tile_bounds, tile_count, tile_moments
-from .vectors import fence, offset, pointer
 
 # Elements of one piece of work in the kernels that go through an array from front to back.
 PIECE = 65536

@@ -15,7 +15,7 @@ from .column_channels import (
 from .column_primitives import ROWS, columns_gradient, columns_normalize, tile_sums
 from .fusion import first_of
 from .jit import loop, primitive
-from .vectors import fence, offset, pointer
+from .pointers import fence, offset, pointer
 
 
 @primitive

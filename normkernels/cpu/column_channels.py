@@ -10,8 +10,8 @@ from .channel_primitives import correction, forward_constants
 from .column_primitives import ROWS, add_dots, add_moments, columns_slope, joined, moments_of_tile
 from .extremes import group_statistics, usual
 from .jit import primitive
+from .pointers import as_element, offset, pointer
 from .primitives import as_scale, centre
-from .vectors import as_element, offset, pointer
 
 
 @primitive

@@ -8,10 +8,11 @@ import numpy as np
 
 from .activations import slope
 from .fusion import activated, copy_run, plus, tile_on_stack
-from .jit import primitive, step
-from .loops import each, sums
+from .jit import primitive
+from .loops import each, step, sums
+from .pointers import as_element, offset
 from .primitives import RESCALE, far_or_out_of_range, tile_moments
-from .vectors import as_element, fma, offset
+from .vectors import fma
 
 # Rows summed in the precision of the arithmetic before float64 takes over.
 ROWS = 128
@@ -20,11 +21,11 @@ TOGETHER = 4
 
 
 @step
-def _start(i, s, x, next_row, third, fourth, quarter, pivot, q):
+def _start(i, s, x, second, third, fourth, pivot, q):
     """The pivot is about the mean of the first rows; exactly the first where they are all equal."""
     first = x[i]
-    pivot[i] = first + ((next_row[i] - first) + (third[i] - first) + (fourth[i] - first)) * quarter
-    s[i] = q[i] = as_element(s, 0.0)
+    pivot[i] = first + ((x[i + second] - first) + (x[i + third] - first) + (x[i + fourth] - first)) * 0.25
+    s[i] = q[i] = 0.0
 
 
 @step
@@ -35,9 +36,8 @@ def _add_row(i, s, x, pivot, q):
 
 
 @step
-def _add_rows(i, s, x, second, third, fourth, pivot, q):
-    p = pivot[i]
-    a, b, c, d = x[i] - p, second[i] - p, third[i] - p, fourth[i] - p
+def _add_rows(i, s, x, width, pivot, q):
+    a, b, c, d = (x[i + k * width] - pivot[i] for k in range(TOGETHER))
     s[i] = s[i] + ((a + b) + (c + d))
     q[i] = fma(d, d, fma(c, c, fma(b, b, fma(a, a, q[i]))))
 
@@ -57,15 +57,10 @@ def tile_sums(x, rows, width, n, room, pitch):
     """
     pivot, s, q = room, offset(room, pitch), offset(room, 2 * pitch)
     second, third, fourth = min(1, rows - 1) * width, min(2, rows - 1) * width, min(3, rows - 1) * width
-    each(
-        n, None, _start, s, x, offset(x, second), offset(x, third), offset(x, fourth), as_element(s, 0.25),
-        pivot, q,
-    )  # fmt: skip
+    each(n, None, _start, s, x, second, third, fourth, pivot, q)
     whole = rows - rows % TOGETHER
     for i in range(0, whole, TOGETHER):
-        a = offset(x, i * width)
-        b, c, d = offset(a, width), offset(a, 2 * width), offset(a, 3 * width)
-        each(n, None, _add_rows, s, a, b, c, d, pivot, q)
+        each(n, None, _add_rows, s, offset(x, i * width), width, pivot, q)
     for i in range(whole, rows):
         each(n, None, _add_row, s, offset(x, i * width), pivot, q)
     poor = 0
@@ -138,11 +133,10 @@ def joined(moments, n, pitch):
     return middle, within + moments[0] * between
 
 
-@step
 def _affine(i, x, width, constants, residual):
     """(x - hi) * scale + shift + residual"""
-    hi, scale, shift = constants, offset(constants, width), offset(constants, 2 * width)
-    return plus(fma(x[i] - hi[i], scale[i], shift[i]), residual, i)
+    hi, scale, shift = (constants[i + k * width] for k in range(3))
+    return plus(fma(x[i] - hi, scale, shift), residual, i)
 
 
 @step
@@ -171,16 +165,15 @@ def columns_slope(dy, x, n, width, affine, residual, kind, dz):
 def _add_dots(i, s, dy, x, width, constants, q):
     d = dy[i]
     s[i] = s[i] + d
-    q[i] = fma((x[i] - constants[i]) * offset(constants, width)[i], d, q[i])
+    q[i] = fma((x[i] - constants[i]) * constants[i + width], d, q[i])
 
 
 @step
 def _add_dots_of_rows(i, s, dy, x, rows_apart, width, constants, q):
-    hi, r, total, dot = constants[i], offset(constants, width)[i], s[i], q[i]
+    hi, r, total, dot = constants[i], constants[i + width], s[i], q[i]
     for k in range(TOGETHER):
-        d = offset(dy, k * rows_apart)[i]
-        total = total + d
-        dot = fma((offset(x, k * rows_apart)[i] - hi) * r, d, dot)
+        j = i + k * rows_apart
+        total, dot = total + dy[j], fma((x[j] - hi) * r, dy[j], dot)
     s[i], q[i] = total, dot
 
 
@@ -198,10 +191,7 @@ def add_dots(dy, x, rows, width, n, constants, pitch, s, q):
 
 @step
 def _gradient(i, dx, dy, x, width, constants):
-    hi, scale, c2, k = (
-        constants[i], offset(constants, width)[i], offset(constants, 2 * width)[i],
-        offset(constants, 3 * width)[i],
-    )  # fmt: skip
+    hi, scale, c2, k = (constants[i + j * width] for j in range(4))
     dx[i] = fma(x[i] - hi, k, dy[i] - c2) * scale
 
 

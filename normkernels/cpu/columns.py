@@ -33,8 +33,8 @@ from .column_primitives import columns_gradient, columns_normalize, columns_slop
 from .fusion import first_of, tile_on_stack
 from .jit import kernel, primitive
 from .parallel import share
+from .pointers import fence, offset, pointer
 from .primitives import reciprocal_sd
-from .vectors import fence, offset, pointer
 
 # Columns of a tile, and elements of a piece of work: the sums of a tile are to stay in L1.
 COLS = 2048

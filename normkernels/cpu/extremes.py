@@ -11,8 +11,8 @@ import numpy as np
 
 from .fusion import add_residual, tile_on_stack
 from .jit import primitive
+from .pointers import element, largest, offset
 from .primitives import TILE, reciprocal_sd
-from .vectors import largest, offset, one
 
 # Within this range of rstd no square that counts in it has left the range of float64.
 LEAST, MOST = 1e-140, 1e140
@@ -37,7 +37,7 @@ def _sums(x, residual, outer, stride, n, scale, origin):
             h = add_residual(offset(x, k), offset(residual, k), count, room, None, False)
             s_tile = q_tile = 0.0
             for i in range(count):
-                value = np.float64(h[one(i)])
+                value = np.float64(element(h, i))
                 top = max(top, abs(value))
                 d = value * scale - origin
                 s_tile += d
@@ -52,7 +52,7 @@ def _all_are(x, outer, stride, n, value):
     """Whether every element is this value; it ends at the first that is not."""
     for g in range(outer):
         for i in range(n):
-            if np.float64(x[one(g * stride + i)]) != value:
+            if np.float64(element(x, g * stride + i)) != value:
                 return False
     return True
 
@@ -75,7 +75,7 @@ def statistics_again(x, residual, outer, stride, n, divisor, eps, centred, mean,
     unit, origin = 1.0 / scale, 0.0
     if centred:
         first = add_residual(x, residual, 1, tile_on_stack(residual), None, False)
-        origin = np.float64(first[one(0)]) * scale
+        origin = np.float64(element(first, 0)) * scale
         _, s, _ = _sums(x, residual, outer, stride, n, scale, origin)
         origin += s / count
     _, s, q = _sums(x, residual, outer, stride, n, scale, origin)

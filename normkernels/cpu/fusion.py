@@ -13,10 +13,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .activations import activation
-from .jit import primitive, step
-from .loops import each
+from .jit import primitive
+from .loops import each, step
 from .primitives import TILE
-from .vectors import cached
+from .vectors import Index, Pointer, Value
 
 
 @intrinsic
@@ -50,20 +50,14 @@ def where_given(typingctx: Any, pointer: Any, other: Any) -> Any:
     return pointer(pointer, other), lambda context, builder, sig, args: args[0]
 
 
-@step
-def plus(value, addend, i):
+def plus(value: Value, addend: Pointer | None, i: Index) -> Value:
     """value + addend[i]"""
-    if addend is None:
-        return value
-    return value + addend[i]
+    return value if addend is None else value + addend[i]
 
 
-@step
-def activated(z, kind):
+def activated(z: Value, kind: Value | None) -> Value:
     """The activation at z; z where there is none"""
-    if kind is None:
-        return z
-    return activation(z, kind)
+    return z if kind is None else activation(z, kind)
 
 
 @step
@@ -73,7 +67,7 @@ def _keep_sum(i, h, x, residual):
 
 @step
 def _write_sum(i, total, x, residual, h):
-    h[cached(i)] = total[i] = x[i] + residual[i]
+    h[i.cached] = total[i] = x[i] + residual[i]
 
 
 @primitive

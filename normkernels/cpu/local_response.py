@@ -13,7 +13,7 @@ import numpy as np
 
 from .fusion import copy_run
 from .jit import loop, primitive
-from .vectors import as_element, fence, largest, offset, one, pointer
+from .pointers import as_element, element, fence, largest, offset, pointer
 
 # Elements taken through all steps together: three arrays of them stay in L1.
 TILE = 1024
@@ -33,7 +33,7 @@ def _reciprocals(x, start, n, size, stride, before, after, settings, r):
     for channel in range(-before, after + 1):
         first = start + channel * stride
         for i in range(max(0, -first), min(n, size - first)):
-            value = x[one(first + i)]
+            value = element(x, first + i)
             r[i] += value * value
     for i in range(n):
         r[i] = unit / (settings[1] + settings[0] * r[i])
@@ -89,14 +89,14 @@ def _root(x, i, size, stride, before, after, settings):
     top = math.sqrt(abs(k))
     for j in range(i - before * stride, i + after * stride + 1, stride):
         if 0 <= j < size:
-            top = max(top, abs(np.float64(x[one(j)])))
+            top = max(top, abs(np.float64(element(x, j))))
     unit = 1.0
     if top < np.inf:
         unit = math.ldexp(1.0, min(max(-math.frexp(top)[1], -1000), 1000))
     q = 0.0
     for j in range(i - before * stride, i + after * stride + 1, stride):
         if 0 <= j < size:
-            q += (np.float64(x[one(j)]) * unit) ** 2
+            q += (np.float64(element(x, j)) * unit) ** 2
     return 1.0 / math.sqrt(k * unit * unit + scale * q) * unit
 
 
@@ -106,7 +106,7 @@ def _mend_tile(x, start, n, size, stride, before, after, settings, r, p):
     for i in range(n):
         if not _usual(x, r[i]):
             root = _root(x, start + i, size, stride, before, after, settings)
-            value = np.float64(x[one(start + i)]) * root
+            value = np.float64(element(x, start + i)) * root
             p[i] = as_element(p, value * root ** (2.0 * settings[2] - 1.0))
 
 
@@ -141,7 +141,7 @@ def _forward_tile(x, start, n, size, stride, before, after, settings, r, p, y, s
     _reciprocals(x, start, n, size, stride, before, after, settings, r)
     _power(r, n, settings[2], p)
     for i in range(n):
-        p[i] = x[one(start + i)] * p[i]
+        p[i] = element(x, start + i) * p[i]
     if not _all_usual(x, r, n):
         _mend_tile(x, start, n, size, stride, before, after, settings, r, p)
     copy_run(p, n, offset(y, start), stream)
@@ -167,9 +167,9 @@ def _terms(dy, x, n, beta, r, g, t):
     """g = dy * r ** beta, t = g * x * r"""
     _power(r, n, beta, g)
     for i in range(n):
-        g[i] = dy[one(i)] * g[i]
+        g[i] = element(dy, i) * g[i]
     for i in range(n):
-        t[i] = g[i] * x[one(i)] * r[i]
+        t[i] = g[i] * element(x, i) * r[i]
 
 
 @primitive
@@ -177,7 +177,7 @@ def _gradient_tile(x, t, start, n, size, stride, before, after, slope, sums, g, 
     """dx = g - slope * x * (sum of t over the window)"""
     _window_sums(t, start, n, size, stride, before, after, sums)
     for i in range(n):
-        sums[i] = g[i] - slope * x[one(i)] * sums[i]
+        sums[i] = g[i] - slope * element(x, i) * sums[i]
     copy_run(sums, n, dx, stream)
 
 
@@ -200,7 +200,7 @@ def _backward_columns(
     kept = np.empty(0 if usual else 2 * own)  # dx may be dy or x
     for i in range(len(kept) // 2):
         k = i // width * stride + first + i % width
-        kept[i], kept[own + i] = np.float64(dy[one(k)]), np.float64(x[one(k)])
+        kept[i], kept[own + i] = np.float64(element(dy, k)), np.float64(element(x, k))
     for start in range(0, own, step):  # an element of x comes in the windows the other way round
         i, n = start // width * stride + first + start % width, min(step, own - start)
         _gradient_tile(

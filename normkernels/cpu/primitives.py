@@ -7,9 +7,10 @@ elements apart and share their statistics. A row is a group of one run.
 import numpy as np
 
 from .. import _formulas
-from .jit import primitive, step
-from .loops import sums
-from .vectors import as_element, fma, largest, offset, one
+from .jit import inlined, primitive
+from .loops import step, sums
+from .pointers import as_element, element, largest, offset
+from .vectors import fma
 
 # Elements summed in the input's own precision before float64 takes over; 16 KB of float32 stay in L1
 # for a second pass. The order of summation depends on it: changing it changes the last bits.
@@ -50,13 +51,13 @@ def _add_squares(i, sums, x):
     return (fma(value, value, sums[0]),)
 
 
-@step
+@inlined
 def run_sums(x, n, pivot):
     """The sums of x - pivot and of its square over a run, in the dtype of x."""
     return sums(2, n, _add_deviations, x, pivot)
 
 
-@step
+@inlined
 def run_squares(x, n):
     """The sum of squares of a run, in the dtype of x."""
     return sums(1, n, _add_squares, x)[0]
@@ -73,14 +74,14 @@ def _group_sums(x, outer, stride, n, pivot, scale):
     return s, q
 
 
-@step
+@inlined
 def pivot_of(x, n):
     """About the mean of the first elements; exactly the first where they are all equal."""
-    first = x[one(0)]
+    first = element(x, 0)
     quarter = as_element(x, 0.25)
     pivot = first
     for i in range(1, 4):
-        pivot += (x[one(min(i, n - 1))] - first) * quarter
+        pivot += (element(x, min(i, n - 1)) - first) * quarter
     return pivot
 
 
@@ -165,13 +166,13 @@ def merged(tiles, count):
     return origin + mean, m2
 
 
-@step
+@inlined
 def as_scale(x, value):
     """A factor in the dtype of x; one beyond its range stays finite, so that 0 * factor = 0."""
     return as_element(x, min(max(value, -largest(x)), largest(x)) if value == value else value)
 
 
-@step
+@inlined
 def centre(x, mean, rstd):
     """hi of `centring`: mean in the dtype of x; 0 where sd is so large that x - mean could overflow."""
     if 0.0 < rstd * largest(x) < WIDEST:
@@ -179,7 +180,7 @@ def centre(x, mean, rstd):
     return as_element(x, mean)
 
 
-@step
+@inlined
 def centring(x, mean, rstd, factor):
     """hi, lo, scale in the dtype of x such that (x - hi) * scale + lo = (x - mean) * rstd * factor.
 

@@ -17,6 +17,7 @@ from .extremes import statistics_again, usual
 from .fusion import add_residual, first_of, tile_on_stack, where_given
 from .jit import kernel, loop, primitive
 from .parallel import share
+from .pointers import fence, offset, pointer
 from .primitives import TILE, centring, merged, reciprocal_sd, tile_moments, tile_squares
 from .row_primitives import (
     PAIRED,
@@ -30,7 +31,6 @@ from .row_primitives import (
     tile_dots,
     zero,
 )
-from .vectors import fence, offset, pointer
 
 # Short rows are taken in batches of so many elements, statistics of all of them first: the divisions
 # and the square root of one row then overlap with the loads of the next (measured on rows of 128: 67 ns

@@ -1,36 +1,23 @@
-"""Loops over elements in memory, several at a time, written as if they were taken one at a time.
+"""What a step sees: numbers, vectors and pointers, whose operations become instructions of a kernel.
 
-A *step* is what a loop does at an index i: ``y[i] = (x[i] - mean) * rstd``, where x and y are pointers.
-`loops.each` and `loops.sums` run it over n elements: first 64 bytes of them at a time, then 16, then one
-(decision 0015). How many is part of the type of i, so a step is compiled for each width: there, ``x[i]`` is a
-vector, and no lane is ever empty.
-All additions have a fixed order, so that the bits of a sum depend on n alone, and never on who calls.
-
-float16 lies in memory that kernels see as uint16, bfloat16 as int16: ``x[i]`` converts to float32,
-``y[i] = value`` back, rounding to nearest even. "The dtype of the arithmetic" of a pointer is float32 for
-these two and its own otherwise. Pointers instead of arrays because numba counts references to arrays inside
-hot loops (measured: 33 ns instead of 4 ns for the sums of a row of 128).
+Python runs a step while a kernel is compiled, once for each width of `loops.WIDTHS`: there, ``x[i]`` loads a
+vector, ``a + b`` adds two, and a number stands for all lanes (decision 0016). Nothing is added, moved or
+rounded that a step does not say: the bits of a result depend on no choice of the compiler.
 """
 
-import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, models, register_model
 
-# 128 bytes at first are no faster (rows of 24 to 1024 float32; Sapphire Rapids, with AVX-512 and as Haswell),
-# and 64 leave twice the registers for sums. 32 bytes instead of 16 make rows of 12 a third slower.
-WIDTHS = 64, 16
 CACHE_LINE = 64
 
 _I16 = ir.IntType(16)
 _I32 = ir.IntType(32)
-_I64 = ir.IntType(64)
 _HALF = {types.uint16: "float16", types.int16: "bfloat16"}
+_STORED = {16: _I16, 32: ir.FloatType(), 64: ir.DoubleType()}
 
 
 def arithmetic(dtype: types.Type) -> types.Float:
@@ -38,44 +25,14 @@ def arithmetic(dtype: types.Type) -> types.Float:
     return types.float32 if dtype in _HALF else dtype
 
 
-class Vector(types.Type):
-    """`lanes` floating-point numbers of one dtype."""
-
-    def __init__(self, dtype: types.Float, lanes: int) -> None:
-        self.dtype = dtype
-        self.lanes = lanes
-        super().__init__(f"Vector({dtype}, {lanes})")
+def element_of(type_: ir.Type) -> ir.Type:
+    """The type of a number, or of those in a vector."""
+    return type_.element if isinstance(type_, ir.VectorType) else type_
 
 
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Vector) -> None:
-        element = dmm.lookup(fe_type.dtype).get_value_type()
-        super().__init__(dmm, fe_type, ir.VectorType(element, fe_type.lanes))
-
-
-class Lanes(types.Type):
-    """The index of the first of `lanes` neighbouring elements; `streaming`: assigned to past the caches."""
-
-    def __init__(self, lanes: int, streaming: bool = False) -> None:
-        self.lanes = lanes
-        self.streaming = streaming
-        super().__init__(f"Lanes({lanes}, {streaming})")
-
-    def of(self, dtype: types.Float) -> types.Type:
-        """What is at such an index."""
-        return dtype if self.lanes == 1 else Vector(dtype, self.lanes)
-
-
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, dmm: Any, fe_type: Lanes) -> None:
-        super().__init__(dmm, fe_type, _I64)
-
-
-def scalar(value: types.Type) -> types.Float:
-    """The dtype of a vector or of a number."""
-    return value.dtype if isinstance(value, Vector) else value
+def retyped(type_: ir.Type, element: ir.Type) -> ir.Type:
+    """As many lanes of another element; a number gives a number."""
+    return ir.VectorType(element, type_.count) if isinstance(type_, ir.VectorType) else element
 
 
 def constant(type_: ir.Type, value: Any) -> ir.Value:
@@ -83,84 +40,184 @@ def constant(type_: ir.Type, value: Any) -> ir.Value:
     return ir.Constant(type_, [value] * type_.count if isinstance(type_, ir.VectorType) else value)
 
 
-def retyped(type_: ir.Type, element: ir.Type) -> ir.Type:
-    """The same number of lanes of another element; a scalar gives a scalar."""
-    return ir.VectorType(element, type_.count) if isinstance(type_, ir.VectorType) else element
+class Value:
+    """A number or a vector in a register."""
+
+    def __init__(self, builder: ir.IRBuilder, value: ir.Value) -> None:
+        self.builder = builder
+        self.ir = value
+
+    @property
+    def bits(self) -> int:
+        """How many of them a floating-point number has."""
+        return 32 if element_of(self.ir.type) == ir.FloatType() else 64
+
+    def _with(self, other: Any, instruction: str, swapped: bool = False) -> "Value":
+        a, b = alike(other, self) if swapped else alike(self, other)
+        whole = isinstance(element_of(a.type), ir.IntType)
+        return Value(self.builder, getattr(self.builder, instruction if whole else f"f{instruction}")(a, b))
+
+    def __add__(self, other: Any) -> "Value":
+        return self._with(other, "add")
+
+    def __sub__(self, other: Any) -> "Value":
+        return self._with(other, "sub")
+
+    def __mul__(self, other: Any) -> "Value":
+        return self._with(other, "mul")
+
+    def __truediv__(self, other: Any) -> "Value":
+        return self._with(other, "div")
+
+    def __radd__(self, other: Any) -> "Value":
+        return self._with(other, "add", swapped=True)
+
+    def __rsub__(self, other: Any) -> "Value":
+        return self._with(other, "sub", swapped=True)
+
+    def __rmul__(self, other: Any) -> "Value":
+        return self._with(other, "mul", swapped=True)
+
+    def __rtruediv__(self, other: Any) -> "Value":
+        return self._with(other, "div", swapped=True)
+
+    def __neg__(self) -> "Value":
+        return Value(self.builder, self.builder.fneg(self.ir))
 
 
-def _splat(builder: Any, type_: ir.Type, value: ir.Value) -> ir.Value:
-    """A value of a type: a number in all lanes where that is a vector."""
-    if not isinstance(type_, ir.VectorType) or isinstance(value.type, ir.VectorType):
-        return value
+def _as(builder: ir.IRBuilder, type_: ir.Type, value: Any) -> ir.Value:
+    """A value in a type: a number in all lanes where that is a vector."""
+    if not isinstance(value, Value):
+        return constant(type_, value)
+    if element_of(value.ir.type) != element_of(type_):
+        raise TypeError(f"a step cannot mix {value.ir.type} and {type_}")
+    if value.ir.type == type_:
+        return value.ir
     undefined = ir.Constant(type_, ir.Undefined)
-    first = builder.insert_element(undefined, value, _I32(0))
+    first = builder.insert_element(undefined, value.ir, _I32(0))
     return builder.shuffle_vector(first, undefined, ir.VectorType(_I32, type_.count)([0] * type_.count))
 
 
-class _VectorArithmetic(AbstractTemplate):
-    """vector (+, -, *, /) vector, and with a scalar of the same dtype on either side."""
-
-    def generic(self, args: tuple[types.Type, ...], kws: Any) -> Any:
-        vectors = [a for a in args if isinstance(a, Vector)]
-        if len(args) == 2 and vectors and all(a in (vectors[0], vectors[0].dtype) for a in args):
-            return signature(vectors[0], *args)
-        return None
+def alike(*values: Any) -> list[ir.Value]:
+    """The values in one type: vectors, if one of them is a vector; Python's numbers follow the others."""
+    given = [v for v in values if isinstance(v, Value)]
+    vectors = [v for v in given if isinstance(v.ir.type, ir.VectorType)]
+    return [_as(given[0].builder, (vectors or given)[0].ir.type, v) for v in values]
 
 
-def _lower_arithmetic(operation: Any, instruction: str) -> None:
-    def lower(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        type_ = context.get_value_type(sig.return_type)
-        return getattr(builder, instruction)(*(_splat(builder, type_, a) for a in args))
-
-    infer_global(operation)(_VectorArithmetic)
-    for kinds in ((Vector, Vector), (Vector, types.Float), (types.Float, Vector)):
-        lower_builtin(operation, *kinds)(lower)
-
-
-_lower_arithmetic(operator.add, "fadd")
-_lower_arithmetic(operator.sub, "fsub")
-_lower_arithmetic(operator.mul, "fmul")
-_lower_arithmetic(operator.truediv, "fdiv")
+def _multiply_add(operation: str, a: Value, b: Any, c: Any) -> Value:
+    arguments = alike(a, b, c)
+    type_ = arguments[0].type
+    lanes = f"v{type_.count}" if isinstance(type_, ir.VectorType) else ""
+    name = f"llvm.{operation}.{lanes}f{a.bits}"
+    function = ir.FunctionType(type_, [type_] * 3)
+    called = cgutils.get_or_insert_function(a.builder.module, function, name)
+    return Value(a.builder, a.builder.call(called, arguments))
 
 
-@infer_global(operator.neg)
-class _VectorNegation(AbstractTemplate):
-    def generic(self, args: tuple[types.Type, ...], kws: Any) -> Any:
-        return signature(args[0], *args) if isinstance(args[0], Vector) else None
+def fma(a: Value, b: Any, c: Any) -> Value:
+    """a * b + c, with one rounding where the processor has an instruction for it.
+
+    Where it has none, as before AVX2, an exact one would be a call for each element.
+    """
+    return _multiply_add("fmuladd", a, b, c)
 
 
-@lower_builtin(operator.neg, Vector)
-def _lower_negation(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-    return builder.fneg(args[0])
+def exact_fma(a: Value, b: Any, c: Any) -> Value:
+    """a * b + c with one rounding."""
+    return _multiply_add("fma", a, b, c)
 
 
-def multiply_add(builder: Any, a: ir.Value, b: ir.Value, c: ir.Value, exact: bool = False) -> ir.Value:
-    """a * b + c of one type, vectors or numbers; with one rounding if that is `exact`, or one instruction."""
-    element = {ir.FloatType(): "f32", ir.DoubleType(): "f64"}[getattr(a.type, "element", a.type)]
-    lanes = f"v{a.type.count}" if isinstance(a.type, ir.VectorType) else ""
-    function = ir.FunctionType(a.type, [a.type] * 3)
-    name = f"llvm.{'fma' if exact else 'fmuladd'}.{lanes}{element}"
-    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), (a, b, c))
+def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
+    """The sum of coefficients[k] * x**k."""
+    *rest, last = coefficients
+    result = Value(x.builder, constant(x.ir.type, last))
+    for c in reversed(rest):
+        result = fma(result, x, c)
+    return result
 
 
-def _multiply_add(exact: bool) -> Any:
-    def typed(typingctx: Any, a: Any, b: Any, c: Any) -> Any:
-        result = next((x for x in (a, b, c) if isinstance(x, Vector)), a)
-
-        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-            type_ = context.get_value_type(sig.return_type)
-            a, b, c = (_splat(builder, type_, x) for x in args)
-            return multiply_add(builder, a, b, c, exact)
-
-        return result(*(x if isinstance(x, Vector) else scalar(result) for x in (a, b, c))), codegen
-
-    return intrinsic(typed)
+def where_negative(x: Value, a: Any, b: Any) -> Value:
+    """a where x < 0, else b, also where x is NaN."""
+    x_, a, b = alike(x, a, b)
+    return Value(x.builder, x.builder.select(x.builder.fcmp_ordered("<", x_, constant(x_.type, 0.0)), a, b))
 
 
-# a * b + c of vectors and numbers of one dtype, with one rounding where the processor has an instruction for
-# it; where it has none, as before AVX2, fma would be a call for each element.
-fma = _multiply_add(exact=False)
-exact_fma = _multiply_add(exact=True)
+def where_positive_or_nan(x: Value, a: Any, b: Any) -> Value:
+    """a where x > 0 or x is NaN, else b."""
+    x_, a, b = alike(x, a, b)
+    return Value(x.builder, x.builder.select(x.builder.fcmp_unordered(">", x_, constant(x_.type, 0.0)), a, b))
+
+
+def chosen(number: Value, functions: Sequence[Callable[..., Value]], *args: Value) -> Value:
+    """functions[number](*args); the number is not known before the kernel runs."""
+    builder = number.builder
+    done, otherwise = builder.append_basic_block("done"), builder.append_basic_block("otherwise")
+    cases = builder.switch(number.ir, otherwise)
+    results = []
+    for k, function in enumerate(functions):
+        case = builder.append_basic_block("case")
+        cases.add_case(number.ir.type(k), case)
+        builder.position_at_end(case)
+        result = function(*args).ir
+        results.append((result, builder.block))
+        builder.branch(done)
+    builder.position_at_end(otherwise)
+    builder.unreachable()
+    builder.position_at_end(done)
+    phi = builder.phi(results[0][0].type)
+    for result in results:
+        phi.add_incoming(*result)
+    return Value(builder, phi)
+
+
+class Index:
+    """Where `lanes` neighbouring elements are; `streaming`: those assigned there go past the caches."""
+
+    def __init__(self, builder: ir.IRBuilder, first: ir.Value, lanes: int, streaming: bool = False) -> None:
+        self.builder = builder
+        self.first = first
+        self.lanes = lanes
+        self.streaming = streaming
+
+    @property
+    def cached(self) -> "Index":
+        """The same for what is to stay in the caches."""
+        return Index(self.builder, self.first, self.lanes)
+
+    def __add__(self, elements: Value) -> "Index":
+        return Index(self.builder, self.builder.add(self.first, elements.ir), self.lanes, self.streaming)
+
+
+def _lanes(element: ir.Type, lanes: int) -> ir.Type:
+    return element if lanes == 1 else ir.VectorType(element, lanes)
+
+
+class Pointer:
+    """Where numbers of one dtype, as numba names it, begin in memory."""
+
+    def __init__(self, builder: ir.IRBuilder, begin: ir.Value, dtype: types.Type) -> None:
+        self.builder = builder
+        self.begin = begin
+        self.dtype = dtype
+
+    def _at(self, i: Index, type_: ir.Type) -> ir.Value:
+        return self.builder.bitcast(self.builder.gep(self.begin, [i.first]), type_.as_pointer())
+
+    def __getitem__(self, i: Index) -> Value:
+        """The elements at i, in the dtype of the arithmetic."""
+        type_ = _lanes(_STORED[self.dtype.bitwidth], i.lanes)
+        value = self.builder.load(self._at(i, type_), align=self.dtype.bitwidth // 8)
+        return Value(self.builder, _widened(self.builder, value, self.dtype))
+
+    def __setitem__(self, i: Index, value: Any) -> None:
+        """Assign a vector, or a number for all lanes, rounded to the dtype."""
+        wide = _as(self.builder, _lanes(_STORED[arithmetic(self.dtype).bitwidth], i.lanes), value)
+        narrow = _narrowed(self.builder, wide, self.dtype)
+        aligned = CACHE_LINE if i.streaming else self.dtype.bitwidth // 8
+        store = self.builder.store(narrow, self._at(i, narrow.type), align=aligned)
+        if i.streaming:
+            store.set_metadata("nontemporal", self.builder.module.add_metadata([_I32(1)]))
 
 
 def _widened(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
@@ -199,117 +256,3 @@ def _narrowed(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
     nan = builder.or_(bits, constant(wide, 0x400000))  # rounding could turn it into infinity
     rounded = builder.select(builder.fcmp_unordered("uno", value, value), nan, builder.add(bits, half_step))
     return _upper_halves(builder, rounded)
-
-
-def _address(builder: Any, pointer: ir.Value, index: ir.Value, type_: ir.Type) -> ir.Value:
-    return builder.bitcast(builder.gep(pointer, [index]), type_.as_pointer())
-
-
-@infer_global(operator.getitem)
-class _Load(AbstractTemplate):
-    """x[i]: the elements at i, in the dtype of the arithmetic."""
-
-    def generic(self, args: tuple[types.Type, ...], kws: Any) -> Any:
-        if len(args) == 2 and isinstance(args[0], types.CPointer) and isinstance(args[1], Lanes):
-            return signature(args[1].of(arithmetic(args[0].dtype)), *args)
-        return None
-
-
-@lower_builtin(operator.getitem, types.CPointer, Lanes)
-def _lower_load(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-    dtype = sig.args[0].dtype
-    type_ = retyped(context.get_value_type(sig.return_type), context.get_value_type(dtype))
-    source = _address(builder, args[0], args[1], type_)
-    return _widened(builder, builder.load(source, align=dtype.bitwidth // 8), dtype)
-
-
-@infer_global(operator.setitem)
-class _Store(AbstractTemplate):
-    """y[i] = value: a vector, or a number for all lanes."""
-
-    def generic(self, args: tuple[types.Type, ...], kws: Any) -> Any:
-        if len(args) == 3 and isinstance(args[0], types.CPointer) and isinstance(args[1], Lanes):
-            dtype = arithmetic(args[0].dtype)
-            value = args[2] if isinstance(args[2], Vector) else dtype
-            return signature(types.none, args[0], args[1], value)
-        return None
-
-
-@lower_builtin(operator.setitem, types.CPointer, Lanes, types.Any)
-def _lower_store(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-    dtype, index = sig.args[0].dtype, sig.args[1]
-    value = _splat(builder, context.get_value_type(index.of(arithmetic(dtype))), args[2])
-    value = _narrowed(builder, value, dtype)
-    target = _address(builder, args[0], args[1], value.type)
-    store = builder.store(value, target, align=CACHE_LINE if index.streaming else dtype.bitwidth // 8)
-    if index.streaming:
-        store.set_metadata("nontemporal", builder.module.add_metadata([_I32(1)]))
-    return context.get_dummy_value()
-
-
-@intrinsic
-def cached(typingctx: Any, i: Any) -> Any:
-    """The index i for what is to stay in the caches."""
-    return Lanes(i.lanes)(i), lambda context, builder, sig, args: args[0]
-
-
-@intrinsic
-def one(typingctx: Any, i: Any) -> Any:
-    """The integer i as the index of one element."""
-    return Lanes(1)(types.intp), lambda context, builder, sig, args: args[0]
-
-
-@intrinsic
-def pointer(typingctx: Any, array: Any) -> Any:
-    """Where `array` begins, which does not keep it alive: whoever calls the kernel does. None for None."""
-    if isinstance(array, types.NoneType):
-        return array(array), lambda context, builder, sig, args: args[0]
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return context.make_array(sig.args[0])(context, builder, args[0]).data
-
-    return types.CPointer(array.dtype)(array), codegen
-
-
-@intrinsic
-def offset(typingctx: Any, pointer: Any, index: Any) -> Any:
-    """The pointer `index` elements further on; None for None."""
-    if isinstance(pointer, types.NoneType):
-        return pointer(pointer, types.intp), lambda context, builder, sig, args: args[0]
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return builder.gep(args[0], [args[1]])
-
-    return pointer(pointer, types.intp), codegen
-
-
-@intrinsic
-def as_element(typingctx: Any, pointer: Any, value: Any) -> Any:
-    """`value`, a number, rounded to the dtype of the pointer's arithmetic."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return context.cast(builder, args[1], sig.args[1], sig.return_type)
-
-    return arithmetic(pointer.dtype)(pointer, value), codegen
-
-
-@intrinsic
-def largest(typingctx: Any, pointer: Any) -> Any:
-    """The largest finite number of the pointer's arithmetic, as float64."""
-    value = float(np.finfo(f"f{arithmetic(pointer.dtype).bitwidth // 8}").max)
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return ir.DoubleType()(value)
-
-    return types.float64(pointer), codegen
-
-
-@intrinsic
-def fence(typingctx: Any) -> Any:
-    """Make streaming stores visible to the other threads."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), codegen

@@ -14,8 +14,8 @@ from ..cpu.channel_primitives import (
 from ..cpu.extremes import group_statistics
 from ..cpu.fusion import tile_on_stack
 from ..cpu.jit import callable_from_python
+from ..cpu.pointers import offset
 from ..cpu.primitives import merge, tile_bounds, tile_count, tile_moments
-from ..cpu.vectors import offset
 
 
 @callable_from_python

@@ -7,9 +7,9 @@ from ..cpu.argument_types import beside, beside_or_none, number, row, written
 from ..cpu.channel_primitives import normalize_run
 from ..cpu.extremes import group_statistics
 from ..cpu.jit import callable_from_python, primitive
+from ..cpu.pointers import offset
 from ..cpu.primitives import TILE, centring
 from ..cpu.row_primitives import normalize_row, row_gradient, row_moments, row_squares, tile_dots
-from ..cpu.vectors import offset
 
 _reciprocal_sd = primitive(_formulas.reciprocal_sd)
 

@@ -21,6 +21,7 @@ from .primitives import (
     centre,
     centring,
     corrected,
+    moved,
     pivot_of,
     reciprocal_sd,
     run_sums,
@@ -62,6 +63,12 @@ def correction(mean, rstd, running_mean, running_var, eps, r_max, d_max):
 
 
 @primitive
+def unbiased_variance(m2, var, count):
+    """m2 / (count - 1); from var where that was not m2 / count, whose squares were out of range."""
+    return m2 / (count - 1) if var == m2 / count else var * (count / (count - 1))
+
+
+@primitive
 def _with_running(c, mean, rstd, unbiased, settings, statistics, running_mean, running_var):
     """Move the running statistics of channel c, where there are any; r and d, which they decide before."""
     if running_mean is None:
@@ -72,8 +79,7 @@ def _with_running(c, mean, rstd, unbiased, settings, statistics, running_mean, r
         r, d = correction(mean, rstd, old_mean, old_var, settings[0], settings[2], settings[3])
         statistics[2, c], statistics[3, c] = r, d
     if factor != 0.0:  # the variance may be inf
-        running_mean[c] = (1.0 - factor) * old_mean + factor * mean
-        running_var[c] = (1.0 - factor) * old_var + factor * unbiased
+        running_mean[c], running_var[c] = moved(old_mean, mean, factor), moved(old_var, unbiased, factor)
     return r, d
 
 
@@ -91,9 +97,9 @@ def finish_moments(
     count = outer * inner
     own, apart = offset(x, c * inner), channels * inner
     mean, var, rstd = group_statistics(own, outer, apart, inner, settings[0], True, mean, m2 / count)
-    unbiased = m2 / (count - 1) if var == m2 / count else var * (count / (count - 1))
-    r, d = _with_running(c, mean, rstd, unbiased, settings, statistics, running_mean, running_var)
     statistics[0, c], statistics[1, c] = mean, rstd
+    unbiased = unbiased_variance(m2, var, count)
+    r, d = _with_running(c, mean, rstd, unbiased, settings, statistics, running_mean, running_var)
     forward_constants(x, mean, rstd, weight[c] * r, bias[c] + weight[c] * d, constants, stride)
 
 

@@ -5,14 +5,17 @@ the cache between statistics and output. A block changes no bits.
 import numpy as np
 
 from .column_channels import (
-    ROOM,
+    Part,
     bounds_of_tile,
+    channels_together,
     dots_of_tile,
     finish_columns,
     finish_dots_of_columns,
     prepare_dots,
+    tile_count,
+    view_of,
 )
-from .column_primitives import ROWS, columns_gradient, columns_normalize, tile_sums
+from .column_primitives import columns_gradient, columns_normalize, tile_sums
 from .fusion import first_of
 from .jit import loop, primitive
 from .pointers import fence, offset, pointer
@@ -20,19 +23,17 @@ from .pointers import fence, offset, pointer
 
 @primitive
 def _forward_block(
-    x, residual, start, end, outer, channels, inner, weight, bias, state, kind, y, stream,
-    sums, good, constants, room, values,
+    x, residual, view, start, end, weight, bias, state, kind, y, stream, sums, good, constants
 ):  # fmt: skip
-    width, first, n = channels * inner, start * inner, (end - start) * inner
+    first, n, together = start * view.inner, (end - start) * view.inner, channels_together(view.inner)
     for t in range(len(sums)):
-        row, rows, _ = bounds_of_tile(t, outer * width, width)
-        tile, own = offset(pointer(x), row * width + first), offset(pointer(sums), 3 * t * n)
-        good[t, 0] = tile_sums(tile, rows, width, n, own, n)
-    finish_columns(
-        x, start, end, outer * width, 1, channels, inner, sums, first, n, good, weight, bias, state,
-        constants, room, values,
-    )  # fmt: skip
-    for k in range(first, first + outer * width, width):
+        row, rows, _ = bounds_of_tile(t, view.size, view.width)
+        tile = offset(pointer(x), row * view.width + first)
+        good[t, 0] = tile_sums(tile, rows, view.width, n, offset(pointer(sums), 3 * t * n), n)
+    for c in range(start, end, together):
+        part = Part(c, min(c + together, end), first, n)
+        finish_columns(pointer(x), view, part, pointer(sums), good, weight, bias, state, pointer(constants))
+    for k in range(first, view.size, view.width):
         x_row, residual_row = offset(pointer(x), k), offset(pointer(residual), k)
         columns_normalize(x_row, n, n, pointer(constants), residual_row, kind, offset(pointer(y), k), stream)
 
@@ -43,12 +44,11 @@ def forward(
 ):  # fmt: skip
     """As `forward`, of a block of channels."""
     start, end = b * block, min((b + 1) * block, channels)
-    n, tiles = (end - start) * inner, -(-outer // ROWS)
-    sums, constants = np.empty((tiles, 3, n), weight.dtype), np.empty((4, n), weight.dtype)
-    room, values = np.empty((ROOM, n)), np.empty((3, end - start), weight.dtype)
+    n, view = (end - start) * inner, view_of(outer * channels * inner, 1, channels, inner)
+    tiles = tile_count(view.size, view.width)
     _forward_block(
-        x, residual, start, end, outer, channels, inner, weight, bias, state, kind, y, stream,
-        sums, np.empty((tiles, 1), np.bool_), constants, room, values,
+        x, residual, view, start, end, weight, bias, state, kind, y, stream,
+        np.empty((tiles, 3, n), weight.dtype), np.empty((tiles, 1), np.bool_), np.empty((3, n), weight.dtype),
     )  # fmt: skip
     if stream:
         fence()
@@ -56,27 +56,26 @@ def forward(
 
 @primitive
 def _backward_block(
-    dy, x, residual, start, end, outer, channels, inner, weight, bias, kind, mean, rstd, training, dz, dx,
-    dresidual, dweight, dbias, stream, sums, constants, affine, totals, values,
+    dy, x, residual, view, start, end, weight, bias, kind, mean, rstd, training, dz, dx, dresidual, dweight,
+    dbias, stream, sums, constants, affine,
 ):  # fmt: skip
-    width, first, n = channels * inner, start * inner, (end - start) * inner
+    first, n, together = start * view.inner, (end - start) * view.inner, channels_together(view.inner)
     a, z = pointer(constants), pointer(affine)
-    prepare_dots(
-        pointer(x), start, end, 1, channels, inner, weight, bias, kind, mean, rstd, a, z, first, n, values
-    )
+    for c in range(start, end, together):
+        part = Part(c, min(c + together, end), first, n)
+        prepare_dots(pointer(x), view, part, weight, bias, kind, mean, rstd, a, z)
     for t in range(len(sums)):
-        row, rows, _ = bounds_of_tile(t, outer * width, width)
-        k = row * width + first
+        row, rows, _ = bounds_of_tile(t, view.size, view.width)
+        k = row * view.width + first
         dots_of_tile(
-            offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(residual), k), rows, width, n, a, z,
-            n, kind, offset(dz, row * n), n, offset(pointer(sums), 2 * t * n),
+            offset(pointer(dy), k), offset(pointer(x), k), offset(pointer(residual), k), rows, view.width, n,
+            a, z, n, kind, offset(dz, row * n), n, offset(pointer(sums), 2 * t * n),
         )  # fmt: skip
-    finish_dots_of_columns(
-        x, start, end, outer * width, 1, channels, inner, weight, mean, rstd, training, sums, first, n,
-        dweight, dbias, constants, totals, values,
-    )  # fmt: skip
-    for i in range(outer):
-        k = i * width + first
+    for c in range(start, end, together):
+        part = Part(c, min(c + together, end), first, n)
+        finish_dots_of_columns(pointer(x), view, part, weight, mean, rstd, training, sums, dweight, dbias, a)
+    for i in range(view.size // view.width):
+        k = i * view.width + first
         columns_gradient(
             first_of(offset(dz, i * n), offset(pointer(dy), k)), offset(pointer(x), k), n, n, a, training,
             offset(pointer(dx), k), offset(pointer(dresidual), k), stream,
@@ -85,21 +84,19 @@ def _backward_block(
 
 @loop
 def backward(
-    w, dy, x, residual, outer, channels, inner, block, workers, weight, bias, kind, mean, rstd, training, dz,
-    dx, dresidual, dweight, dbias, stream,
+    w, dy, x, residual, outer, channels, inner, block, workers, weight, bias, kind, mean, rstd,
+    training, dz, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """As `backward`. The blocks are shared out among `workers`, each with room in dz for one of them."""
-    blocks = -(-channels // block)
-    own = offset(pointer(dz), w * block * outer * inner)
+    blocks, view = -(-channels // block), view_of(outer * channels * inner, 1, channels, inner)
+    own, tiles = offset(pointer(dz), w * block * outer * inner), tile_count(view.size, view.width)
     for b in range(w * blocks // workers, (w + 1) * blocks // workers):
         start, end = b * block, min((b + 1) * block, channels)
-        n, tiles = (end - start) * inner, -(-outer // ROWS)
-        sums, constants = np.empty((tiles, 2, n), weight.dtype), np.empty((4, n), weight.dtype)
-        room = np.empty((3, n), weight.dtype)
+        n = (end - start) * inner
         _backward_block(
-            dy, x, residual, start, end, outer, channels, inner, weight, bias, kind, mean, rstd, training,
-            own, dx, dresidual, dweight, dbias, stream, sums, constants, room, np.empty((2, n)),
-            np.empty((4, end - start), weight.dtype),
+            dy, x, residual, view, start, end, weight, bias, kind, mean, rstd, training, own, dx, dresidual,
+            dweight, dbias, stream, np.empty((tiles, 2, n), weight.dtype), np.empty((4, n), weight.dtype),
+            np.empty((3, n), weight.dtype),
         )  # fmt: skip
     if stream:
         fence()

@@ -15,10 +15,9 @@ dz, the gradient before the activation, in both passes: memory to keep it in cos
 state: as for `finish_moments`. constants: (4, columns) in the dtype of the arithmetic.
 """
 
-import numpy as np
-
 from .column_channels import (
-    ROOM,
+    TOGETHER,
+    Part,
     bounds_of_tile,
     channel_constants,
     channel_statistics,
@@ -27,7 +26,7 @@ from .column_channels import (
     finish_dots_of_columns,
     prepare_dots,
     take_statistics,
-    tile_count,
+    view_of,
 )
 from .column_primitives import columns_gradient, columns_normalize, columns_slope, tile_sums
 from .fusion import first_of, tile_on_stack
@@ -39,16 +38,15 @@ from .primitives import reciprocal_sd
 # Columns of a tile, and elements of a piece of work: the sums of a tile are to stay in L1.
 COLS = 2048
 PIECE = 65536
-# Channels that are finished together.
-CHANNELS = 256
 
 
 @primitive
-def _sums_piece(k, x, size, width, sums, good):
+def _sums_piece(k, x, view, sums, good):
     """Sums of COLS columns of one tile; sums: (tiles, 3, width), good: (tiles, blocks of columns)."""
+    width = view.width
     blocks = -(-width // COLS)
     t, first = k // blocks, k % blocks * COLS
-    row, rows, columns = bounds_of_tile(t, size, width)
+    row, rows, columns = bounds_of_tile(t, view.size, width)
     n, good[t, k % blocks] = min(COLS, columns - first), True
     if n > 0:
         tile, own = offset(pointer(x), row * width + first), offset(pointer(sums), 3 * t * width + first)
@@ -56,18 +54,19 @@ def _sums_piece(k, x, size, width, sums, good):
 
 
 @primitive
-def _statistics(x, start, end, size, fold, channels, sums, good, mean, var, rstd, room):
-    channel_statistics(
-        pointer(x), start, end, size, fold, channels, 1, pointer(sums), 0, fold * channels, good, 0.0, room,
-        offset(pointer(mean), start), offset(pointer(var), start), offset(pointer(rstd), start),
-    )  # fmt: skip
+def _part(b, channels, width):
+    """The channels that piece b finishes, of an array whose constants have `width` columns."""
+    return Part(b * TOGETHER, min((b + 1) * TOGETHER, channels), 0, width)
 
 
 @primitive
-def _statistics_piece(b, x, size, fold, channels, sums, good, mean, var, rstd):
-    start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
-    room = np.empty((ROOM, end - start))
-    _statistics(x, start, end, size, fold, channels, sums, good, mean, var, rstd, room)
+def _statistics_piece(b, x, view, sums, good, mean, var, rstd):
+    part = _part(b, view.channels, view.width)
+    first = offset(pointer(mean), part.start)
+    channel_statistics(
+        pointer(x), view, part, pointer(sums), good, 0.0, first, offset(pointer(var), part.start),
+        offset(pointer(rstd), part.start), tile_on_stack(first),
+    )  # fmt: skip
 
 
 @kernel
@@ -76,25 +75,20 @@ def moments(team, x, size, fold, channels, sums, good, mean, var, rstd):
 
     sums: (tiles, 3, columns) in the dtype of the arithmetic. good: (tiles, blocks of columns).
     """
-    width = fold * channels
-    share(team, tile_count(size, width) * -(-width // COLS), _sums_piece, x, size, width, sums, good)
-    share(
-        team, -(-channels // CHANNELS), _statistics_piece, x, size, fold, channels, sums, good, mean, var,
-        rstd,
-    )  # fmt: skip
+    view = view_of(size, fold, channels, 1)
+    share(team, len(sums) * -(-view.width // COLS), _sums_piece, x, view, sums, good)
+    share(team, -(-channels // TOGETHER), _statistics_piece, x, view, sums, good, mean, var, rstd)
 
 
 @primitive
-def _finish_moments_piece(b, x, size, fold, channels, sums, good, weight, bias, state, constants):
-    start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
-    finish_columns(
-        x, start, end, size, fold, channels, 1, sums, 0, fold * channels, good, weight, bias, state,
-        constants, np.empty((ROOM, end - start)), np.empty((3, end - start), weight.dtype),
-    )  # fmt: skip
+def _finish_moments_piece(b, x, view, sums, good, weight, bias, state, constants):
+    part = _part(b, view.channels, view.width)
+    finish_columns(pointer(x), view, part, pointer(sums), good, weight, bias, state, pointer(constants))
 
 
 @primitive
-def _normalize_piece(b, x, residual, size, width, constants, kind, y, stream):
+def _normalize_piece(b, x, residual, view, constants, kind, y, stream):
+    size, width = view.size, view.width
     rows = 1 + PIECE // width
     for k in range(b * rows * width, min((b + 1) * rows * width, size), width):
         x_row, residual_row = offset(pointer(x), k), offset(pointer(residual), k)
@@ -107,9 +101,9 @@ def _normalize_piece(b, x, residual, size, width, constants, kind, y, stream):
 
 
 @primitive
-def _row_pieces(size, width):
+def _row_pieces(view):
     """Pieces of work of some rows each."""
-    return -(-size // (width * (1 + PIECE // width)))
+    return -(-view.size // (view.width * (1 + PIECE // view.width)))
 
 
 @kernel
@@ -121,15 +115,11 @@ def forward(
 
     sums, good: as for `moments`.
     """
-    width = fold * channels
-    share(team, tile_count(size, width) * -(-width // COLS), _sums_piece, x, size, width, sums, good)
-    share(
-        team, -(-channels // CHANNELS), _finish_moments_piece, x, size, fold, channels, sums, good, weight,
-        bias, state, constants,
-    )  # fmt: skip
-    share(
-        team, _row_pieces(size, width), _normalize_piece, x, residual, size, width, constants, kind, y, stream
-    )
+    view = view_of(size, fold, channels, 1)
+    share(team, len(sums) * -(-view.width // COLS), _sums_piece, x, view, sums, good)
+    blocks = -(-channels // TOGETHER)
+    share(team, blocks, _finish_moments_piece, x, view, sums, good, weight, bias, state, constants)
+    share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
 
 
 @kernel
@@ -139,17 +129,13 @@ def reciprocal(var, eps, rstd):
 
 
 @primitive
-def _constants_piece(
-    b, x, fold, channels, inner, running_mean, running_var, eps, statistics, weight, bias, constants, values
-):  # fmt: skip
-    start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
-    take_statistics(start, end, running_mean, running_var, eps, statistics)
-    mean = offset(pointer(statistics), start)
+def _constants_piece(b, x, view, running_mean, running_var, eps, statistics, weight, bias, constants):
+    part = _part(b, view.channels, view.width)
+    take_statistics(part.start, part.end, running_mean, running_var, eps, statistics)
+    mean = offset(pointer(statistics), part.start)
     channel_constants(
-        pointer(x), start, end, fold, channels, inner, mean, offset(mean, channels),
-        offset(pointer(weight), start), offset(pointer(bias), start),
-        offset(pointer(values), 3 * start), offset(pointer(constants), start * inner),
-        fold * channels * inner,
+        pointer(x), view, part, mean, offset(mean, view.channels), offset(pointer(weight), part.start),
+        offset(pointer(bias), part.start), pointer(constants),
     )  # fmt: skip
 
 
@@ -159,33 +145,27 @@ def normalize(
     constants, kind, y, stream,
 ):  # fmt: skip
     """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
-    width = fold * channels * inner
-    blocks = -(-channels // CHANNELS)
-    values = np.empty((channels if fold * inner > 1 else 0, 3), weight.dtype)
+    view = view_of(size, fold, channels, inner)
     share(
-        team, blocks, _constants_piece, x, fold, channels, inner, running_mean, running_var, eps, statistics,
-        weight, bias, constants, values,
+        team, -(-channels // TOGETHER), _constants_piece, x, view, running_mean, running_var, eps, statistics,
+        weight, bias, constants,
     )  # fmt: skip
-    share(
-        team, _row_pieces(size, width), _normalize_piece, x, residual, size, width, constants, kind, y, stream
-    )
+    share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
 
 
 @primitive
-def _prepare_piece(b, x, fold, channels, weight, bias, kind, mean, rstd, constants, affine):
-    start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
-    prepare_dots(
-        pointer(x), start, end, fold, channels, 1, weight, bias, kind, mean, rstd, pointer(constants),
-        pointer(affine), 0, fold * channels, np.empty((3, end - start), weight.dtype),
-    )  # fmt: skip
+def _prepare_piece(b, x, view, weight, bias, kind, mean, rstd, constants, affine):
+    part = _part(b, view.channels, view.width)
+    prepare_dots(pointer(x), view, part, weight, bias, kind, mean, rstd, pointer(constants), pointer(affine))
 
 
 @primitive
-def _dots_piece(k, dy, x, residual, size, width, constants, affine, kind, sums):
+def _dots_piece(k, dy, x, residual, view, constants, affine, kind, sums):
     """The dots of COLS columns of one tile; sums: (tiles, 2, width)."""
+    width = view.width
     blocks = -(-width // COLS)
     t, first = k // blocks, k % blocks * COLS
-    row, rows, columns = bounds_of_tile(t, size, width)
+    row, rows, columns = bounds_of_tile(t, view.size, width)
     n, i = min(COLS, columns - first), row * width + first
     z = offset(pointer(affine), first)
     if n > 0:
@@ -197,18 +177,18 @@ def _dots_piece(k, dy, x, residual, size, width, constants, affine, kind, sums):
 
 
 @primitive
-def _finish_piece(b, x, size, fold, channels, weight, mean, rstd, training, sums, dweight, dbias, constants):
-    start, end = b * CHANNELS, min((b + 1) * CHANNELS, channels)
+def _finish_piece(b, x, view, weight, mean, rstd, training, sums, dweight, dbias, constants):
+    part = _part(b, view.channels, view.width)
     finish_dots_of_columns(
-        x, start, end, size, fold, channels, 1, weight, mean, rstd, training, sums, 0, fold * channels,
-        dweight, dbias, constants, np.empty((2, end - start)), np.empty((4, end - start), weight.dtype),
-    )  # fmt: skip
+        pointer(x), view, part, weight, mean, rstd, training, sums, dweight, dbias, pointer(constants)
+    )
 
 
 @primitive
 def _gradient_piece(
-    b, dy, x, residual, size, width, kind, training, constants, affine, dx, dresidual, stream
+    b, dy, x, residual, view, kind, training, constants, affine, dx, dresidual, stream
 ):  # fmt: skip
+    size, width = view.size, view.width
     rows = 1 + PIECE // width
     dz = tile_on_stack(pointer(affine))
     for row in range(b * rows * width, min((b + 1) * rows * width, size), width):
@@ -237,17 +217,12 @@ def backward(
 
     sums: (tiles, 2, columns) in the dtype of the arithmetic.
     """
-    width, blocks = fold * channels, -(-channels // CHANNELS)
-    share(team, blocks, _prepare_piece, x, fold, channels, weight, bias, kind, mean, rstd, constants, affine)
+    view, blocks = view_of(size, fold, channels, 1), -(-channels // TOGETHER)
+    share(team, blocks, _prepare_piece, x, view, weight, bias, kind, mean, rstd, constants, affine)
+    pieces = len(sums) * -(-view.width // COLS)
+    share(team, pieces, _dots_piece, dy, x, residual, view, constants, affine, kind, sums)
+    share(team, blocks, _finish_piece, x, view, weight, mean, rstd, training, sums, dweight, dbias, constants)
     share(
-        team, len(sums) * -(-width // COLS), _dots_piece, dy, x, residual, size, width, constants, affine,
-        kind, sums,
-    )  # fmt: skip
-    share(
-        team, blocks, _finish_piece, x, size, fold, channels, weight, mean, rstd, training, sums, dweight,
-        dbias, constants,
-    )  # fmt: skip
-    share(
-        team, _row_pieces(size, width), _gradient_piece, dy, x, residual, size, width, kind, training,
-        constants, affine, dx, dresidual, stream,
+        team, _row_pieces(view), _gradient_piece, dy, x, residual, view, kind, training, constants, affine,
+        dx, dresidual, stream,
     )  # fmt: skip

@@ -181,10 +181,22 @@ def centre(x, mean, rstd):
 
 
 @inlined
+def shift_of(x, hi, mean, scale):
+    """lo of `centring`: what hi leaves of the mean times -scale, in the dtype of x."""
+    return as_element(x, (np.float64(hi) - mean) * np.float64(scale))
+
+
+@inlined
 def centring(x, mean, rstd, factor):
     """hi, lo, scale in the dtype of x such that (x - hi) * scale + lo = (x - mean) * rstd * factor.
 
-    lo, what hi leaves of the mean times -scale, keeps what its rounding lost.
+    lo keeps what the rounding of hi lost.
     """
     hi, scale = centre(x, mean, rstd), as_scale(x, rstd * factor)
-    return hi, as_element(x, (np.float64(hi) - mean) * np.float64(scale)), scale
+    return hi, shift_of(x, hi, mean, scale), scale
+
+
+@inlined
+def moved(running, new, factor):
+    """A running statistic, moved by `factor` towards a new one."""
+    return (1.0 - factor) * running + factor * new

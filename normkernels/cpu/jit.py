@@ -35,15 +35,26 @@ def _source_stamp(function: Callable[..., Any]) -> bytes:
     return hashlib.sha256(_PARTS + (b"" if own.parent == _HERE else own.read_bytes())).digest()
 
 
-class Unfinished(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
+class OptimizedOnce(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
+    """The code of a kernel, optimized with that of its primitives.
+
+    numba does so twice before, to count references in as few functions as it can; kernels count hardly any.
+    """
+
+    def _optimize_functions(self, ll_module: Any) -> None:
+        """Nothing."""
+
+    def _optimize_final_module(self) -> None:
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
+
+
+class Unfinished(OptimizedOnce):
     """The code of a primitive as it was written: optimized, and made machine code, are kernels only.
 
     numba does both for every function first, and for what calls it again: a third of the time that kernels
     took to compile.
     """
-
-    def _optimize_functions(self, ll_module: Any) -> None:
-        """Nothing: the kernel's turn."""
 
     def _optimize_final_module(self) -> None:
         """Nothing: the kernel's turn."""
@@ -63,12 +74,21 @@ class Unfinished(JITCodeLibrary):  # type: ignore[misc]  # numba is untyped
         """Nothing: what calls of Python would need has no address here."""
 
 
-class PrimitiveCompiler(Compiler):  # type: ignore[misc]
-    """numba's compiler, with an unfinished library for the result."""
+class KernelCompiler(Compiler):  # type: ignore[misc]
+    """numba's compiler, with a library of ours for the result."""
+
+    library: type[OptimizedOnce] = OptimizedOnce
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.state.library = Unfinished(self.state.targetctx.codegen(), "primitive")
+        self.state.library = self.library(self.state.targetctx.codegen(), "kernel")
+        self.state.library.enable_object_caching()
+
+
+class PrimitiveCompiler(KernelCompiler):
+    """The same for primitives."""
+
+    library = Unfinished
 
 
 class Primitive(CPUDispatcher):  # type: ignore[misc]
@@ -100,7 +120,9 @@ class Kernel(CPUDispatcher):  # type: ignore[misc]  # numba is untyped
     """A function that Python calls, compiled at its first call with a signature, and kept on disk."""
 
     def __init__(self, function: Callable[..., Any], name: str, source: Callable[..., Any]) -> None:
-        super().__init__(function, targetoptions={"nopython": True, **_FLAGS})
+        super().__init__(
+            function, targetoptions={"nopython": True, **_FLAGS}, pipeline_class=KernelCompiler
+        )
         self.name = name
         self._cache = KernelCache(function, name, _source_stamp(source))
 

@@ -47,6 +47,7 @@ LAYERS = [
     "normkernels.cpu.activations  normkernels.cpu.primitives  normkernels.cpu.argument_types",
     "normkernels.cpu.loops  normkernels.cpu.pointers",
     "normkernels.cpu.vectors",
+    "normkernels.cpu.tuning",
     "normkernels.cpu.jit",
     "normkernels.cpu.cache  normkernels.cpu.parallel",
     "normkernels.cuda.launch",

@@ -9,7 +9,7 @@ import pytest
 
 from helpers import DTYPES, FLOAT32_FIRST, assert_same_bits, fitted, run
 from normkernels import _calls
-from normkernels.cpu import run as settings
+from normkernels.cpu import tuning
 from normkernels.norms import NORMS
 
 # Large enough for several threads; few wide groups, many small ones, one that is all.
@@ -48,7 +48,7 @@ def test_any_number_of_threads(spec, shape, dtype, rng):
 def test_small_arrays_by_one_thread_and_by_several(spec, shape, rng, monkeypatch):
     args = problem(spec, shape, rng)
     by_one = results(spec, *args)
-    monkeypatch.setattr(settings, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(tuning, "PARALLEL_BYTES", 0)
     monkeypatch.setattr(_calls, "_known", {})  # calls that were prepared for other bounds
     assert_same_bits(results(spec, *args), by_one)
 
@@ -61,7 +61,7 @@ def test_streaming_stores(spec, shape, dtype, rng, monkeypatch):
     """What large outputs get, into memory that begins inside a cache line too."""
     x, dy, arguments = problem(spec, shape, rng, dtype)
     plain = results(spec, x, dy, arguments)
-    monkeypatch.setattr(settings, "STREAM_BYTES", 0)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
     monkeypatch.setattr(_calls, "_known", {})  # calls that were prepared for other bounds
     assert_same_bits(results(spec, x, dy, arguments), plain)
     for shift in (1, 5):

@@ -9,7 +9,7 @@ import pytest
 import normkernels as nk
 from helpers import DTYPES, LAYOUTS, accepted, assert_same_bits, assert_within, bounds, fitted, widened
 from normkernels import _calls
-from normkernels.cpu import run as cpu_run
+from normkernels.cpu import tuning
 from normkernels.norms import NORMS
 from normkernels.reference.fused import ACTIVATIONS
 
@@ -158,7 +158,7 @@ def test_neither_threads_nor_streaming_change_a_bit(spec, shape, rng, monkeypatc
         arguments["sum_out"] = np.empty_like(x)
     one, many = (run(spec.kernels, x, dy, arguments, backward, threads=t)[:2] for t in (1, None))
     assert_same_bits(one, many)
-    monkeypatch.setattr(cpu_run, "STREAM_BYTES", 0)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
     monkeypatch.setattr(_calls, "_known", {})  # calls that were prepared for other bounds
     assert_same_bits(run(spec.kernels, x, dy, arguments, backward)[:2], one)
     if "sum_out" in arguments:  # outputs that meet cache lines differently cannot both be streamed

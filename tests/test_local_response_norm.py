@@ -8,8 +8,7 @@ import pytest
 
 import normkernels as nk
 from helpers import DTYPES, HALVES, LAYOUTS, WIDER, assert_same_bits, epsilon, finite_differences
-from normkernels.cpu import launch_local_response
-from normkernels.cpu import run as cpu_run
+from normkernels.cpu import launch_local_response, tuning
 from normkernels.results import Saved
 
 # No inner axes, short and long ones, fewer channels than a window, several tiles and parts of channels.
@@ -131,8 +130,8 @@ def test_any_number_of_threads(shape, beta, rng):
 def test_streaming_stores_and_small_parts(shape, rng, monkeypatch):
     x, dy = problem(shape, rng)
     plain = passes(x, dy, 5)
-    monkeypatch.setattr(cpu_run, "STREAM_BYTES", 0)
-    monkeypatch.setattr(cpu_run, "PARALLEL_BYTES", 0)
+    monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
+    monkeypatch.setattr(tuning, "PARALLEL_BYTES", 0)
     assert_same_bits(passes(x, dy, 5), plain)
     monkeypatch.setattr(launch_local_response, "COLUMN_BYTES", 1)
     monkeypatch.setattr(launch_local_response, "PIECE", 1)

@@ -10,7 +10,7 @@ from ..cpu.fusion import copy_run
 from ..cpu.jit import loop
 from ..cpu.parallel import team_of
 from ..cpu.pointers import fence, offset, pointer
-from ..cpu.vectors import CACHE_LINE
+from ..cpu.tuning import CACHE_LINE
 
 BLOCK = 16384
 

@@ -31,9 +31,7 @@ from .jit import kernel, loop, primitive
 from .parallel import share
 from .pointers import fence, offset, pointer
 from .primitives import merged, tile_bounds, tile_count, tile_moments
-
-# Elements of one piece of work in the kernels that go through an array from front to back.
-PIECE = 65536
+from .tuning import PIECE
 
 
 @primitive

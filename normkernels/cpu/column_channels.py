@@ -9,15 +9,13 @@ from typing import NamedTuple
 import numpy as np
 
 from .channel_primitives import correction, unbiased_variance
-from .column_primitives import ROWS, add_dots, add_moments, columns_slope, joined, moments_of_tile
+from .column_primitives import add_dots, add_moments, columns_slope, joined, moments_of_tile
 from .extremes import group_statistics, usual
 from .fusion import tile_on_stack
 from .jit import primitive
 from .pointers import as_element, offset, pointer
 from .primitives import as_scale, centre, moved, reciprocal_sd, shift_of
-
-# Columns whose channels are finished together: what lies between stays in L1, on the stack.
-TOGETHER = 256
+from .tuning import FINISHED, ROWS_SUMMED
 
 
 class View(NamedTuple):
@@ -48,21 +46,21 @@ def view_of(size, fold, channels, inner):
 @primitive
 def channels_together(inner):
     """How many channels are finished together."""
-    return max(1, TOGETHER // inner)
+    return max(1, FINISHED // inner)
 
 
 @primitive
 def tile_count(size, width):
     """Tiles of an array of so many elements; the rest of a row is one."""
-    return -(-(size // width) // ROWS) + (size % width > 0)
+    return -(-(size // width) // ROWS_SUMMED) + (size % width > 0)
 
 
 @primitive
 def bounds_of_tile(t, size, width):
     """First row, rows, and columns of tile t."""
     rows = size // width
-    first = min(t * ROWS, rows)
-    return (first, min(ROWS, rows - first), width) if first < rows else (first, 1, size % width)
+    first = min(t * ROWS_SUMMED, rows)
+    return (first, min(ROWS_SUMMED, rows - first), width) if first < rows else (first, 1, size % width)
 
 
 @primitive

@@ -1,7 +1,7 @@
 """Primitives over columns: an array is seen as rows of `width` elements, and every element of a row has sums
 and constants of its own, `width` apart.
 
-A *tile* is up to ROWS rows of a block of n columns. What is fused is as in `channel_primitives`.
+A *tile* is up to ROWS_SUMMED rows of a block of n columns. What is fused is as in `channel_primitives`.
 """
 
 import numpy as np
@@ -12,12 +12,8 @@ from .jit import primitive
 from .loops import each, step, sums
 from .pointers import as_element, offset
 from .primitives import RESCALE, far_or_out_of_range, tile_moments
+from .tuning import ROWS_TOGETHER
 from .vectors import fma
-
-# Rows summed in the precision of the arithmetic before float64 takes over.
-ROWS = 128
-# Rows that share one load and store of the sums.
-TOGETHER = 4
 
 
 @step
@@ -37,7 +33,7 @@ def _add_row(i, s, x, pivot, q):
 
 @step
 def _add_rows(i, s, x, width, pivot, q):
-    a, b, c, d = (x[i + k * width] - pivot[i] for k in range(TOGETHER))
+    a, b, c, d = (x[i + k * width] - pivot[i] for k in range(ROWS_TOGETHER))
     s[i] = s[i] + ((a + b) + (c + d))
     q[i] = fma(d, d, fma(c, c, fma(b, b, fma(a, a, q[i]))))
 
@@ -58,8 +54,8 @@ def tile_sums(x, rows, width, n, room, pitch):
     pivot, s, q = room, offset(room, pitch), offset(room, 2 * pitch)
     second, third, fourth = min(1, rows - 1) * width, min(2, rows - 1) * width, min(3, rows - 1) * width
     each(n, None, _start, s, x, second, third, fourth, pivot, q)
-    whole = rows - rows % TOGETHER
-    for i in range(0, whole, TOGETHER):
+    whole = rows - rows % ROWS_TOGETHER
+    for i in range(0, whole, ROWS_TOGETHER):
         each(n, None, _add_rows, s, offset(x, i * width), width, pivot, q)
     for i in range(whole, rows):
         each(n, None, _add_row, s, offset(x, i * width), pivot, q)
@@ -171,7 +167,7 @@ def _add_dots(i, s, dy, x, width, constants, q):
 @step
 def _add_dots_of_rows(i, s, dy, x, rows_apart, width, constants, q):
     hi, r, total, dot = constants[i], constants[i + width], s[i], q[i]
-    for k in range(TOGETHER):
+    for k in range(ROWS_TOGETHER):
         j = i + k * rows_apart
         total, dot = total + dy[j], fma((x[j] - hi) * r, dy[j], dot)
     s[i], q[i] = total, dot
@@ -180,8 +176,8 @@ def _add_dots_of_rows(i, s, dy, x, rows_apart, width, constants, q):
 @primitive
 def add_dots(dy, x, rows, width, n, constants, pitch, s, q):
     """s += dy and q += dy * (x - hi) * r over the rows of a tile; constants: hi and r, `pitch` apart"""
-    whole = rows - rows % TOGETHER
-    for i in range(0, whole, TOGETHER):
+    whole = rows - rows % ROWS_TOGETHER
+    for i in range(0, whole, ROWS_TOGETHER):
         k = i * width
         each(n, None, _add_dots_of_rows, s, offset(dy, k), offset(x, k), width, pitch, constants, q)
     for i in range(whole, rows):

@@ -16,7 +16,6 @@ state: as for `finish_moments`. constants: (4, columns) in the dtype of the arit
 """
 
 from .column_channels import (
-    TOGETHER,
     Part,
     bounds_of_tile,
     channel_constants,
@@ -34,10 +33,7 @@ from .jit import kernel, primitive
 from .parallel import share
 from .pointers import fence, offset, pointer
 from .primitives import reciprocal_sd
-
-# Columns of a tile, and elements of a piece of work: the sums of a tile are to stay in L1.
-COLS = 2048
-PIECE = 65536
+from .tuning import COLS, FINISHED, PIECE
 
 
 @primitive
@@ -56,7 +52,7 @@ def _sums_piece(k, x, view, sums, good):
 @primitive
 def _part(b, channels, width):
     """The channels that piece b finishes, of an array whose constants have `width` columns."""
-    return Part(b * TOGETHER, min((b + 1) * TOGETHER, channels), 0, width)
+    return Part(b * FINISHED, min((b + 1) * FINISHED, channels), 0, width)
 
 
 @primitive
@@ -77,7 +73,7 @@ def moments(team, x, size, fold, channels, sums, good, mean, var, rstd):
     """
     view = view_of(size, fold, channels, 1)
     share(team, len(sums) * -(-view.width // COLS), _sums_piece, x, view, sums, good)
-    share(team, -(-channels // TOGETHER), _statistics_piece, x, view, sums, good, mean, var, rstd)
+    share(team, -(-channels // FINISHED), _statistics_piece, x, view, sums, good, mean, var, rstd)
 
 
 @primitive
@@ -117,7 +113,7 @@ def forward(
     """
     view = view_of(size, fold, channels, 1)
     share(team, len(sums) * -(-view.width // COLS), _sums_piece, x, view, sums, good)
-    blocks = -(-channels // TOGETHER)
+    blocks = -(-channels // FINISHED)
     share(team, blocks, _finish_moments_piece, x, view, sums, good, weight, bias, state, constants)
     share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
 
@@ -147,7 +143,7 @@ def normalize(
     """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
     view = view_of(size, fold, channels, inner)
     share(
-        team, -(-channels // TOGETHER), _constants_piece, x, view, running_mean, running_var, eps, statistics,
+        team, -(-channels // FINISHED), _constants_piece, x, view, running_mean, running_var, eps, statistics,
         weight, bias, constants,
     )  # fmt: skip
     share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
@@ -217,7 +213,7 @@ def backward(
 
     sums: (tiles, 2, columns) in the dtype of the arithmetic.
     """
-    view, blocks = view_of(size, fold, channels, 1), -(-channels // TOGETHER)
+    view, blocks = view_of(size, fold, channels, 1), -(-channels // FINISHED)
     share(team, blocks, _prepare_piece, x, view, weight, bias, kind, mean, rstd, constants, affine)
     pieces = len(sums) * -(-view.width // COLS)
     share(team, pieces, _dots_piece, dy, x, residual, view, constants, affine, kind, sums)

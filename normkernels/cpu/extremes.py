@@ -12,7 +12,8 @@ import numpy as np
 from .fusion import add_residual, tile_on_stack
 from .jit import primitive
 from .pointers import element, largest, offset
-from .primitives import TILE, reciprocal_sd
+from .primitives import reciprocal_sd
+from .tuning import TILE
 
 # Within this range of rstd no square that counts in it has left the range of float64.
 LEAST, MOST = 1e-140, 1e140
@@ -34,7 +35,7 @@ def _sums(x, residual, outer, stride, n, scale, origin):
     for g in range(outer):
         for t in range(0, n, TILE):
             k, count = g * stride + t, min(TILE, n - t)
-            h = add_residual(offset(x, k), offset(residual, k), count, room, None, False)
+            h = add_residual(offset(x, k), offset(residual, k), count, room, None, None)
             s_tile = q_tile = 0.0
             for i in range(count):
                 value = np.float64(element(h, i))
@@ -74,7 +75,7 @@ def statistics_again(x, residual, outer, stride, n, divisor, eps, centred, mean,
     scale = math.ldexp(1.0, min(max(-exponent, -1000), 1000))
     unit, origin = 1.0 / scale, 0.0
     if centred:
-        first = add_residual(x, residual, 1, tile_on_stack(residual), None, False)
+        first = add_residual(x, residual, 1, tile_on_stack(residual), None, None)
         origin = np.float64(element(first, 0)) * scale
         _, s, _ = _sums(x, residual, outer, stride, n, scale, origin)
         origin += s / count

@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from .activations import activation
 from .jit import primitive
 from .loops import each, step
-from .primitives import TILE
+from .tuning import TILE
 from .vectors import Index, Pointer, Value
 
 

@@ -13,8 +13,9 @@ from .extremes import statistics_again, usual
 from .fusion import first_of
 from .jit import loop, primitive
 from .pointers import as_element, fence, offset, pointer
-from .primitives import TILE, centring, reciprocal_sd
+from .primitives import centring, reciprocal_sd
 from .row_primitives import row_moments, row_squares
+from .tuning import TILE
 
 # Room for the constants of a run, such that those of two threads share no cache line.
 CONSTANTS = 16

@@ -120,9 +120,7 @@ class Kernel(CPUDispatcher):  # type: ignore[misc]  # numba is untyped
     """A function that Python calls, compiled at its first call with a signature, and kept on disk."""
 
     def __init__(self, function: Callable[..., Any], name: str, source: Callable[..., Any]) -> None:
-        super().__init__(
-            function, targetoptions={"nopython": True, **_FLAGS}, pipeline_class=KernelCompiler
-        )
+        super().__init__(function, targetoptions={"nopython": True, **_FLAGS}, pipeline_class=KernelCompiler)
         self.name = name
         self._cache = KernelCache(function, name, _source_stamp(source))
 

@@ -8,27 +8,24 @@ import numpy as np
 from .. import _buffers
 from .._layout import ChannelPlan
 from ..results import Array
-from . import channels, column_blocks, columns
+from . import channels, column_blocks, columns, tuning
 from .column_channels import tile_count as column_tiles
 from .jit import Kernel
 from .parallel import team_size
-from .primitives import TILE, tile_count
-from .run import FEW, PARALLEL_BYTES, STREAM_BYTES, kind, parameter, run, streams, update
-
-# What a block of neighbouring channels may hold: more channels make longer runs of memory, too many
-# leave the cache before they are read again.
-BLOCK_BYTES = 2 * 1024 * 1024
-# Into how many pieces the channels are divided at least.
-PARTS = 16
-# Elements of a run below which neighbouring runs are taken as one row, and of such a row: its
-# constants and sums are to stay in the cache.
-SHORT_RUN = 128
-SEGMENT = 2048
-# Rows of so many columns that neighbouring columns of all of them stay in the cache.
-FEW_ROWS = 1024
-# Fewer samples do not repay constants for every element of a sample, which take the room of four samples
-# (512 channels of 7 x 7, 1 sample: 22 µs without them instead of 66).
-SAMPLES = 3
+from .primitives import tile_count
+from .run import kind, parameter, run, streams, update
+from .tuning import (
+    BLOCK_BYTES,
+    COLS,
+    FEW,
+    FEW_ROWS,
+    PARTS,
+    SAMPLES,
+    SCATTERED_BYTES,
+    SEGMENT,
+    SHORT_RUN,
+    TILE,
+)
 
 
 def _tiled(plan: ChannelPlan) -> bool:
@@ -39,11 +36,10 @@ def _tiled(plan: ChannelPlan) -> bool:
 def _short(plan: ChannelPlan) -> bool:
     """Whether runs are so short that those of neighbouring channels are better taken as one.
 
-    That prepares constants for every element of a sample, which few samples do not repay (7 x 7, 1 sample:
-    68 µs instead of 34; 32: 253 instead of 284; 4 x 4 is faster always).
+    That prepares constants for every element of a sample, which few samples do not repay.
     """
     tiny = plan.inner * plan.layout.arithmetic.itemsize < 128
-    repaid = tiny or plan.nbytes >= STREAM_BYTES
+    repaid = tiny or 2 * plan.outer >= plan.inner or plan.nbytes >= SCATTERED_BYTES
     return plan.inner < SHORT_RUN and repaid and not _tiled(plan)
 
 
@@ -58,7 +54,7 @@ def _tiles(plan: ChannelPlan, numbers: int) -> Callable[[], tuple[Array, Array]]
     """What makes room for some sums of every column of every tile, and for whether they are good."""
     width, dtype = plan.fold * plan.channels, plan.layout.arithmetic
     tiles = column_tiles.py_func(plan.outer * plan.channels, width)
-    sums, good = (tiles, numbers, width), (tiles, -(-width // columns.COLS))
+    sums, good = (tiles, numbers, width), (tiles, -(-width // COLS))
     return lambda: (np.empty(sums, dtype), np.empty(good, np.bool_))
 
 
@@ -67,7 +63,7 @@ def _block(plan: ChannelPlan, tensors: int) -> int:
     fit = BLOCK_BYTES // (tensors * plan.count * plan.layout.arithmetic.itemsize)
     if plan.inner < SHORT_RUN:
         fit = min(fit, SEGMENT // plan.inner)
-    return max(1, min(fit, -(-plan.channels // PARTS) if plan.nbytes >= PARALLEL_BYTES else fit))
+    return max(1, min(fit, -(-plan.channels // PARTS) if plan.nbytes >= tuning.PARALLEL_BYTES else fit))
 
 
 def _partials(plan: ChannelPlan, numbers: int) -> Array:

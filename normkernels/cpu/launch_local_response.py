@@ -6,7 +6,8 @@ from .._layout import ChannelPlan
 from ..results import Array
 from . import local_response
 from .local_response import TILE
-from .run import PIECE, run, streams
+from .run import run, streams
+from .tuning import ROWS_PIECE as PIECE
 
 # What the backward keeps of all channels before it comes to dx: together with x and dy it is to stay
 # in the cache. Narrower parts of a channel than this are not worth their starts.

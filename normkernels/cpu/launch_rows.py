@@ -8,17 +8,11 @@ import numpy as np
 from .. import _buffers
 from .._layout import GroupPlan, RowPlan
 from ..results import Array
-from . import groups, rows
+from . import groups, rows, tuning
 from .parallel import team_size
-from .primitives import TILE
-from .run import FEW, PARALLEL_BYTES, PIECE, kind, parameter, run, streams, update
+from .run import kind, parameter, run, streams, update
+from .tuning import FEW, LONG_ROW, PARTIALS, ROWS_PIECE, SHORT_RUN_OF_GROUP, TILE
 
-# Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
-PARTIALS = 32
-# Elements of a run below which every element of a sample gets a weight of its own.
-SHORT_RUN = 32
-# Longer rows leave the cache before they are normalized, so that it costs little to read them twice.
-LONG = 1 << 20
 # Statistics that are not kept.
 NOTHING = np.empty(0)
 
@@ -33,7 +27,7 @@ def parameters(
     """
     dtype, part, period = plan.layout.arithmetic, plan.cols, plan.period
     if weight is None and bias is None:
-        part, period = min(part, PIECE), 1
+        part, period = min(part, ROWS_PIECE), 1
     w = parameter(weight, period * part, 1.0, dtype)
     with_bias = with_bias and plan.centred
     return w, parameter(bias, period * part, 0.0, dtype) if with_bias else None, part, period
@@ -75,8 +69,8 @@ def _row_forward(
     n = plan.cols
     weight, bias, part, period = parameters(plan, weight, bias)
     stream = streams(plan, n)
-    long = residual is not None and n > LONG
-    if long or (n > PIECE and plan.rows < team_size(threads)):  # the same bits as below
+    long = residual is not None and n > LONG_ROW
+    if long or (n > ROWS_PIECE and plan.rows < team_size(threads)):  # the same bits as below
         statistics = np.empty((3, plan.rows))
         run(
             rows.forward_tiles, plan.nbytes, threads,
@@ -84,9 +78,9 @@ def _row_forward(
             np.empty((plan.rows, -(-n // TILE), 4)), total, y, statistics, stream,
         )  # fmt: skip
         return statistics
-    block, scratch = 1 + PIECE // n, None
+    block, scratch = 1 + ROWS_PIECE // n, None
     if residual is not None:
-        team = 1 if plan.nbytes < PARALLEL_BYTES else team_size(threads)
+        team = 1 if plan.nbytes < tuning.PARALLEL_BYTES else team_size(threads)
         block = max(block, -(-plan.rows // team))  # one for each thread
         scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n), x.dtype)
     statistics = np.empty((kept, plan.rows))
@@ -101,7 +95,7 @@ def _row_forward(
 def backward_room(plan: RowPlan, part: int, period: int) -> tuple[int, int, int, int]:
     """Rows of a block, blocks, and sums of a block and elements of each, in the backward of rows."""
     n, samples = plan.cols, plan.rows // period
-    block = max(-(-plan.rows // PARTIALS), -(-PIECE // n), min(16, -(-plan.rows // 2)))
+    block = max(-(-plan.rows // PARTIALS), -(-ROWS_PIECE // n), min(16, -(-plan.rows // 2)))
     block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
     return block, -(-plan.rows // block), 2 if plan.centred else 1, period * (n if part == n else TILE)
 
@@ -123,7 +117,7 @@ def row_backward(
     n, dtype = plan.cols, plan.layout.arithmetic
     fused = activation is not None
     weight, bias, part, period = parameters(plan, weight, bias, fused)
-    if n > PIECE and plan.rows < FEW and period == 1:
+    if n > ROWS_PIECE and plan.rows < FEW and period == 1:
         sums = np.empty(part, dtype), np.empty(part, dtype) if plan.centred else None
         run(
             rows.backward_tiles, plan.nbytes, threads,
@@ -160,7 +154,7 @@ def _or_one(value: Array | None, default: float, dtype: np.dtype[Any]) -> Array:
 
 def short(plan: GroupPlan) -> bool:
     """Whether every element of a sample is to have a weight of its own; not if these are very many."""
-    return plan.centred and plan.inner < SHORT_RUN and plan.parameters * plan.inner <= LONG
+    return plan.centred and plan.inner < SHORT_RUN_OF_GROUP and plan.parameters * plan.inner <= LONG_ROW
 
 
 def _for_each(value: Array | None, plan: GroupPlan) -> Array | None:
@@ -206,7 +200,7 @@ def _group_forward(
     if short(plan):
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
         return _row_forward(as_rows(plan), x, weight, bias, eps, y, threads, activation, kept)
-    block = 1 + PIECE // plan.cols
+    block = 1 + ROWS_PIECE // plan.cols
     blocks = -(-plan.rows // block)
     statistics = np.empty((kept, plan.rows))
     weight, bias = _or_one(weight, 1.0, dtype), _or_one(bias, 0.0, dtype)
@@ -242,7 +236,7 @@ def group_backward(
         return sums
     dweight = np.empty((plan.samples, plan.parameters))
     dbias = np.empty_like(dweight) if plan.centred else np.empty((1, plan.channels))
-    workers, affine, dz = -(-plan.rows // (1 + PIECE // plan.cols)), None, None
+    workers, affine, dz = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), None, None
     if activation is not None:
         workers = min(workers, team_size(threads))
         affine, dz = np.empty((workers, groups.CONSTANTS), dtype), np.empty(workers * plan.cols, dtype)

@@ -16,12 +16,8 @@ from numba.core import cgutils
 from numba.core.imputils import lower_constant
 from numba.extending import intrinsic, models, register_model, typeof_impl
 
-from .vectors import CACHE_LINE, Index, Pointer, Value, arithmetic, constant
-
-# Bytes of elements that are taken at a time. 128 at first are no faster (rows of 24 to 1024 float32; Sapphire
-# Rapids, with AVX-512 and as Haswell), and 64 leave twice the registers for sums. 32 bytes instead of 16 make
-# rows of 12 a third slower.
-WIDTHS = 64, 16
+from .tuning import CACHE_LINE, WIDTHS
+from .vectors import Index, Pointer, Value, arithmetic, constant
 
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)

@@ -10,11 +10,8 @@ from .. import _formulas
 from .jit import inlined, primitive
 from .loops import step, sums
 from .pointers import as_element, element, largest, offset
+from .tuning import TILE
 from .vectors import fma
-
-# Elements summed in the input's own precision before float64 takes over; 16 KB of float32 stay in L1
-# for a second pass. The order of summation depends on it: changing it changes the last bits.
-TILE = 4096
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.
 FAR = 0.8

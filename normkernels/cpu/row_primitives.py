@@ -15,7 +15,6 @@ from .jit import inlined, primitive
 from .loops import each, step, sums
 from .pointers import as_element, offset
 from .primitives import (
-    TILE,
     centring,
     far_or_out_of_range,
     merge,
@@ -25,11 +24,8 @@ from .primitives import (
     tile_moments,
     tile_squares,
 )
+from .tuning import PAIRED, TILE
 from .vectors import fma
-
-# The dots of two rows of so few elements are taken together, which halves what their sums and weights cost
-# (8 to 40 elements: 1.1 to 1.2 times the speed; 64: even).
-PAIRED = 40
 
 
 @primitive

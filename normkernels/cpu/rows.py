@@ -18,9 +18,8 @@ from .fusion import add_residual, first_of, tile_on_stack, where_given
 from .jit import kernel, loop, primitive
 from .parallel import share
 from .pointers import fence, offset, pointer
-from .primitives import TILE, centring, merged, reciprocal_sd, tile_moments, tile_squares
+from .primitives import centring, merged, reciprocal_sd, tile_moments, tile_squares
 from .row_primitives import (
-    PAIRED,
     add,
     batch_statistics,
     flush,
@@ -31,14 +30,7 @@ from .row_primitives import (
     tile_dots,
     zero,
 )
-
-# Short rows are taken in batches of so many elements, statistics of all of them first: the divisions
-# and the square root of one row then overlap with the loads of the next (measured on rows of 128: 67 ns
-# to 45 ns). Batches of 4096 elements leave L1 before they are normalized: 10 to 20 % slower.
-BATCH = 512
-
-# Rows summed in the input's own precision before float64 takes over.
-FLUSH = 128
+from .tuning import BATCH, PAIRED, ROWS_SUMMED, TILE
 
 
 @primitive
@@ -115,7 +107,7 @@ def _normalize_tile(
     k = i % period * cols + c if part == cols else 0
     if total is None:
         x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
-        h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), None, False)
+        h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), None, None)
     else:
         h = offset(pointer(total), start)
     w, b = offset(pointer(weight), k), offset(pointer(bias), k)
@@ -192,8 +184,8 @@ def _backward_block(
     zero(dw, count * width)
     zero(partial, count * width)
     start, end, own = b * block, min((b + 1) * block, rows), offset(pointer(scratch), b * gradient_room(cols))
-    for first in range(start, end, FLUSH):
-        last, k = min(first + FLUSH, end), first * cols
+    for first in range(start, end, ROWS_SUMMED):
+        last, k = min(first + ROWS_SUMMED, end), first * cols
         if cols <= TILE:
             rows_gradient(
                 offset(pointer(dy), k), offset(pointer(x), k), last - first, cols, first % period, period,
@@ -220,9 +212,9 @@ def backward(
 ):  # fmt: skip
     """dx + dsum, and dweight and dbias, the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    scratch: (blocks, room). sums: (blocks, 2, period * cols) of at most FLUSH rows at a time, in the dtype of
-    the arithmetic; partials: as sums, in float64. Without a dbias there is one sum. Where weight and bias go
-    with only a part of a row, so do the sums, which nobody asked for, with a tile.
+    scratch: (blocks, room). sums: (blocks, 2, period * cols) of at most ROWS_SUMMED rows at a time, in the
+    dtype of the arithmetic; partials: as sums, in float64. Without a dbias there is one sum. Where weight and
+    bias go with only a part of a row, so do the sums, which nobody asked for, with a tile.
     """
     share(
         team, -(-rows // block), _backward_block, dy, x, rows, cols, block, weight, bias, part,

@@ -13,13 +13,13 @@ import numpy as np
 
 from .._layout import ChannelPlan, GroupPlan, Layout, RowPlan
 from ..results import Array
-from . import groups, rows
-from . import run as settings
+from . import groups, rows, tuning
 from .jit import Kernel
 from .launch_channels import backward_kernel, forward_kernel, normalize_kernel
 from .launch_rows import as_rows, backward_room, parameters, short
 from .parallel import ALONE
-from .run import PIECE, kind, parameter
+from .run import kind, parameter
+from .tuning import ROWS_PIECE
 
 Vector = Array | None
 
@@ -44,7 +44,7 @@ def fits(layout: Layout, nbytes: int, arrays: Sequence[Array | None]) -> bool:
     """Whether arrays of this layout are prepared for, beside others."""
     plain = all(a is None or a.flags.carray for a in arrays)
     same = all(a is None or a.dtype == layout.dtype for a in arrays)
-    small = 0 < nbytes < min(settings.PARALLEL_BYTES, settings.STREAM_BYTES)
+    small = 0 < nbytes < min(tuning.PARALLEL_BYTES, tuning.STREAM_BYTES)
     return small and plain and same and layout.order is None and layout.storage is layout.dtype
 
 
@@ -56,7 +56,13 @@ def row_forward(
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias)
-    block, fused, centred, kept, none = 1 + PIECE // n, kind(activation), plan.centred, (2, m), empty((0, m))
+    block, fused, centred, kept, none = (
+        1 + ROWS_PIECE // n,
+        kind(activation),
+        plan.centred,
+        (2, m),
+        empty((0, m)),
+    )
     pieces, shaped = -(-m // block), len(plan.parameter_shape) != 1
 
     def call(x: Array, weight: Vector, bias: Vector) -> tuple[Array, Array]:
@@ -245,7 +251,11 @@ def group_forward(
         if rows_call is None:
             return None
         return lambda x, weight, bias: rows_call(x, repeated(weight), repeated(bias))
-    block, one, zero = 1 + PIECE // plan.cols, parameter(None, 1, 1.0, dtype), parameter(None, 1, 0.0, dtype)
+    block, one, zero = (
+        1 + ROWS_PIECE // plan.cols,
+        parameter(None, 1, 1.0, dtype),
+        parameter(None, 1, 0.0, dtype),
+    )
     m, fused, kept = plan.rows, kind(activation), (2 if keep else 0, plan.rows)
     blocks = -(-m // block)
 

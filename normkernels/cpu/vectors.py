@@ -1,6 +1,6 @@
 """What a step sees: numbers, vectors and pointers, whose operations become instructions of a kernel.
 
-Python runs a step while a kernel is compiled, once for each width of `loops.WIDTHS`: there, ``x[i]`` loads a
+Python runs a step while a kernel is compiled, once for each width of `tuning.WIDTHS`: there, ``x[i]`` loads a
 vector, ``a + b`` adds two, and a number stands for all lanes (decision 0016). Nothing is added, moved or
 rounded that a step does not say: the bits of a result depend on no choice of the compiler.
 """
@@ -12,7 +12,7 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-CACHE_LINE = 64
+from .tuning import CACHE_LINE
 
 _I16 = ir.IntType(16)
 _I32 = ir.IntType(32)

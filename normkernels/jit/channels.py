@@ -99,7 +99,7 @@ def normalize_channel(x: Any, c: Any, mean: Any, rstd: Any, weight: Any, bias: A
     forward_constants(a, mean, rstd, weight, bias, a, 1)
     for i in range(outer):
         k = (i * channels + c) * inner
-        normalize_run(offset(p, k), inner, a, None, None, offset(y, k), False)
+        normalize_run(offset(p, k), inner, a, None, None, offset(y, k), None)
 
 
 @callable_from_python
@@ -189,4 +189,4 @@ def channel_gradient(
     gradient_constants(a, mean, rstd, weight, dweight / m, dbias / m, True, a, 1)
     for i in range(outer):
         k = (i * channels + c) * inner
-        run_gradient(offset(g, k), offset(p, k), inner, a, None, offset(dx, k), False)
+        run_gradient(offset(g, k), offset(p, k), inner, a, None, offset(dx, k), None)

@@ -8,8 +8,9 @@ from ..cpu.channel_primitives import normalize_run
 from ..cpu.extremes import group_statistics
 from ..cpu.jit import callable_from_python, primitive
 from ..cpu.pointers import offset
-from ..cpu.primitives import TILE, centring
+from ..cpu.primitives import centring
 from ..cpu.row_primitives import normalize_row, row_gradient, row_moments, row_squares, tile_dots
+from ..cpu.tuning import TILE
 
 _reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
@@ -97,7 +98,7 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     p, w, b = row(x), beside(x, weight, "weight"), beside_or_none(x, bias, "bias")
     y = written(x, out, "out")
     centre = centring(p, number(mean, "mean"), number(rstd, "rstd"), 1.0)
-    normalize_row(p, len(x), centre, w, b, None, y, False)
+    normalize_row(p, len(x), centre, w, b, None, y, None)
 
 
 @callable_from_python
@@ -127,7 +128,7 @@ def standardize(x: Any, mean: Any, rstd: Any, out: Any) -> None:
     """
     p, y = row(x), written(x, out, "out")
     hi, lo, scale = centring(p, number(mean, "mean"), number(rstd, "rstd"), 1.0)
-    normalize_run(p, len(x), (hi, scale, lo), None, None, y, False)
+    normalize_run(p, len(x), (hi, scale, lo), None, None, y, None)
 
 
 @callable_from_python
@@ -237,4 +238,4 @@ def layer_norm_gradient(
             offset(dw, t), offset(db, t),
         )  # fmt: skip
         c1, c2 = c1 + tile[0], c2 + tile[1]
-    row_gradient(g, p, n, centre, c1 * (1.0 / n), c2 * (1.0 / n), w, None, dx, False)
+    row_gradient(g, p, n, centre, c1 * (1.0 / n), c2 * (1.0 / n), w, None, dx, None)

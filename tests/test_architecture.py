@@ -41,6 +41,7 @@ LAYERS = [
     "normkernels.cpu.rows  normkernels.cpu.groups  normkernels.cpu.local_response",
     "normkernels.cpu.channels  normkernels.cpu.columns  normkernels.cpu.column_blocks",
     "normkernels.cpu.column_channels",
+    "normkernels.cpu.channel_constants",
     "normkernels.cpu.row_primitives  normkernels.cpu.channel_primitives  normkernels.cpu.column_primitives",
     "normkernels.cpu.extremes",
     "normkernels.cpu.fusion",

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ..cpu.fusion import copy_run
 from ..cpu.jit import loop
 from ..cpu.parallel import team_of
-from ..cpu.pointers import fence, offset, pointer
+from ..cpu.pointers import fence, offset
 from ..cpu.tuning import CACHE_LINE
 
 BLOCK = 16384
@@ -18,13 +18,13 @@ BLOCK = 16384
 @loop
 def _plain(b: int, source: Any, target: Any) -> None:
     """target = source, a block of it."""
-    copy_run(offset(pointer(source), b * BLOCK), BLOCK, offset(pointer(target), b * BLOCK), None)
+    copy_run(offset(source, b * BLOCK), BLOCK, offset(target, b * BLOCK), None)
 
 
 @loop
 def _streaming(b: int, source: Any, target: Any) -> None:
     """As `_plain`, past the caches; target must begin a cache line."""
-    copy_run(offset(pointer(source), b * BLOCK), BLOCK, offset(pointer(target), b * BLOCK), True)
+    copy_run(offset(source, b * BLOCK), BLOCK, offset(target, b * BLOCK), True)
     fence()
 
 

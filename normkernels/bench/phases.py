@@ -17,7 +17,7 @@ from ..cpu.jit import loop, primitive
 from ..cpu.loops import step
 from ..cpu.loops import sums as added
 from ..cpu.parallel import team_of
-from ..cpu.pointers import fence, offset, pointer
+from ..cpu.pointers import fence, offset
 from ..norms import NORMS
 from .cases import MOST_SLOTS, Case
 from .copy import Copy
@@ -46,41 +46,41 @@ def _read(source, start, n):
 
 
 @primitive
-def _first(p, sources, sums, n, block):
-    """The first phase of block p: it is read, of every source of n elements.
+def _first(p, sources, reads, sums, n, block):
+    """The first phase of block p: it is read, of each of the `reads` sources of n elements.
 
     The compiler would leave that out, were the sums not stored.
     """
-    for k in range(p * block, sources.size, n):
-        sums[p % 64 * STEP] = _read(pointer(sources), k, block)
+    for k in range(p * block, reads * n, n):
+        sums[p % 64 * STEP] = _read(sources, k, block)
 
 
 @primitive
-def _second(p, sources, targets, sums, n, block, stream):
-    """The second phase of block p: it is read again, and written to every target of n elements."""
-    last = offset(pointer(sources), sources.size - n + p * block)
-    for k in range(p * block, sources.size - n, n):
-        sums[p % 64 * STEP] = _read(pointer(sources), k, block)
-    for k in range(p * block, targets.size, n):
-        copy_run(last, block, offset(pointer(targets), k), stream)
+def _second(p, sources, reads, targets, writes, sums, n, block, stream):
+    """The second phase of block p: it is read again, and written to each of the `writes` targets."""
+    last = offset(sources, (reads - 1) * n + p * block)
+    for k in range(p * block, (reads - 1) * n, n):
+        sums[p % 64 * STEP] = _read(sources, k, block)
+    for k in range(p * block, writes * n, n):
+        copy_run(last, block, offset(targets, k), stream)
     if stream:
         fence()
 
 
 @loop
-def _block_by_block(p: int, sources: Any, targets: Any, sums: Any, n: int, block: int, stream: bool) -> None:
-    _first(p, sources, sums, n, block)
-    _second(p, sources, targets, sums, n, block, stream)
+def _block_by_block(p, sources, reads, targets, writes, sums, n, block, stream):
+    _first(p, sources, reads, sums, n, block)
+    _second(p, sources, reads, targets, writes, sums, n, block, stream)
 
 
 @loop
-def _all_first(p: int, sources: Any, sums: Any, n: int, block: int) -> None:
-    _first(p, sources, sums, n, block)
+def _all_first(p, sources, reads, sums, n, block):
+    _first(p, sources, reads, sums, n, block)
 
 
 @loop
-def _then_all(p: int, sources: Any, targets: Any, sums: Any, n: int, block: int, stream: bool) -> None:
-    _second(p, sources, targets, sums, n, block, stream)
+def _then_all(p, sources, reads, targets, writes, sums, n, block, stream):
+    _second(p, sources, reads, targets, writes, sums, n, block, stream)
 
 
 class Phases:
@@ -120,12 +120,13 @@ class Phases:
 
     def _call(self, stream: bool, sources: Array, targets: Array) -> Array:
         team, sums, n, block = team_of(self._copy.threads), self._sums, self._n, self._block
+        reads, writes = sources.size // n, targets.size // n
         if self._order == BLOCKS:
-            _block_by_block(team, n // block, sources, targets, sums, n, block, stream)
+            _block_by_block(team, n // block, sources, reads, targets, writes, sums, n, block, stream)
             return targets
         if self._order == TWICE:
-            _all_first(team, n // block, sources, sums, n, block)
-        _then_all(team, n // block, sources, targets, sums, n, block, stream)
+            _all_first(team, n // block, sources, reads, sums, n, block)
+        _then_all(team, n // block, sources, reads, targets, writes, sums, n, block, stream)
         return targets
 
 

@@ -11,7 +11,7 @@ from ..cpu.jit import loop
 from ..cpu.layouts import empty
 from ..cpu.layouts import flat as laid_out
 from ..cpu.loops import each, step
-from ..cpu.pointers import fence, offset, pointer
+from ..cpu.pointers import fence, offset
 from ..cpu.run import kind, run, streams
 from ..norms import NORMS, Passes
 from ..reference.fused import Elementwise
@@ -31,8 +31,8 @@ def sweep(p, x, addend, dy, n, kind, y, stream):
     """y = act(x + addend), or dy * act'(x) with a dy."""
     k = p * PIECE
     each(
-        min(PIECE, n - k), stream, _swept_element, offset(pointer(y), k), offset(pointer(x), k),
-        offset(pointer(addend), k), offset(pointer(dy), k), kind,
+        min(PIECE, n - k), stream, _swept_element, offset(y, k), offset(x, k),
+        offset(addend, k), offset(dy, k), kind,
     )  # fmt: skip
     if stream:
         fence()

@@ -1,31 +1,23 @@
 """From columns to channels: from the sums of tiles, as `column_primitives` form them, to the statistics and
 constants of channels, and their gradients. How columns belong to channels is said in `columns`.
-
-What is done here is done for some channels at once, in loops of few arrays, which LLVM makes vectors of.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from .channel_primitives import correction, unbiased_variance
+from .channel_constants import (
+    finish_statistics,
+    rows_of_dot_constants,
+    rows_of_gradient_constants,
+    rows_of_output_constants,
+    with_running,
+)
 from .column_primitives import add_dots, add_moments, columns_slope, joined, moments_of_tile
-from .extremes import group_statistics, usual
 from .fusion import tile_on_stack
 from .jit import primitive
-from .pointers import as_element, offset, pointer
-from .primitives import as_scale, centre, moved, reciprocal_sd, shift_of
+from .pointers import as_element, offset
 from .tuning import FINISHED, ROWS_SUMMED
-
-
-class View(NamedTuple):
-    """An array of `size` elements as rows of `width` = fold * channels * inner columns."""
-
-    size: int
-    width: int
-    fold: int
-    channels: int
-    inner: int
 
 
 class Part(NamedTuple):
@@ -35,12 +27,6 @@ class Part(NamedTuple):
     end: int
     origin: int
     pitch: int
-
-
-@primitive
-def view_of(size, fold, channels, inner):
-    """The array as rows of columns."""
-    return View(size, fold * channels * inner, fold, channels, inner)
 
 
 @primitive
@@ -64,16 +50,16 @@ def bounds_of_tile(t, size, width):
 
 
 @primitive
-def _all_good(good, t):
-    """Whether the sums of all columns of tile t are."""
-    every = True
-    for k in range(good.shape[1]):
-        every &= good[t, k]
-    return every
+def _all_good(good, blocks):
+    """Whether the sums of all blocks of columns of a tile are."""
+    poor = 0
+    for k in range(blocks):
+        poor += good[k] == 0
+    return poor == 0
 
 
 @primitive
-def _merge_tiles(x, view, part, f, sums, good, moments, new):
+def _merge_tiles(x, view, part, f, sums, good, blocks, moments, new):
     """count, pivot, mean - pivot and m2 of the columns of channels in fold f, from the sums of their tiles.
 
     moments, new: 4 rows of numbers, the result and room.
@@ -85,23 +71,19 @@ def _merge_tiles(x, view, part, f, sums, good, moments, new):
         own = offset(sums, 3 * t * part.pitch + first - part.origin)
         if m > 0:
             to = moments if t == 0 else new
-            moments_of_tile(tile, rows, view.width, m, own, part.pitch, _all_good(good, t), to, n)
+            whole = _all_good(offset(good, t * blocks), blocks)
+            moments_of_tile(tile, rows, view.width, m, own, part.pitch, whole, to, n)
             if t > 0:
                 add_moments(m, moments, new, n)
 
 
 @primitive
-def channel_statistics(x, view, part, sums, good, eps, mean, var, rstd, m2):
+def channel_statistics(x, view, part, sums, good, blocks, eps, mean, var, rstd, m2):
     """mean, var, rstd and m2 of channels; these four: at the first of them."""
-    n, channels, count = (
-        (part.end - part.start) * view.inner,
-        part.end - part.start,
-        view.size // view.channels,
-    )
-    moments = tile_on_stack(m2)
+    n, channels, moments = (part.end - part.start) * view.inner, part.end - part.start, tile_on_stack(m2)
     for f in range(view.fold):
         own = offset(moments, 4 * n) if f > 0 else moments
-        _merge_tiles(x, view, part, f, sums, good, own, offset(moments, 8 * n))
+        _merge_tiles(x, view, part, f, sums, good, blocks, own, offset(moments, 8 * n))
         if f > 0:
             add_moments(n, moments, own, n)
     if view.inner == 1:
@@ -110,51 +92,7 @@ def channel_statistics(x, view, part, sums, good, eps, mean, var, rstd, m2):
     else:
         for c in range(channels):
             mean[c], m2[c] = joined(offset(moments, c * view.inner), view.inner, n)
-    unusual = 0
-    for c in range(channels):
-        var[c] = m2[c] / count
-        rstd[c] = reciprocal_sd(var[c], eps)
-        unusual += not usual(rstd[c])
-    if unusual > 0:
-        for c in range(channels):
-            mean[c], var[c], rstd[c] = group_statistics(
-                offset(x, (part.start + c) * view.inner), count // view.inner, view.channels * view.inner,
-                view.inner, eps, True, mean[c], var[c],
-            )  # fmt: skip
-
-
-@primitive
-def _with_running(
-    start, n, count, settings, statistics, running_mean, running_var, mean, var, rstd, m2, weight, bias
-):  # fmt: skip
-    """Move the running statistics of n channels, where there are any.
-
-    Before, if there are rows for r and d, these enter weight and bias.
-    """
-    if running_mean is None:
-        return
-    running_mean, running_var = offset(pointer(running_mean), start), offset(pointer(running_var), start)
-    if len(statistics) > 2:
-        for c in range(n):
-            old_mean, old_var = np.float64(running_mean[c]), np.float64(running_var[c])
-            r, d = correction(mean[c], rstd[c], old_mean, old_var, settings[0], settings[2], settings[3])
-            statistics[2, start + c], statistics[3, start + c] = r, d
-            weight[c], bias[c] = weight[c] * r, bias[c] + weight[c] * d
-    if settings[1] != 0.0:  # the variance may be inf
-        for c in range(n):
-            running_mean[c] = moved(running_mean[c], mean[c], settings[1])
-        for c in range(n):
-            running_var[c] = moved(running_var[c], unbiased_variance(m2[c], var[c], count), settings[1])
-
-
-@primitive
-def take_statistics(start, end, running_mean, running_var, eps, statistics):
-    """mean and rstd of the channels start..end from running statistics, where these are not None."""
-    if running_mean is not None:
-        for c in range(start, end):
-            statistics[0, c] = running_mean[c]
-        for c in range(start, end):
-            statistics[1, c] = reciprocal_sd(np.float64(running_var[c]), eps)
+    finish_statistics(x, view, part.start, channels, eps, mean, var, rstd, m2)
 
 
 @primitive
@@ -175,49 +113,41 @@ def _spread(rows, n, values, constants, view, pitch):
 
 @primitive
 def channel_constants(x, view, part, mean, rstd, weight, bias, constants):
-    """hi, scale and shift of the outputs of all columns of channels, as `channel_primitives` has them.
+    """hi, scale and shift of the outputs of all columns of channels.
 
     mean, rstd, weight, bias: at the first of the channels.
     """
-    n, hi = part.end - part.start, tile_on_stack(constants)
-    scale, shift = offset(hi, n), offset(hi, 2 * n)
-    for c in range(n):
-        hi[c] = centre(x, mean[c], rstd[c])
-    for c in range(n):
-        scale[c] = as_scale(x, rstd[c] * weight[c])
-    for c in range(n):
-        shift[c] = as_element(x, bias[c] + shift_of(x, hi[c], mean[c], scale[c]))
-    _spread(3, n, hi, offset(constants, part.start * view.inner - part.origin), view, part.pitch)
+    n, values = part.end - part.start, tile_on_stack(constants)
+    rows_of_output_constants(x, n, mean, rstd, weight, bias, values, n)
+    _spread(3, n, values, offset(constants, part.start * view.inner - part.origin), view, part.pitch)
 
 
 @primitive
-def finish_columns(x, view, part, sums, good, weight, bias, state, constants):
-    """Statistics, and constants of the output, of channels; state: as for `finish_moments`."""
-    start, n, count = part.start, part.end - part.start, view.size // view.channels
-    settings, statistics, running_mean, running_var = state
-    mean = offset(pointer(statistics), start)
-    rstd, var = offset(mean, view.channels), tile_on_stack(mean)
+def finish_columns(
+    x, view, part, sums, good, blocks, weight, bias, state, running_mean, running_var, constants
+):  # fmt: skip
+    """Statistics, and constants of the output, of channels."""
+    start, n = part.start, part.end - part.start
+    mean, rstd, var = offset(state.mean, start), offset(state.rstd, start), tile_on_stack(state.mean)
     m2, w, b = offset(var, n), offset(var, 2 * n), offset(var, 3 * n)
-    channel_statistics(x, view, part, sums, good, settings[0], mean, var, rstd, m2)
+    channel_statistics(x, view, part, sums, good, blocks, state.eps, mean, var, rstd, m2)
     for c in range(n):
         w[c], b[c] = weight[start + c], bias[start + c]
-    _with_running(start, n, count, settings, statistics, running_mean, running_var, mean, var, rstd, m2, w, b)
+    with_running(start, n, view.size // view.channels, state, running_mean, running_var, var, m2, w, b)
     channel_constants(x, view, part, mean, rstd, w, b, constants)
 
 
 @primitive
 def prepare_dots(x, view, part, weight, bias, kind, mean, rstd, constants, affine):
     """hi and r, for the dots, of channels; with an activation the constants of their output."""
-    n, hi = part.end - part.start, tile_on_stack(constants)
-    r, mean, rstd = offset(hi, n), offset(pointer(mean), part.start), offset(pointer(rstd), part.start)
-    for c in range(n):
-        hi[c] = centre(x, mean[c], rstd[c])
-    for c in range(n):
-        r[c] = as_scale(x, rstd[c])
-    _spread(2, n, hi, offset(constants, part.start * view.inner - part.origin), view, part.pitch)
+    n, start, values = part.end - part.start, part.start, tile_on_stack(constants)
+    rows_of_dot_constants(x, n, offset(mean, start), offset(rstd, start), values, n)
+    _spread(2, n, values, offset(constants, start * view.inner - part.origin), view, part.pitch)
     if kind is not None:
-        weight, bias = offset(pointer(weight), part.start), offset(pointer(bias), part.start)
-        channel_constants(x, view, part, mean, rstd, weight, bias, affine)
+        channel_constants(
+            x, view, part, offset(mean, start), offset(rstd, start), offset(weight, start),
+            offset(bias, start), affine,
+        )  # fmt: skip
 
 
 @primitive
@@ -239,38 +169,19 @@ def dots_of_tile(dy, x, residual, rows, width, n, constants, affine, pitch, kind
 
 
 @primitive
-def _gradient_constants(x, n, count, mean, rstd, weight, training, hi, r, dot, s, scale):
-    """scale, c2 and k of the gradients of n channels, rows of n from scale on; dot about hi becomes dweight.
-
-    As `finish_dots`. In evaluation hi and c2 are 0.
-    """
-    c2, k, part = offset(scale, n), offset(scale, 2 * n), 1.0 / count
-    for c in range(n):
-        dot[c] += (hi[c] - mean[c]) * r[c] * s[c]
-    for c in range(n):
-        scale[c] = as_scale(x, rstd[c] * weight[c])
-    for c in range(n):
-        k[c] = as_scale(x, rstd[c] * -(dot[c] * part))
-    for c in range(n):
-        c2[c] = as_element(x, s[c] * part - shift_of(x, hi[c], mean[c], k[c]))
-    if not training:
-        for c in range(n):
-            hi[c] = c2[c] = as_element(x, 0.0)
-
-
-@primitive
-def finish_dots_of_columns(x, view, part, weight, mean, rstd, training, sums, dweight, dbias, constants):
+def finish_dots_of_columns(
+    x, view, part, weight, mean, rstd, training, sums, tiles, dweight, dbias, constants
+):  # fmt: skip
     """The sums of channels and the constants of their gradient; sums: (tiles, 2, columns)."""
     start, n, columns = part.start, part.end - part.start, (part.end - part.start) * view.inner
-    s, dot = offset(pointer(dbias), start), offset(pointer(dweight), start)
-    s_total = tile_on_stack(s)
+    s, dot, s_total = offset(dbias, start), offset(dweight, start), tile_on_stack(dbias)
     dot_total = offset(s_total, columns)
     for j in range(2 * columns):
         s_total[j] = 0.0
     for f in range(view.fold):
         first = (f * view.channels + start) * view.inner
-        for t in range(len(sums)):
-            own = offset(pointer(sums), 2 * t * part.pitch + first - part.origin)
+        for t in range(tiles):
+            own = offset(sums, 2 * t * part.pitch + first - part.origin)
             for j in range(min(columns, bounds_of_tile(t, view.size, view.width)[2] - first)):
                 s_total[j] += np.float64(own[j])
                 dot_total[j] += np.float64(own[part.pitch + j])
@@ -279,12 +190,11 @@ def finish_dots_of_columns(x, view, part, weight, mean, rstd, training, sums, dw
         for j in range(c * view.inner, (c + 1) * view.inner):
             s[c] += s_total[j]
             dot[c] += dot_total[j]
-    own, hi = offset(constants, start * view.inner - part.origin), tile_on_stack(constants)
-    scale, r = offset(hi, n), offset(hi, 4 * n)
+    own, values = offset(constants, start * view.inner - part.origin), tile_on_stack(constants)
     for c in range(n):
-        hi[c], r[c] = own[c * view.inner], own[part.pitch + c * view.inner]
-    _gradient_constants(
-        x, n, view.size // view.channels, offset(pointer(mean), start), offset(pointer(rstd), start),
-        offset(pointer(weight), start), training, hi, r, dot, s, scale,
+        values[c], values[n + c] = own[c * view.inner], own[part.pitch + c * view.inner]
+    rows_of_gradient_constants(
+        x, n, view.size // view.channels, offset(mean, start), offset(rstd, start), offset(weight, start),
+        training, dot, s, values, n,
     )  # fmt: skip
-    _spread(4, n, hi, own, view, part.pitch)
+    _spread(4, n, values, own, view, part.pitch)

@@ -12,9 +12,11 @@ read twice.
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
 follows. In the backward `affine` has the constants of the output, as rows over the columns. `backward` forms
 dz, the gradient before the activation, in both passes: memory to keep it in costs more than the slopes.
-state: as for `finish_moments`. constants: (4, columns) in the dtype of the arithmetic.
+sums: (tiles, 3 or 2, columns), constants: (4, columns), in the dtype of the arithmetic; good: (tiles, blocks
+of columns). settings, statistics: as for `state_of`; running statistics may be None.
 """
 
+from .channel_constants import state_of, take_statistics, view_of
 from .column_channels import (
     Part,
     bounds_of_tile,
@@ -24,8 +26,6 @@ from .column_channels import (
     finish_columns,
     finish_dots_of_columns,
     prepare_dots,
-    take_statistics,
-    view_of,
 )
 from .column_primitives import columns_gradient, columns_normalize, columns_slope, tile_sums
 from .fusion import first_of, tile_on_stack
@@ -37,49 +37,54 @@ from .tuning import COLS, FINISHED, PIECE
 
 
 @primitive
-def _sums_piece(k, x, view, sums, good):
-    """Sums of COLS columns of one tile; sums: (tiles, 3, width), good: (tiles, blocks of columns)."""
-    width = view.width
-    blocks = -(-width // COLS)
-    t, first = k // blocks, k % blocks * COLS
-    row, rows, columns = bounds_of_tile(t, view.size, width)
-    n, good[t, k % blocks] = min(COLS, columns - first), True
-    if n > 0:
-        tile, own = offset(pointer(x), row * width + first), offset(pointer(sums), 3 * t * width + first)
-        good[t, k % blocks] = tile_sums(tile, rows, width, n, own, width)
+def _blocks_of_columns(view):
+    """Blocks of columns whose sums are formed together."""
+    return -(-view.width // COLS)
 
 
 @primitive
-def _part(b, channels, width):
-    """The channels that piece b finishes, of an array whose constants have `width` columns."""
-    return Part(b * FINISHED, min((b + 1) * FINISHED, channels), 0, width)
+def _sums_piece(k, x, view, sums, good):
+    """Sums of COLS columns of one tile."""
+    width, blocks = view.width, _blocks_of_columns(view)
+    t, first = k // blocks, k % blocks * COLS
+    row, rows, columns = bounds_of_tile(t, view.size, width)
+    n, good[k] = min(COLS, columns - first), True
+    if n > 0:
+        tile, own = offset(x, row * width + first), offset(sums, 3 * t * width + first)
+        good[k] = tile_sums(tile, rows, width, n, own, width)
+
+
+@primitive
+def _part(b, view):
+    """The channels that piece b finishes."""
+    return Part(b * FINISHED, min((b + 1) * FINISHED, view.channels), 0, view.width)
 
 
 @primitive
 def _statistics_piece(b, x, view, sums, good, mean, var, rstd):
-    part = _part(b, view.channels, view.width)
-    first = offset(pointer(mean), part.start)
+    part = _part(b, view)
+    mean, var, rstd = offset(mean, part.start), offset(var, part.start), offset(rstd, part.start)
     channel_statistics(
-        pointer(x), view, part, pointer(sums), good, 0.0, first, offset(pointer(var), part.start),
-        offset(pointer(rstd), part.start), tile_on_stack(first),
-    )  # fmt: skip
+        x, view, part, sums, good, _blocks_of_columns(view), 0.0, mean, var, rstd, tile_on_stack(mean)
+    )
 
 
 @kernel
 def moments(team, x, size, fold, channels, sums, good, mean, var, rstd):
-    """mean, population variance and its 1/sqrt of every channel.
-
-    sums: (tiles, 3, columns) in the dtype of the arithmetic. good: (tiles, blocks of columns).
-    """
+    """mean, population variance and its 1/sqrt of every channel."""
     view = view_of(size, fold, channels, 1)
-    share(team, len(sums) * -(-view.width // COLS), _sums_piece, x, view, sums, good)
+    share(team, len(sums) * _blocks_of_columns(view), _sums_piece, x, view, sums, good)
     share(team, -(-channels // FINISHED), _statistics_piece, x, view, sums, good, mean, var, rstd)
 
 
 @primitive
-def _finish_moments_piece(b, x, view, sums, good, weight, bias, state, constants):
-    part = _part(b, view.channels, view.width)
-    finish_columns(pointer(x), view, part, pointer(sums), good, weight, bias, state, pointer(constants))
+def _finish_moments_piece(
+    b, x, view, sums, good, weight, bias, state, running_mean, running_var, constants
+):  # fmt: skip
+    finish_columns(
+        x, view, _part(b, view), sums, good, _blocks_of_columns(view), weight, bias, state, running_mean,
+        running_var, constants,
+    )  # fmt: skip
 
 
 @primitive
@@ -87,9 +92,8 @@ def _normalize_piece(b, x, residual, view, constants, kind, y, stream):
     size, width = view.size, view.width
     rows = 1 + PIECE // width
     for k in range(b * rows * width, min((b + 1) * rows * width, size), width):
-        x_row, residual_row = offset(pointer(x), k), offset(pointer(residual), k)
         columns_normalize(
-            x_row, min(width, size - k), width, pointer(constants), residual_row, kind, offset(pointer(y), k),
+            offset(x, k), min(width, size - k), width, constants, offset(residual, k), kind, offset(y, k),
             stream,
         )  # fmt: skip
     if stream:
@@ -104,17 +108,16 @@ def _row_pieces(view):
 
 @kernel
 def forward(
-    team, x, residual, size, fold, channels, weight, bias, state, sums, good, constants, kind,
-    y, stream
+    team, x, residual, size, fold, channels, weight, bias, settings, statistics, running_mean, running_var,
+    sums, good, constants, kind, y, stream,
 ):  # fmt: skip
-    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x.
-
-    sums, good: as for `moments`.
-    """
-    view = view_of(size, fold, channels, 1)
-    share(team, len(sums) * -(-view.width // COLS), _sums_piece, x, view, sums, good)
-    blocks = -(-channels // FINISHED)
-    share(team, blocks, _finish_moments_piece, x, view, sums, good, weight, bias, state, constants)
+    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
+    view, state = view_of(size, fold, channels, 1), state_of(settings, statistics)
+    share(team, len(sums) * _blocks_of_columns(view), _sums_piece, x, view, sums, good)
+    share(
+        team, -(-channels // FINISHED), _finish_moments_piece, x, view, sums, good, weight, bias, state,
+        running_mean, running_var, constants,
+    )  # fmt: skip
     share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
 
 
@@ -125,14 +128,13 @@ def reciprocal(var, eps, rstd):
 
 
 @primitive
-def _constants_piece(b, x, view, running_mean, running_var, eps, statistics, weight, bias, constants):
-    part = _part(b, view.channels, view.width)
-    take_statistics(part.start, part.end, running_mean, running_var, eps, statistics)
-    mean = offset(pointer(statistics), part.start)
+def _constants_piece(b, x, view, mean, rstd, running_mean, running_var, eps, weight, bias, constants):
+    part = _part(b, view)
+    mean, rstd = offset(mean, part.start), offset(rstd, part.start)
+    take_statistics(part.start, part.end - part.start, running_mean, running_var, eps, mean, rstd)
     channel_constants(
-        pointer(x), view, part, mean, offset(mean, view.channels), offset(pointer(weight), part.start),
-        offset(pointer(bias), part.start), pointer(constants),
-    )  # fmt: skip
+        x, view, part, mean, rstd, offset(weight, part.start), offset(bias, part.start), constants
+    )
 
 
 @kernel
@@ -141,42 +143,39 @@ def normalize(
     constants, kind, y, stream,
 ):  # fmt: skip
     """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
-    view = view_of(size, fold, channels, inner)
+    view, mean = view_of(size, fold, channels, inner), pointer(statistics)
     share(
-        team, -(-channels // FINISHED), _constants_piece, x, view, running_mean, running_var, eps, statistics,
-        weight, bias, constants,
+        team, -(-channels // FINISHED), _constants_piece, x, view, mean, offset(mean, channels), running_mean,
+        running_var, eps, weight, bias, constants,
     )  # fmt: skip
     share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
 
 
 @primitive
 def _prepare_piece(b, x, view, weight, bias, kind, mean, rstd, constants, affine):
-    part = _part(b, view.channels, view.width)
-    prepare_dots(pointer(x), view, part, weight, bias, kind, mean, rstd, pointer(constants), pointer(affine))
+    prepare_dots(x, view, _part(b, view), weight, bias, kind, mean, rstd, constants, affine)
 
 
 @primitive
 def _dots_piece(k, dy, x, residual, view, constants, affine, kind, sums):
-    """The dots of COLS columns of one tile; sums: (tiles, 2, width)."""
-    width = view.width
-    blocks = -(-width // COLS)
+    """The dots of COLS columns of one tile."""
+    width, blocks = view.width, _blocks_of_columns(view)
     t, first = k // blocks, k % blocks * COLS
     row, rows, columns = bounds_of_tile(t, view.size, width)
-    n, i = min(COLS, columns - first), row * width + first
-    z = offset(pointer(affine), first)
+    n, i, z = min(COLS, columns - first), row * width + first, offset(affine, first)
     if n > 0:
         dots_of_tile(
-            offset(pointer(dy), i), offset(pointer(x), i), offset(pointer(residual), i), rows, width, n,
-            offset(pointer(constants), first), z, width, kind, tile_on_stack(z), 0,
-            offset(pointer(sums), 2 * t * width + first),
+            offset(dy, i), offset(x, i), offset(residual, i), rows, width, n, offset(constants, first), z,
+            width, kind, tile_on_stack(z), 0, offset(sums, 2 * t * width + first),
         )  # fmt: skip
 
 
 @primitive
-def _finish_piece(b, x, view, weight, mean, rstd, training, sums, dweight, dbias, constants):
-    part = _part(b, view.channels, view.width)
+def _finish_piece(
+    b, x, view, weight, mean, rstd, training, sums, tiles, dweight, dbias, constants
+):  # fmt: skip
     finish_dots_of_columns(
-        pointer(x), view, part, weight, mean, rstd, training, sums, dweight, dbias, pointer(constants)
+        x, view, _part(b, view), weight, mean, rstd, training, sums, tiles, dweight, dbias, constants
     )
 
 
@@ -184,21 +183,19 @@ def _finish_piece(b, x, view, weight, mean, rstd, training, sums, dweight, dbias
 def _gradient_piece(
     b, dy, x, residual, view, kind, training, constants, affine, dx, dresidual, stream
 ):  # fmt: skip
-    size, width = view.size, view.width
+    size, width, dz = view.size, view.width, tile_on_stack(affine)
     rows = 1 + PIECE // width
-    dz = tile_on_stack(pointer(affine))
     for row in range(b * rows * width, min((b + 1) * rows * width, size), width):
         for first in range(0, min(width, size - row), COLS):
             k, n = row + first, min(COLS, width - first, size - row - first)
             if kind is not None:
                 columns_slope(
-                    offset(pointer(dy), k), offset(pointer(x), k), n, width, offset(pointer(affine), first),
-                    offset(pointer(residual), k), kind, dz,
+                    offset(dy, k), offset(x, k), n, width, offset(affine, first), offset(residual, k), kind,
+                    dz,
                 )  # fmt: skip
             columns_gradient(
-                first_of(dz, offset(pointer(dy), k)), offset(pointer(x), k), n, width,
-                offset(pointer(constants), first), training, offset(pointer(dx), k),
-                offset(pointer(dresidual), k), stream,
+                first_of(dz, offset(dy, k)), offset(x, k), n, width, offset(constants, first), training,
+                offset(dx, k), offset(dresidual, k), stream,
             )  # fmt: skip
     if stream:
         fence()
@@ -209,15 +206,15 @@ def backward(
     team, dy, x, residual, size, fold, channels, weight, bias, kind, mean, rstd, training, sums, constants,
     affine, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
-    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
-
-    sums: (tiles, 2, columns) in the dtype of the arithmetic.
-    """
-    view, blocks = view_of(size, fold, channels, 1), -(-channels // FINISHED)
+    """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
+    view, blocks, tiles = view_of(size, fold, channels, 1), -(-channels // FINISHED), len(sums)
     share(team, blocks, _prepare_piece, x, view, weight, bias, kind, mean, rstd, constants, affine)
-    pieces = len(sums) * -(-view.width // COLS)
+    pieces = tiles * _blocks_of_columns(view)
     share(team, pieces, _dots_piece, dy, x, residual, view, constants, affine, kind, sums)
-    share(team, blocks, _finish_piece, x, view, weight, mean, rstd, training, sums, dweight, dbias, constants)
+    share(
+        team, blocks, _finish_piece, x, view, weight, mean, rstd, training, sums, tiles, dweight, dbias,
+        constants,
+    )  # fmt: skip
     share(
         team, _row_pieces(view), _gradient_piece, dy, x, residual, view, kind, training, constants, affine,
         dx, dresidual, stream,

@@ -43,11 +43,14 @@ def first_of(typingctx: Any, pointer: Any, other: Any) -> Any:
 
 
 @intrinsic
-def where_given(typingctx: Any, pointer: Any, other: Any) -> Any:
-    """The pointer; None where the other is None."""
-    if isinstance(other, types.NoneType):
-        return other(pointer, other), lambda context, builder, sig, args: args[1]
-    return pointer(pointer, other), lambda context, builder, sig, args: args[0]
+def where_given(typingctx: Any, value: Any, other: Any) -> Any:
+    """The value; None where the other is None."""
+    chosen = int(isinstance(other, types.NoneType))
+
+    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
+        return args[chosen]
+
+    return (value, other)[chosen](value, other), codegen
 
 
 def plus(value: Value, addend: Pointer | None, i: Index) -> Value:

@@ -4,42 +4,32 @@ Row i is group i % groups of a sample; its channels are runs of `inner` elements
 and a bias of its own. Group norm; with one channel per group instance norm; not centred and with a
 divisor of 1 weight norm.
 
-constants: (blocks or workers, CONSTANTS) in the dtype of x, of the run at hand. An activation `kind` that is
-not None follows the norm; its backward needs the bias, `affine`, as constants, and keeps a row of dz in `dz`.
+An absent parameter is one element, of which the stride is 0, for all channels. An activation `kind` that is
+not None follows the norm; its backward keeps a row of dz in `dz`.
 """
 
-from .channel_primitives import dot_constants, forward_constants, normalize_run, run_gradient, tile_dots
+from .channel_primitives import dot_constants, normalize_run, output_constants, run_gradient, tile_dots
 from .extremes import statistics_again, usual
-from .fusion import first_of
-from .jit import loop, primitive
-from .pointers import as_element, fence, offset, pointer
+from .fusion import first_of, where_given
+from .jit import loop
+from .pointers import as_element, fence, offset
 from .primitives import centring, reciprocal_sd
 from .row_primitives import row_moments, row_squares
 from .tuning import TILE
 
-# Room for the constants of a run, such that those of two threads share no cache line.
-CONSTANTS = 16
-
-
-@primitive
-def of_channel(parameter, c):
-    """A parameter of channel c; one that is absent has a single element"""
-    return parameter[min(c, len(parameter) - 1)]
-
 
 @loop
 def forward(
-    b, x, rows, groups, channels, inner, block, divisor, weight, bias, kind, centred, eps, constants,
-    y, statistics, stream,
+    b, x, rows, groups, channels, inner, block, divisor, weight, weight_stride, bias, bias_stride, kind,
+    centred, eps, y, kept, statistics, stream,
 ):  # fmt: skip
     """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor; `block` rows are one piece of work.
 
-    statistics: (0, rows), or mean and rstd to keep, (2, rows), or var too, (3, rows), in float64.
+    statistics: the first `kept` of mean, rstd and var, rows of them, in float64.
     """
     cols = channels * inner
-    a = offset(pointer(constants), CONSTANTS * b)
     for i in range(b * block, min((b + 1) * block, rows)):
-        row = offset(pointer(x), i * cols)
+        row = offset(x, i * cols)
         if centred:
             mean, m2 = row_moments(row, cols)
         else:
@@ -48,23 +38,22 @@ def forward(
         rstd = reciprocal_sd(var, eps)
         if not usual(rstd):
             mean, var, rstd = statistics_again(row, None, 1, 0, cols, divisor, eps, centred, mean, var, rstd)
-        if len(statistics) >= 2:
-            statistics[0, i], statistics[1, i] = mean, rstd
-        if len(statistics) == 3:
-            statistics[2, i] = var
+        if kept >= 2:
+            statistics[i], statistics[rows + i] = mean, rstd
+        if kept == 3:
+            statistics[2 * rows + i] = var
         for j in range(channels):
             c, k = i % groups * channels + j, i * cols + j * inner
-            w, shift = of_channel(weight, c), of_channel(bias, c)
-            forward_constants(pointer(x), mean, rstd, w, shift, a, 1)
-            normalize_run(offset(pointer(x), k), inner, a, None, kind, offset(pointer(y), k), stream)
+            a = output_constants(x, mean, rstd, weight[c * weight_stride], bias[c * bias_stride])
+            normalize_run(offset(x, k), inner, a, None, kind, offset(y, k), stream)
     if stream:
         fence()
 
 
 @loop
 def backward(
-    b, dy, x, rows, groups, channels, inner, workers, divisor, weight, bias, kind, centred, mean, rstd,
-    constants, affine, dz, dx, dweight, dbias, stream,
+    b, dy, x, rows, groups, channels, inner, workers, divisor, weight, weight_stride, bias, bias_stride, kind,
+    centred, mean, rstd, dz, dx, dweight, dbias, stream,
 ):  # fmt: skip
     """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
 
@@ -74,38 +63,38 @@ def backward(
     The rows are shared out among `workers`, each with room in dz for one of them.
     """
     cols = channels * inner
-    own = offset(pointer(dz), b * cols)
-    a, z = offset(pointer(constants), CONSTANTS * b), offset(pointer(affine), CONSTANTS * b)
+    own = offset(dz, b * cols)
     for i in range(b * rows // workers, (b + 1) * rows // workers):
         # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
         r = rstd[i] if cols > 1 or not centred else 0.0
+        hi, scale = dot_constants(x, mean[i], r)
         c1 = c2 = 0.0
         for j in range(channels):
             c = i % groups * channels + j
-            w, shift = of_channel(weight, c), of_channel(bias, c)
-            dot_constants(pointer(x), mean[i], r, w, shift, a, z, 1)
+            w = weight[c * weight_stride]
+            affine = where_given(output_constants(x, mean[i], r, w, bias[c * bias_stride]), kind)
             dot = s = 0.0
             for t in range(0, inner, TILE):
                 first, n = j * inner + t, min(TILE, inner - t)
                 dots = tile_dots(
-                    offset(pointer(dy), i * cols + first), offset(pointer(x), i * cols + first), 1, 1, n,
-                    a[0], a[1], z, None, kind, offset(own, first),
+                    offset(dy, i * cols + first), offset(x, i * cols + first), 1, 1, n, hi, scale, affine,
+                    None, kind, offset(own, first),
                 )  # fmt: skip
                 dot += dots[0]
                 s += dots[1]
-            dweight[i, j] = dot + (a[0] - mean[i]) * a[1] * s
+            dot += (hi - mean[i]) * scale * s
+            dweight[i * channels + j] = dot
             if centred:
-                dbias[i, j] = s
-            c1 += w * dweight[i, j]
+                dbias[i * channels + j] = s
+            c1 += w * dot
             c2 += w * s
-        c2 = c2 / divisor if centred else 0.0
-        _, lo, a[3] = centring(pointer(x), mean[i], r, -(c1 / divisor))
-        a[2] = as_element(pointer(x), c2 - lo)
+        _, lo, k1 = centring(x, mean[i], r, -(c1 / divisor))
+        a = hi, scale, as_element(x, (c2 / divisor if centred else 0.0) - lo), k1
         for j in range(channels):
-            k = i * cols + j * inner
+            k, c = i * cols + j * inner, i % groups * channels + j
             run_gradient(
-                first_of(offset(own, j * inner), offset(pointer(dy), k)), offset(pointer(x), k), inner, a,
-                of_channel(weight, i % groups * channels + j), offset(pointer(dx), k), stream,
+                first_of(offset(own, j * inner), offset(dy, k)), offset(x, k), inner, a,
+                weight[c * weight_stride], offset(dx, k), stream,
             )  # fmt: skip
     if stream:
         fence()

@@ -55,7 +55,7 @@ def _tiles(plan: ChannelPlan, numbers: int) -> Callable[[], tuple[Array, Array]]
     width, dtype = plan.fold * plan.channels, plan.layout.arithmetic
     tiles = column_tiles.py_func(plan.outer * plan.channels, width)
     sums, good = (tiles, numbers, width), (tiles, -(-width // COLS))
-    return lambda: (np.empty(sums, dtype), np.empty(good, np.bool_))
+    return lambda: (np.empty(sums, dtype), np.empty(good, np.uint8))
 
 
 def _block(plan: ChannelPlan, tensors: int) -> int:
@@ -71,13 +71,8 @@ def _partials(plan: ChannelPlan, numbers: int) -> Array:
     return np.empty((plan.channels, tile_count.py_func(plan.outer, plan.inner), numbers))
 
 
-def _constants(plan: ChannelPlan) -> Array:
-    """Room for the constants of every channel, side by side."""
-    return np.empty((plan.channels, 4), plan.layout.arithmetic)
-
-
 def _rows(width: int, plan: ChannelPlan) -> Array:
-    """Room for the constants of every column, as rows over the columns."""
+    """Room for the constants of every channel, or of every column, as rows over them."""
     return np.empty((4, width), plan.layout.arithmetic)
 
 
@@ -124,9 +119,9 @@ def channel_forward(
     statistics = np.empty((2 if limits is None else 4, c))
     moved = [s if _direct(s) else s.astype(np.float64) for s in running]
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
-    kernel, lead, arguments = forward_kernel(plan, activation)
+    kernel, arguments = forward_kernel(plan, activation)
     state = settings, statistics, *(moved or (None, None))
-    run(kernel, plan.nbytes, threads, *lead, *arguments(x, residual, weight, bias, state, y))
+    run(kernel, plan.nbytes, threads, *arguments(x, residual, weight, bias, state, y))
     for old, new in zip(running, moved, strict=True):
         if new is not old:
             update((old,), (new,))
@@ -138,8 +133,8 @@ def _direct(statistic: Array) -> bool:
     return bool(statistic.flags.carray) and statistic.dtype in (np.float32, np.float64)
 
 
-Launch = tuple[Kernel, tuple[int, ...], Callable[..., tuple[Any, ...]]]
-"""A kernel, its number of pieces where it is one loop, and its arguments, made of those of the pass."""
+Launch = tuple[Kernel, Callable[..., tuple[Any, ...]]]
+"""A kernel, and its arguments, made of those of the pass."""
 
 
 def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
@@ -148,26 +143,25 @@ def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     if n == 1 and not _in_blocks(plan):
         size, width = outer * c, plan.fold * c
         stream, tiles = streams(plan, width), _tiles(plan, 3)
-        return columns.forward, (), lambda x, residual, weight, bias, state, y: (
-            x, residual, size, plan.fold, c, weight, bias, state, *tiles(), _rows(width, plan), fused,
+        return columns.forward, lambda x, residual, weight, bias, state, y: (
+            x, residual, size, plan.fold, c, weight, bias, *state, *tiles(), _rows(width, plan), fused,
             y, stream,
         )  # fmt: skip
     if n > 1 and not _in_blocks(plan) and _tiled(plan):
         stream = streams(plan, n)
-        return channels.forward_tiles, (), lambda x, residual, weight, bias, state, y: (
-            x, residual, outer, c, n, weight, bias, state, _constants(plan), _partials(plan, 4), fused, y,
+        return channels.forward_tiles, lambda x, residual, weight, bias, state, y: (
+            x, residual, outer, c, n, weight, bias, *state, _rows(c, plan), _partials(plan, 4), fused, y,
             stream,
         )  # fmt: skip
     block = _block(plan, 1)
-    pieces = -(-c // block)
     if _in_blocks(plan):
         stream = streams(plan, block * n)
-        return column_blocks.forward, (pieces,), lambda x, residual, weight, bias, state, y: (
-            x, residual, outer, c, n, block, weight, bias, state, fused, y, stream
+        return column_blocks.forward, lambda x, residual, weight, bias, state, y: (
+            x, residual, outer, c, n, block, weight, bias, *state, fused, y, stream
         )  # fmt: skip
     stream = streams(plan, n)
-    return channels.forward, (pieces,), lambda x, residual, weight, bias, state, y: (
-        x, residual, outer, c, n, block, weight, bias, state, _constants(plan), _partials(plan, 4), fused, y,
+    return channels.forward, lambda x, residual, weight, bias, state, y: (
+        x, residual, outer, c, n, block, weight, bias, *state, _rows(c, plan), _partials(plan, 4), fused, y,
         stream,
     )  # fmt: skip
 
@@ -181,13 +175,13 @@ def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     if n == 1 or (n < SHORT_RUN and outer >= SAMPLES):  # every element of a sample is a column
         size, width, fold = outer * c * n, plan.fold * c * n, plan.fold
         stream = streams(plan, width)
-        return columns.normalize, (), lambda x, residual, m, v, eps, statistics, weight, bias, y: (
+        return columns.normalize, lambda x, residual, m, v, eps, statistics, weight, bias, y: (
             x, residual, size, fold, c, n, m, v, eps, statistics, weight, bias, _rows(width, plan), fused, y,
             stream,
         )  # fmt: skip
     stream = streams(plan, n)
-    return channels.normalize, (), lambda x, residual, m, v, eps, statistics, weight, bias, y: (
-        x, residual, outer, c, n, m, v, eps, statistics, weight, bias, _constants(plan), fused, y, stream
+    return channels.normalize, lambda x, residual, m, v, eps, statistics, weight, bias, y: (
+        x, residual, outer, c, n, m, v, eps, statistics, weight, bias, _rows(c, plan), fused, y, stream
     )  # fmt: skip
 
 
@@ -219,9 +213,9 @@ def channel_normalize(
     """Write y with given statistics."""
     c, dtype = plan.channels, plan.layout.arithmetic
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
-    kernel, lead, arguments = normalize_kernel(plan, activation)
+    kernel, arguments = normalize_kernel(plan, activation)
     given = arguments(x, residual, None, None, 0.0, np.stack((mean, rstd)), weight, bias, y)
-    run(kernel, plan.nbytes, threads, *lead, *given)
+    run(kernel, plan.nbytes, threads, *given)
 
 
 def _whole(
@@ -268,10 +262,10 @@ def channel_backward(
     dweight, dbias = np.empty(c), np.empty(c)
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     tensors = 2 if residual is None else 3
-    kernel, lead, arguments = backward_kernel(plan, activation, training, tensors, threads)
+    kernel, arguments = backward_kernel(plan, activation, training, tensors, threads)
     given = weight, bias, kind(activation), mean, rstd, training
     run(
-        kernel, plan.nbytes, threads, *lead,
+        kernel, plan.nbytes, threads,
         *arguments(dy, x, residual, given, dx, dresidual, (dweight, dbias)),
     )  # fmt: skip
     return dweight, dbias
@@ -288,7 +282,7 @@ def backward_kernel(
     if n == 1 and not _in_blocks(plan):
         width = plan.fold * c
         stream, tiles = streams(plan, width), _tiles(plan, 2)
-        return columns.backward, (), lambda dy, x, residual, given, dx, dresidual, sums: (
+        return columns.backward, lambda dy, x, residual, given, dx, dresidual, sums: (
             dy, x, residual, outer * c, plan.fold, c, *given, tiles()[0], _rows(width, plan),
             _rows(width, plan) if fused else None, dx, dresidual, *sums, stream,
         )  # fmt: skip
@@ -298,11 +292,11 @@ def backward_kernel(
         def tiled(dy: Any, x: Any, residual: Any, given: Any, dx: Any, dresidual: Any, sums: Any) -> Any:
             dz, *results = _whole(plan, activation, dx, dresidual)
             return (
-                dy, x, residual, outer, c, n, *given, _constants(plan), _constants(plan) if fused else None,
+                dy, x, residual, outer, c, n, *given, _rows(c, plan), _rows(c, plan) if fused else None,
                 dz, _partials(plan, 2), *results, *sums, stream,
             )  # fmt: skip
 
-        return channels.backward_tiles, (), tiled
+        return channels.backward_tiles, tiled
     block = _block(plan, tensors)
     blocks = -(-c // block)
     workers = min(blocks, team_size(threads)) if fused else blocks  # each has room for dz of a block
@@ -312,11 +306,11 @@ def backward_kernel(
 
     if _in_blocks(plan):
         stream = streams(plan, block * n)
-        return column_blocks.backward, (workers,), lambda dy, x, residual, given, dx, dresidual, sums: (
+        return column_blocks.backward, lambda dy, x, residual, given, dx, dresidual, sums: (
             dy, x, residual, outer, c, n, block, workers, *given, room(), dx, dresidual, *sums, stream
         )  # fmt: skip
     stream = streams(plan, n)
-    return channels.backward, (workers,), lambda dy, x, residual, given, dx, dresidual, sums: (
-        dy, x, residual, outer, c, n, block, workers, *given, _constants(plan),
-        _constants(plan) if fused else None, room(), _partials(plan, 2), dx, dresidual, *sums, stream,
+    return channels.backward, lambda dy, x, residual, given, dx, dresidual, sums: (
+        dy, x, residual, outer, c, n, block, workers, *given, _rows(c, plan),
+        _rows(c, plan) if fused else None, room(), _partials(plan, 2), dx, dresidual, *sums, stream,
     )  # fmt: skip

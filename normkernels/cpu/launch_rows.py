@@ -87,7 +87,7 @@ def _row_forward(
     run(
         rows.forward, plan.nbytes, threads, -(-plan.rows // block),
         x, residual, plan.rows, n, block, weight, bias, part, period, kind(activation), plan.centred, eps,
-        scratch, total, y, statistics, stream,
+        scratch, total, y, kept, statistics, stream,
     )  # fmt: skip
     return statistics
 
@@ -147,9 +147,10 @@ def as_rows(plan: GroupPlan) -> RowPlan:
     return RowPlan(plan.layout, plan.rows, plan.cols, shape, plan.nbytes, plan.centred, plan.groups)
 
 
-def _or_one(value: Array | None, default: float, dtype: np.dtype[Any]) -> Array:
-    """A parameter of channels, or one element in the place of an absent one."""
-    return parameter(value, 1 if value is None else value.size, default, dtype)
+def or_one(value: Array | None, default: float, dtype: np.dtype[Any]) -> tuple[Array, int]:
+    """A parameter of channels and its stride; one element in the place of an absent one."""
+    size, stride = (1, 0) if value is None else (value.size, 1)
+    return parameter(value, size, default, dtype), stride
 
 
 def short(plan: GroupPlan) -> bool:
@@ -201,13 +202,12 @@ def _group_forward(
         weight, bias = _for_each(weight, plan), _for_each(bias, plan)
         return _row_forward(as_rows(plan), x, weight, bias, eps, y, threads, activation, kept)
     block = 1 + ROWS_PIECE // plan.cols
-    blocks = -(-plan.rows // block)
     statistics = np.empty((kept, plan.rows))
-    weight, bias = _or_one(weight, 1.0, dtype), _or_one(bias, 0.0, dtype)
     run(
-        groups.forward, plan.nbytes, threads, blocks,
-        x, plan.rows, plan.groups, plan.channels, n, block, plan.divisor, weight, bias, kind(activation),
-        plan.centred, eps, np.empty((blocks, groups.CONSTANTS), dtype), y, statistics, streams(plan, n),
+        groups.forward, plan.nbytes, threads, -(-plan.rows // block),
+        x, plan.rows, plan.groups, plan.channels, n, block, plan.divisor, *or_one(weight, 1.0, dtype),
+        *or_one(bias, 0.0, dtype), kind(activation), plan.centred, eps, y, kept, statistics,
+        streams(plan, n),
     )  # fmt: skip
     return statistics
 
@@ -235,17 +235,16 @@ def group_backward(
             return dweight, dbias
         return sums
     dweight = np.empty((plan.samples, plan.parameters))
-    dbias = np.empty_like(dweight) if plan.centred else np.empty((1, plan.channels))
-    workers, affine, dz = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), None, None
+    dbias = np.empty_like(dweight) if plan.centred else np.empty((1, 1))
+    workers, dz = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), None
     if activation is not None:
         workers = min(workers, team_size(threads))
-        affine, dz = np.empty((workers, groups.CONSTANTS), dtype), np.empty(workers * plan.cols, dtype)
+        dz = np.empty(workers * plan.cols, dtype)
     run(
         groups.backward, plan.nbytes, threads, workers,
         dy, x, plan.rows, plan.groups, plan.channels, n, workers, plan.divisor,
-        _or_one(weight, 1.0, dtype), _or_one(bias, 0.0, dtype), kind(activation), plan.centred, mean, rstd,
-        np.empty((workers, groups.CONSTANTS), dtype), affine, dz, dx, dweight.reshape(plan.rows, -1),
-        dbias.reshape(-1, plan.channels), streams(plan, n),
+        *or_one(weight, 1.0, dtype), *or_one(bias, 0.0, dtype), kind(activation), plan.centred, mean, rstd,
+        dz, dx, dweight, dbias, streams(plan, n),
     )  # fmt: skip
     if plan.samples == 1:
         return dweight[0], dbias[0]

@@ -13,7 +13,7 @@ import numpy as np
 
 from .fusion import copy_run
 from .jit import loop, primitive
-from .pointers import as_element, element, fence, largest, offset, pointer
+from .pointers import as_element, dtype_of, element, fence, largest, offset, pointer
 
 # Elements taken through all steps together: three arrays of them stay in L1.
 TILE = 1024
@@ -151,7 +151,7 @@ def _forward_tile(x, start, n, size, stride, before, after, settings, r, p, y, s
 def forward(b, x, outer, size, stride, block, before, after, settings, y, stream):
     """y = x / (k + scale * (sum of x² over the window)) ** beta; settings: scale, k, beta, slope."""
     tiles = -(-size // TILE)
-    r, p = np.empty(TILE, settings.dtype), np.empty(TILE, settings.dtype)
+    r, p = np.empty(TILE, dtype_of(settings)), np.empty(TILE, dtype_of(settings))
     for j in range(b * block, min((b + 1) * block, outer * tiles)):
         sample, start = j // tiles * size, j % tiles * TILE
         _forward_tile(
@@ -221,8 +221,8 @@ def backward(b, dy, x, outer, channels, stride, width, block, before, after, set
     settings: scale, k, beta, slope. A width below the stride must not be above TILE.
     """
     parts, size = -(-stride // width), channels * stride
-    r = np.empty(TILE, settings.dtype)
-    terms = np.empty(2 * channels * width, settings.dtype)
+    r = np.empty(TILE, dtype_of(settings))
+    terms = np.empty(2 * channels * width, dtype_of(settings))
     for j in range(b * block, min((b + 1) * block, outer * parts)):
         sample, first = j // parts * size, j % parts * width
         _backward_columns(

@@ -18,7 +18,7 @@ from .vectors import Index, Pointer, arithmetic
 @intrinsic
 def pointer(typingctx: Any, array: Any) -> Any:
     """Where `array` begins, which does not keep it alive: whoever calls the kernel does. None for None."""
-    if isinstance(array, types.NoneType):
+    if isinstance(array, types.NoneType | types.CPointer):
         return array(array), lambda context, builder, sig, args: args[0]
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
@@ -57,6 +57,12 @@ def as_element(typingctx: Any, pointer: Any, value: Any) -> Any:
         return context.cast(builder, args[1], sig.args[1], sig.return_type)
 
     return arithmetic(pointer.dtype)(pointer, value), codegen
+
+
+@intrinsic
+def dtype_of(typingctx: Any, pointer: Any) -> Any:
+    """The dtype of what it points to, as NumPy's functions take it."""
+    return types.DType(pointer.dtype)(pointer), lambda context, builder, sig, args: context.get_dummy_value()
 
 
 @intrinsic

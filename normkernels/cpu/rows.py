@@ -54,31 +54,31 @@ def gradient_room(cols):
 @loop
 def forward(
     b, x, residual, rows, cols, block, weight, bias, part, period, kind, centred, eps, scratch, total, y,
-    statistics, stream,
+    kept, statistics, stream,
 ):  # fmt: skip
     """y = act((x + residual - mean) * rstd * weight + bias) of `block` rows.
 
-    statistics: (0, rows), or mean and rstd to keep, (2, rows), or var too, (3, rows), in float64.
+    statistics: the first `kept` of mean, rstd and var, rows of them, in float64.
     """
-    batch, kept, own_statistics = batch_rows(cols), len(statistics), tile_on_stack(pointer(statistics))
-    end, own = min((b + 1) * block, rows), offset(pointer(scratch), b * scratch_width(cols))
+    batch, own_statistics = batch_rows(cols), tile_on_stack(statistics)
+    end, own = min((b + 1) * block, rows), offset(scratch, b * scratch_width(cols))
     for first in range(b * block, end, batch):
         last, k = min(first + batch, end), first * cols
         m, r, v = own_statistics, offset(own_statistics, batch), offset(own_statistics, 2 * batch)
         if kept >= 2:
-            m = offset(pointer(statistics), first)
+            m = offset(statistics, first)
             r = offset(m, rows)
         if kept == 3:
             v = offset(r, rows)
         h = add_residual(
-            offset(pointer(x), k), offset(pointer(residual), k), (last - first) * cols, own,
-            offset(pointer(total), k), stream,
+            offset(x, k), offset(residual, k), (last - first) * cols, own,
+            offset(total, k), stream,
         )  # fmt: skip
         batch_statistics(h, last - first, cols, eps, centred, m, v, r)
         for c in range(0, cols, part):
             normalize_rows(
                 offset(h, c), last - first, min(part, cols - c), first % period, period, m, r,
-                pointer(weight), pointer(bias), kind, offset(pointer(y), k + c), stream,
+                weight, bias, kind, offset(y, k + c), stream,
             )  # fmt: skip
     if stream:
         fence()
@@ -89,11 +89,12 @@ def _forward_tile(k, x, residual, tiles, cols, centred, partials, total, stream)
     """Moments of one tile, and its sum with the residual."""
     i, t = k // tiles, k % tiles
     start, n = i * cols + t * TILE, min(TILE, cols - t * TILE)
-    x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
-    h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), offset(pointer(total), start), stream)
-    moments = tile_moments(h, 1, 0, n) if centred else (0.0, 0.0, 0.0, tile_squares(h, n))
-    for j in range(4):
-        partials[i, t, j] = moments[j]
+    x_tile, r_tile = offset(x, start), offset(residual, start)
+    h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), offset(total, start), stream)
+    own = offset(partials, 4 * k)
+    own[0], own[1], own[2], own[3] = (
+        tile_moments(h, 1, 0, n) if centred else (0.0, 0.0, 0.0, tile_squares(h, n))
+    )
     if stream:
         fence()
 
@@ -106,13 +107,13 @@ def _normalize_tile(
     start, n = i * cols + c, min(TILE, cols - c)
     k = i % period * cols + c if part == cols else 0
     if total is None:
-        x_tile, r_tile = offset(pointer(x), start), offset(pointer(residual), start)
+        x_tile, r_tile = offset(x, start), offset(residual, start)
         h = add_residual(x_tile, r_tile, n, tile_on_stack(r_tile), None, None)
     else:
-        h = offset(pointer(total), start)
-    w, b = offset(pointer(weight), k), offset(pointer(bias), k)
+        h = offset(total, start)
+    w, b = offset(weight, k), offset(bias, k)
     centre = centring(h, mean[i], rstd[i], 1.0)
-    normalize_row(h, n, centre, w, b, kind, offset(pointer(y), start), stream)
+    normalize_row(h, n, centre, w, b, kind, offset(y, start), stream)
     if stream:
         fence()
 
@@ -175,30 +176,29 @@ def _gradient_of_long_row(
 @primitive
 def _backward_block(
     b, dy, x, rows, cols, block, weight, bias, part, period, kind, scratch, dsum, centred, mean, rstd,
-    dx, sums, partials, dbias, stream
+    dx, sums, partials, count, width, dbias, stream
 ):  # fmt: skip
-    """dx + dsum of `block` rows, and their sums of dy * x_hat and of dy."""
-    count, width = sums.shape[1], sums.shape[2]
-    dw, partial = offset(pointer(sums), b * count * width), offset(pointer(partials), b * count * width)
+    """dx + dsum of `block` rows, and `count` sums of `width` elements: of dy * x_hat and of dy."""
+    dw, partial = offset(sums, b * count * width), offset(partials, b * count * width)
     db = where_given(offset(dw, width), dbias)
     zero(dw, count * width)
     zero(partial, count * width)
-    start, end, own = b * block, min((b + 1) * block, rows), offset(pointer(scratch), b * gradient_room(cols))
+    start, end, own = b * block, min((b + 1) * block, rows), offset(scratch, b * gradient_room(cols))
     for first in range(start, end, ROWS_SUMMED):
         last, k = min(first + ROWS_SUMMED, end), first * cols
         if cols <= TILE:
             rows_gradient(
-                offset(pointer(dy), k), offset(pointer(x), k), last - first, cols, first % period, period,
-                centred, offset(pointer(mean), first), offset(pointer(rstd), first), pointer(weight),
-                pointer(bias), kind, own, offset(pointer(dsum), k), offset(pointer(dx), k), dw, db, stream,
+                offset(dy, k), offset(x, k), last - first, cols, first % period, period,
+                centred, offset(mean, first), offset(rstd, first), weight,
+                bias, kind, own, offset(dsum, k), offset(dx, k), dw, db, stream,
             )  # fmt: skip
         else:
             for i in range(first, last):
                 k, j = i * cols, i % period * cols
                 _gradient_of_long_row(
-                    offset(pointer(dy), k), offset(pointer(x), k), cols, part, centred, mean[i], rstd[i],
-                    offset(pointer(weight), j), offset(pointer(bias), j), kind, own,
-                    offset(pointer(dsum), k), offset(pointer(dx), k), offset(dw, j), offset(db, j), stream,
+                    offset(dy, k), offset(x, k), cols, part, centred, mean[i], rstd[i],
+                    offset(weight, j), offset(bias, j), kind, own,
+                    offset(dsum, k), offset(dx, k), offset(dw, j), offset(db, j), stream,
                 )  # fmt: skip
         flush(dw, partial, count * width)
     if stream:
@@ -216,13 +216,13 @@ def backward(
     dtype of the arithmetic; partials: as sums, in float64. Without a dbias there is one sum. Where weight and
     bias go with only a part of a row, so do the sums, which nobody asked for, with a tile.
     """
+    count, width, total = sums.shape[1], sums.shape[2], pointer(partials)
     share(
         team, -(-rows // block), _backward_block, dy, x, rows, cols, block, weight, bias, part,
-        period, kind, scratch, dsum, centred, mean, rstd, dx, sums, partials, dbias, stream,
+        period, kind, scratch, dsum, centred, mean, rstd, dx, sums, partials, count, width, dbias, stream,
     )  # fmt: skip
-    count, width = sums.shape[1], sums.shape[2]
     for b in range(1, len(partials)):
-        add(pointer(partials), offset(pointer(partials), b * count * width), count * width)
+        add(total, offset(total, b * count * width), count * width)
     for j in range(width):
         dweight[j] = partials[0, 0, j]
     if dbias is not None:
@@ -235,17 +235,18 @@ def _sums_tile(
     t, dy, x, rows, cols, weight, bias, whole, kind, scratch, mean, rstd, dweight, dbias, partials
 ):
     c, n = t * TILE, min(TILE, cols - t * TILE)
-    w, b = offset(pointer(weight), c * whole), offset(pointer(bias), c * whole)
-    dw, db = tile_on_stack(pointer(dweight)), tile_on_stack(pointer(dbias))
+    w, b = offset(weight, c * whole), offset(bias, c * whole)
+    dw, db = tile_on_stack(dweight), tile_on_stack(dbias)
     if whole:
-        dw, db = offset(pointer(dweight), c), offset(pointer(dbias), c)
+        dw, db = offset(dweight, c), offset(dbias, c)
     zero(dw, n)
     zero(db, n)
     for i in range(rows):
-        dy_part, part = offset(pointer(dy), i * cols + c), offset(pointer(x), i * cols + c)
+        dy_part, part = offset(dy, i * cols + c), offset(x, i * cols + c)
         centre = centring(part, mean[i], rstd[i], 1.0)
-        dz = offset(pointer(scratch), i * cols + c)
-        partials[t, i, 0], partials[t, i, 1] = tile_dots(dy_part, part, n, centre, w, b, kind, dz, dw, db)
+        dz = offset(scratch, i * cols + c)
+        own = offset(partials, 2 * (t * rows + i))
+        own[0], own[1] = tile_dots(dy_part, part, n, centre, w, b, kind, dz, dw, db)
 
 
 @primitive
@@ -255,11 +256,11 @@ def _gradient_tile(
     c, n = t * TILE, min(TILE, cols - t * TILE)
     for i in range(rows):
         k = i * cols + c
-        dz = first_of(offset(pointer(scratch), k), offset(pointer(dy), k))
+        dz = first_of(offset(scratch, k), offset(dy, k))
         row_gradient(
-            dz, offset(pointer(x), k), n, centring(pointer(x), mean[i], rstd[i], 1.0), partials[0, i, 0],
-            partials[0, i, 1], offset(pointer(weight), c * whole), offset(pointer(dsum), k),
-            offset(pointer(dx), k), stream,
+            dz, offset(x, k), n, centring(x, mean[i], rstd[i], 1.0), partials[2 * i],
+            partials[2 * i + 1], offset(weight, c * whole), offset(dsum, k),
+            offset(dx, k), stream,
         )  # fmt: skip
     if stream:
         fence()

@@ -56,23 +56,17 @@ def row_forward(
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias)
-    block, fused, centred, kept, none = (
-        1 + ROWS_PIECE // n,
-        kind(activation),
-        plan.centred,
-        (2, m),
-        empty((0, m)),
-    )
-    pieces, shaped = -(-m // block), len(plan.parameter_shape) != 1
+    block, fused, centred, kept = 1 + ROWS_PIECE // n, kind(activation), plan.centred, 2 if keep else 0
+    pieces, shaped, none = -(-m // block), len(plan.parameter_shape) != 1, empty((0, m))
 
     def call(x: Array, weight: Vector, bias: Vector) -> tuple[Array, Array]:
-        y, statistics = empty(shape, dtype), empty(kept) if keep else none
+        y, statistics = empty(shape, dtype), empty((kept, m)) if keep else none
         w, b = ones if weight is None else weight, zeros if bias is None else bias
         if shaped:
             w, b = w.ravel(), b if b is None else b.ravel()
         launch((
             x.ravel(), None, m, n, block, w, b, part, period, fused, centred, eps, None, None, y.ravel(),
-            statistics, False,
+            kept, statistics, False,
         ))  # fmt: skip
         return y, statistics
 
@@ -139,7 +133,7 @@ def channel_forward(
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     options, kept = np.array((eps, factor, 1.0, 0.0)), (2, c)
-    kernel, lead, arguments = forward_kernel(plan, activation)
+    kernel, arguments = forward_kernel(plan, activation)
 
     def call(
         x: Array, weight: Vector, bias: Vector, running_mean: Vector, running_var: Vector
@@ -151,7 +145,7 @@ def channel_forward(
         ))  # fmt: skip
         return y, statistics
 
-    launch: Any = _Recorder(kernel, lead)
+    launch: Any = _Recorder(kernel)
     call(x, weight, bias, *running)
     launch = launch.launch
     return call
@@ -171,7 +165,7 @@ def channel_normalize(
         return None
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
-    kernel, lead, arguments = normalize_kernel(plan, activation)
+    kernel, arguments = normalize_kernel(plan, activation)
 
     def call(
         x: Array, weight: Vector, bias: Vector, running_mean: Array, running_var: Array
@@ -183,7 +177,7 @@ def channel_normalize(
         ))  # fmt: skip
         return y, statistics
 
-    launch: Any = _Recorder(kernel, lead)
+    launch: Any = _Recorder(kernel)
     call(x, weight, bias, *running)
     launch = launch.launch
     return call
@@ -209,25 +203,19 @@ def channel_backward(
         kind(activation),
     )
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
-    kernel, lead, arguments = backward_kernel(plan, activation, training, 2, 1)
+    kernel, arguments = backward_kernel(plan, activation, training, 2, 1)
 
     def call(
         dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector
     ) -> tuple[Array, Array, Array]:
         dx, dweight, dbias = empty(shape, dtype), empty(c), empty(c)
-        given = (
-            ones if weight is None else weight,
-            zeros if bias is None else bias,
-            fused,
-            mean,
-            rstd,
-            training,
-        )
+        w, b = ones if weight is None else weight, zeros if bias is None else bias
+        given = w, b, fused, mean, rstd, training
         launch(arguments(dy.ravel(), x.ravel(), None, given, dx.ravel(), None, (dweight, dbias)))
-        with np.errstate(over="ignore"):  # as y and dx become inf without a warning
+        with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
             return dx, dweight.astype(dtype), dbias.astype(dtype)
 
-    launch: Any = _Recorder(kernel, lead)
+    launch: Any = _Recorder(kernel)
     statistics = empty((2, c))
     call(dy, x, statistics[0], statistics[1], weight, bias)
     launch = launch.launch
@@ -251,25 +239,20 @@ def group_forward(
         if rows_call is None:
             return None
         return lambda x, weight, bias: rows_call(x, repeated(weight), repeated(bias))
-    block, one, zero = (
-        1 + ROWS_PIECE // plan.cols,
-        parameter(None, 1, 1.0, dtype),
-        parameter(None, 1, 0.0, dtype),
-    )
-    m, fused, kept = plan.rows, kind(activation), (2 if keep else 0, plan.rows)
-    blocks = -(-m // block)
+    one, zero = parameter(None, 1, 1.0, dtype), parameter(None, 1, 0.0, dtype)
+    weight_stride, bias_stride = int(weight is not None), int(bias is not None)
+    m, block, fused, kept = plan.rows, 1 + ROWS_PIECE // plan.cols, kind(activation), 2 if keep else 0
 
     def call(x: Array, weight: Vector, bias: Vector) -> tuple[Array, Array]:
-        y, statistics = empty(shape, dtype), empty(kept)
-        w, b = one if weight is None else weight, zero if bias is None else bias
-        constants = empty((blocks, groups.CONSTANTS), dtype)
+        y, statistics = empty(shape, dtype), empty((kept, m))
         launch((
-            x.ravel(), m, plan.groups, plan.channels, n, block, plan.divisor, w, b, fused, plan.centred, eps,
-            constants, y.ravel(), statistics, False,
+            x.ravel(), m, plan.groups, plan.channels, n, block, plan.divisor,
+            one if weight is None else weight, weight_stride, zero if bias is None else bias, bias_stride,
+            fused, plan.centred, eps, y.ravel(), kept, statistics, False,
         ))  # fmt: skip
         return y, statistics
 
-    launch: Any = _Recorder(groups.forward, (blocks,))
+    launch: Any = _Recorder(groups.forward, (-(-m // block),))
     call(x, weight, bias)
     launch = launch.launch
     return call

@@ -5,14 +5,13 @@ from typing import Any
 from ..cpu.argument_types import alike, channel, channels_of, number, written_alike
 from ..cpu.channel_primitives import (
     dot_constants,
-    forward_constants,
     gradient_constants,
     normalize_run,
+    output_constants,
     run_gradient,
     tile_dots,
 )
 from ..cpu.extremes import group_statistics
-from ..cpu.fusion import tile_on_stack
 from ..cpu.jit import callable_from_python
 from ..cpu.pointers import offset
 from ..cpu.primitives import merge, tile_bounds, tile_count, tile_moments
@@ -95,8 +94,7 @@ def normalize_channel(x: Any, c: Any, mean: Any, rstd: Any, weight: Any, bias: A
     mean, rstd = number(mean, "mean"), number(rstd, "rstd")
     weight, bias = number(weight, "weight"), number(bias, "bias")
     outer, channels, inner = x.shape
-    a = tile_on_stack(p)
-    forward_constants(a, mean, rstd, weight, bias, a, 1)
+    a = output_constants(p, mean, rstd, weight, bias)
     for i in range(outer):
         k = (i * channels + c) * inner
         normalize_run(offset(p, k), inner, a, None, None, offset(y, k), None)
@@ -133,17 +131,16 @@ def channel_sums(dy: Any, x: Any, c: Any, mean: Any, rstd: Any) -> Any:
     p, g, c = channels_of(x), alike(x, dy, "dy"), channel(x, c)
     mean, rstd = number(mean, "mean"), number(rstd, "rstd")
     outer, channels, inner = x.shape
-    a = tile_on_stack(p)
-    dot_constants(a, mean, rstd, 1.0, 0.0, a, None, 1)
+    hi, r = dot_constants(p, mean, rstd)
     dweight = dbias = 0.0
     for t in range(tile_count(outer, inner) if x.size else 0):
         run, runs, first, n = tile_bounds(t, outer, inner)
         k = (run * channels + c) * inner + first
         dy_tile, x_tile = offset(g, k), offset(p, k)
-        sums = tile_dots(dy_tile, x_tile, runs, channels * inner, n, a[0], a[1], None, None, None, None)
+        sums = tile_dots(dy_tile, x_tile, runs, channels * inner, n, hi, r, None, None, None, None)
         dweight += sums[0]
         dbias += sums[1]
-    return dweight + (a[0] - mean) * a[1] * dbias, dbias
+    return dweight + (hi - mean) * r * dbias, dbias
 
 
 @callable_from_python
@@ -185,8 +182,8 @@ def channel_gradient(
     mean, rstd, weight = number(mean, "mean"), number(rstd, "rstd"), number(weight, "weight")
     dweight, dbias = number(dweight, "dweight"), number(dbias, "dbias")
     outer, channels, inner = x.shape
-    a, m = tile_on_stack(p), outer * inner
-    gradient_constants(a, mean, rstd, weight, dweight / m, dbias / m, True, a, 1)
+    m = outer * inner
+    a = gradient_constants(p, mean, rstd, weight, dweight / m, dbias / m)
     for i in range(outer):
         k = (i * channels + c) * inner
         run_gradient(offset(g, k), offset(p, k), inner, a, None, offset(dx, k), None)

@@ -1,0 +1,88 @@
+"""Every number that was measured: how much is taken at a time, and from which size on something else is done.
+
+Those of the first part decide in which order sums are formed: another one changes the last bits.
+"""
+
+import os
+
+# -- What the order of sums depends on
+
+# Elements summed in the precision of the arithmetic before float64 takes over; 16 KB of float32 stay in L1
+# for a second pass.
+TILE = 4096
+# The same for sums over rows: of dweight and dbias, and of columns.
+ROWS_SUMMED = 128
+# Bytes of elements that a loop takes at a time. 128 at first are no faster (rows of 24 to 1024 float32;
+# Sapphire Rapids, with AVX-512 and as Haswell), and 64 leave twice the registers for sums. 32 instead of 16
+# make rows of 12 a third slower.
+WIDTHS = 64, 16
+# The dots of two rows of so few elements are taken together, which halves what their sums and weights cost
+# (8 to 40 elements: 1.1 to 1.2 times the speed; 64: even).
+PAIRED = 40
+# Rows of columns that share one load and store of their sums.
+ROWS_TOGETHER = 4
+# Partial sums of dweight and dbias.
+PARTIALS = 32
+
+# -- Threads and memory
+
+# Below this many bytes of one tensor a parallel region costs more than it saves.
+PARALLEL_BYTES = 512 * 1024
+# Bytes of a cache line, and of a run from which on it is written faster past the caches, even where runs do
+# not meet cache lines alike.
+CACHE_LINE = 64
+STREAM_RUN_BYTES = 512
+
+
+def _last_level_cache() -> int:
+    try:
+        size = os.sysconf("SC_LEVEL3_CACHE_SIZE")
+    except (AttributeError, ValueError, OSError):
+        size = 0
+    return size if size > 0 else 32 << 20
+
+
+# From this size on an output goes past the caches (decision 0002).
+STREAM_BYTES = _last_level_cache() // 16
+
+# -- Rows
+
+# Elements of rows that make one piece of work.
+ROWS_PIECE = 32768
+# Short rows are taken in batches of so many elements, statistics of all of them first: the divisions and the
+# square root of one row then overlap with the loads of the next (rows of 128: 67 ns to 45 ns). Batches of
+# 4096 elements leave L1 before they are normalized: 10 to 20 % slower.
+BATCH = 512
+# Longer rows leave the cache before they are normalized, so that it costs little to read them twice.
+LONG_ROW = 1 << 20
+# With fewer channels than this, or fewer long rows in a backward, their tiles are shared out instead.
+FEW = 8
+# Elements of a run below which every element of a group has a weight of its own.
+SHORT_RUN_OF_GROUP = 32
+
+# -- Channels
+
+# Elements of one piece of work that goes through an array from front to back.
+PIECE = 65536
+# What a block of neighbouring channels may hold: more channels make longer runs of memory, too many leave the
+# cache before they are read again.
+BLOCK_BYTES = 2 * 1024 * 1024
+# Into how many pieces the channels are divided at least.
+PARTS = 16
+# Elements of a run below which neighbouring runs are taken as one row, and of such a row: its constants and
+# sums are to stay in the cache.
+SHORT_RUN = 128
+SEGMENT = 2048
+# They are where half as many samples as a run has elements repay the constants (7 x 7, time with as without:
+# 32 samples 0.8 to 0.96, 8 samples 1 to 1.5), and in arrays of so many bytes, whose runs lie too far apart
+# (11 x 11, 32 samples of 2048 channels: 0.55; of 512: 1.04).
+SCATTERED_BYTES = 16 << 20
+# Rows of so many columns that neighbouring columns of all of them stay in the cache.
+FEW_ROWS = 1024
+# Fewer samples do not repay constants for every element of a sample, which take the room of four samples
+# (512 channels of 7 x 7, 1 sample: 22 µs without them instead of 66).
+SAMPLES = 3
+# Columns whose sums are formed together: they are to stay in L1.
+COLS = 2048
+# Columns whose channels are finished together: what lies between stays in L1, on the stack.
+FINISHED = 256

@@ -117,9 +117,12 @@ def channel_constants(x, view, part, mean, rstd, weight, bias, constants):
 
     mean, rstd, weight, bias: at the first of the channels.
     """
-    n, values = part.end - part.start, tile_on_stack(constants)
-    rows_of_output_constants(x, n, mean, rstd, weight, bias, values, n)
-    _spread(3, n, values, offset(constants, part.start * view.inner - part.origin), view, part.pitch)
+    n, own = part.end - part.start, offset(constants, part.start * view.inner - part.origin)
+    alone = view.fold * view.inner == 1  # a column is a channel
+    values, pitch = (own, part.pitch) if alone else (tile_on_stack(constants), n)
+    rows_of_output_constants(x, n, mean, rstd, weight, bias, values, pitch)
+    if not alone:
+        _spread(3, n, values, own, view, part.pitch)
 
 
 @primitive

@@ -47,6 +47,7 @@ LAYERS = [
     "normkernels.cpu.fusion",
     "normkernels.cpu.activations  normkernels.cpu.primitives  normkernels.cpu.argument_types",
     "normkernels.cpu.loops  normkernels.cpu.pointers",
+    "normkernels.cpu.tracing",
     "normkernels.cpu.vectors",
     "normkernels.cpu.tuning",
     "normkernels.cpu.jit",

@@ -14,10 +14,10 @@ import numpy as np
 
 from ..cpu.fusion import copy_run
 from ..cpu.jit import loop, primitive
-from ..cpu.loops import step
 from ..cpu.loops import sums as added
 from ..cpu.parallel import team_of
 from ..cpu.pointers import fence, offset
+from ..cpu.tracing import step
 from ..norms import NORMS
 from .cases import MOST_SLOTS, Case
 from .copy import Copy

@@ -10,9 +10,10 @@ from ..cpu.fusion import activated, plus
 from ..cpu.jit import loop
 from ..cpu.layouts import empty
 from ..cpu.layouts import flat as laid_out
-from ..cpu.loops import each, step
+from ..cpu.loops import each
 from ..cpu.pointers import fence, offset
 from ..cpu.run import kind, run, streams
+from ..cpu.tracing import step
 from ..norms import NORMS, Passes
 from ..reference.fused import Elementwise
 from .inputs import Array

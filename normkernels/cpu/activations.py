@@ -16,8 +16,7 @@ from .vectors import (
     fma,
     polynomial,
     retyped,
-    where_negative,
-    where_positive_or_nan,
+    where,
 )
 
 # What follows is by the number of bits of a precision.
@@ -70,7 +69,7 @@ def _times_power_of_two(x: Value, t: Value) -> Value:
 def _not_below(z: Value) -> Value:
     """z, held where exp vanishes: there 0 * z is 0 as the limit is, also at -inf."""
     lowest = _LOWEST[z.bits]
-    return where_negative(z - lowest, lowest, z)
+    return where(z < lowest, lowest, z)
 
 
 def _not_beyond(z: Value) -> Value:
@@ -89,31 +88,31 @@ def _exp(x: Value) -> Value:
 
 def _sigmoids(z: Value) -> tuple[Value, Value]:
     """sigmoid(z) and sigmoid(-z)"""
-    e = _exp(where_negative(z, z, -z))
+    e = _exp(where(z < 0.0, z, -z))
     r = 1.0 / (1.0 + e)
     small = e * r
-    return where_negative(z, small, r), where_negative(z, r, small)
+    return where(z < 0.0, small, r), where(z < 0.0, r, small)
 
 
 def _normal(z: Value) -> tuple[Value, Value]:
     """The normal distribution function at z, and its density"""
-    a, farthest = where_negative(z, -z, z), _FARTHEST[z.bits]
-    a = where_negative(farthest - a, farthest, a)
+    a, farthest = where(z < 0.0, -z, z), _FARTHEST[z.bits]
+    a = where(a > farthest, farthest, a)
     square = a * a
     rest = exact_fma(a, a, -square)
     e = _exp(-square * 0.5)
     e = fma(e, -rest * 0.5, e)
     r = 1.0 / (a + 4.0)
     tail = e * r * polynomial((a - 4.0) * r, _TAIL[z.bits])
-    return where_negative(z, tail, 1.0 - tail), e * _DENSITY_AT_ZERO
+    return where(z < 0.0, tail, 1.0 - tail), e * _DENSITY_AT_ZERO
 
 
 def _relu(z: Value) -> Value:
-    return where_negative(z, 0.0, z)
+    return where(z < 0.0, 0.0, z)
 
 
 def _relu_slope(z: Value, dy: Value) -> Value:
-    return where_positive_or_nan(z, dy, 0.0)
+    return where(z <= 0.0, 0.0, dy)
 
 
 def _sigmoid(z: Value) -> Value:

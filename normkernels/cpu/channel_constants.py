@@ -10,8 +10,11 @@ import numpy as np
 
 from .extremes import group_statistics, usual
 from .jit import primitive
-from .pointers import as_element, offset, pointer
+from .loops import each, sums
+from .pointers import offset, pointer
 from .primitives import as_scale, centre, moved, reciprocal_sd, shift_of
+from .tracing import step
+from .vectors import where, wide
 
 
 class View(NamedTuple):
@@ -57,15 +60,19 @@ def state_of(settings, statistics):
     )  # fmt: skip
 
 
+@step
+def _statistics(i, sums, var, rstd, m2, count, eps):
+    v = m2[i] / count
+    r = reciprocal_sd(v, eps)
+    var[i], rstd[i] = v, r
+    return (sums[0] + where(usual(r), var.rounded(0.0), 1.0),)
+
+
 @primitive
 def finish_statistics(x, view, start, n, eps, mean, var, rstd, m2):
     """var and rstd of the n channels from `start`; x: at the first of all."""
-    count, unusual = view.size // view.channels, 0
-    for c in range(n):
-        var[c] = m2[c] / count
-        rstd[c] = reciprocal_sd(var[c], eps)
-        unusual += not usual(rstd[c])
-    if unusual > 0:
+    count = view.size // view.channels
+    if sums(1, n, _statistics, var, rstd, m2, count, eps)[0] > 0.0:
         for c in range(n):
             mean[c], var[c], rstd[c] = group_statistics(
                 offset(x, (start + c) * view.inner), count // view.inner, view.channels * view.inner,
@@ -84,10 +91,16 @@ def _correction(mean, rstd, running_mean, running_var, state):
     return min(max(r, 1.0 / state.r_max), state.r_max), min(max(d, -state.d_max), state.d_max)
 
 
-@primitive
-def _unbiased(m2, var, count):
-    """m2 / (count - 1); from var where that was not m2 / count, whose squares were out of range."""
-    return m2 / (count - 1) if var == m2 / count else var * (count / (count - 1))
+@step
+def _move(i, running, new, factor):
+    running[i] = moved(running[i], new[i], factor)
+
+
+@step
+def _move_variance(i, running, var, m2, count, factor):
+    """By the unbiased variance: from var where that is not m2 / count, whose squares were out of range."""
+    unbiased = where(var[i].equals(m2[i] / count), m2[i] / (count - 1), var[i] * (count / (count - 1)))
+    running[i] = moved(running[i], unbiased, factor)
 
 
 @primitive
@@ -107,42 +120,54 @@ def with_running(start, n, count, state, running_mean, running_var, var, m2, wei
             r[c], d[c] = _correction(mean[c], rstd[c], np.float64(old_mean[c]), np.float64(old_var[c]), state)
             weight[c], bias[c] = weight[c] * r[c], bias[c] + weight[c] * d[c]
     if state.factor != 0.0:  # the variance may be inf
-        for c in range(n):
-            old_mean[c] = moved(old_mean[c], mean[c], state.factor)
-        for c in range(n):
-            old_var[c] = moved(old_var[c], _unbiased(m2[c], var[c], count), state.factor)
+        each(n, None, _move, old_mean, mean, state.factor)
+        each(n, None, _move_variance, old_var, var, m2, np.float64(count), state.factor)
+
+
+@step
+def _take(i, mean, rstd, running_mean, running_var, eps):
+    mean[i], rstd[i] = running_mean[i], reciprocal_sd(wide(running_var[i]), eps)
 
 
 @primitive
 def take_statistics(start, n, running_mean, running_var, eps, mean, rstd):
     """mean and rstd of the n channels from `start` from running statistics, where these are not None."""
     if running_mean is not None:
-        for c in range(n):
-            mean[c] = running_mean[start + c]
-        for c in range(n):
-            rstd[c] = reciprocal_sd(np.float64(running_var[start + c]), eps)
+        each(n, None, _take, mean, rstd, offset(running_mean, start), offset(running_var, start), eps)
+
+
+@step
+def _output_constants(i, hi, scale, shift, x, mean, rstd, weight, bias):
+    h, s = centre(x, mean[i], rstd[i]), as_scale(x, rstd[i] * weight[i])
+    hi[i], scale[i], shift[i] = h, s, bias[i] + shift_of(x, h, mean[i], s)
 
 
 @primitive
 def rows_of_output_constants(x, n, mean, rstd, weight, bias, constants, pitch):
     """hi, scale and shift of the outputs, as `channel_primitives.output_constants` has them."""
-    hi, scale, shift = constants, offset(constants, pitch), offset(constants, 2 * pitch)
-    for c in range(n):
-        hi[c] = centre(x, mean[c], rstd[c])
-    for c in range(n):
-        scale[c] = as_scale(x, rstd[c] * weight[c])
-    for c in range(n):
-        shift[c] = as_element(x, bias[c] + shift_of(x, hi[c], mean[c], scale[c]))
+    scale, shift = offset(constants, pitch), offset(constants, 2 * pitch)
+    each(n, None, _output_constants, constants, scale, shift, x, mean, rstd, weight, bias)
+
+
+@step
+def _dot_constants(i, hi, r, x, mean, rstd):
+    hi[i], r[i] = centre(x, mean[i], rstd[i]), as_scale(x, rstd[i])
 
 
 @primitive
 def rows_of_dot_constants(x, n, mean, rstd, constants, pitch):
     """hi and r for the dots, as `channel_primitives.dot_constants` has them."""
-    hi, r = constants, offset(constants, pitch)
-    for c in range(n):
-        hi[c] = centre(x, mean[c], rstd[c])
-    for c in range(n):
-        r[c] = as_scale(x, rstd[c])
+    each(n, None, _dot_constants, constants, offset(constants, pitch), x, mean, rstd)
+
+
+@step
+def _gradient_constants(i, hi, scale, c2, k, x, mean, rstd, weight, dot, s, count, training):
+    h, total = hi[i], s[i]
+    dweight = dot[i] + (h - mean[i]) * scale[i] * total  # where scale is to be, r was
+    factor = as_scale(x, rstd[i] * -(dweight * (1.0 / count)))
+    shift = x.rounded(total * (1.0 / count) - shift_of(x, h, mean[i], factor))
+    dot[i], scale[i], k[i] = dweight, as_scale(x, rstd[i] * weight[i]), factor
+    hi[i], c2[i] = where(training, h, 0.0), where(training, shift, 0.0)
 
 
 @primitive
@@ -151,16 +176,7 @@ def rows_of_gradient_constants(x, n, count, mean, rstd, weight, training, dot, s
 
     In evaluation dx = dy * scale: then hi and c2 are 0.
     """
-    hi, scale = constants, offset(constants, pitch)
-    c2, k, part = offset(constants, 2 * pitch), offset(constants, 3 * pitch), 1.0 / count
-    for c in range(n):
-        dot[c] += (hi[c] - mean[c]) * scale[c] * s[c]  # which is r as yet
-    for c in range(n):
-        scale[c] = as_scale(x, rstd[c] * weight[c])
-    for c in range(n):
-        k[c] = as_scale(x, rstd[c] * -(dot[c] * part))
-    for c in range(n):
-        c2[c] = as_element(x, s[c] * part - shift_of(x, hi[c], mean[c], k[c]))
-    if not training:
-        for c in range(n):
-            hi[c] = c2[c] = as_element(x, 0.0)
+    each(
+        n, None, _gradient_constants, constants, offset(constants, pitch), offset(constants, 2 * pitch),
+        offset(constants, 3 * pitch), x, mean, rstd, weight, dot, s, np.float64(count), training,
+    )  # fmt: skip

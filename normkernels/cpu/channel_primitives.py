@@ -13,8 +13,8 @@ import numpy as np
 from .activations import slope
 from .fusion import activated, first_of, plus, where_given
 from .jit import primitive
-from .loops import each, step, sums
-from .pointers import as_element, offset
+from .loops import each, sums
+from .pointers import offset
 from .primitives import (
     as_scale,
     centre,
@@ -24,27 +24,28 @@ from .primitives import (
     run_sums,
     tile_bounds,
 )
+from .tracing import formula, step
 from .vectors import fma
 
 
-@primitive
+@formula
 def output_constants(x, mean, rstd, weight, bias):
     """hi, scale and shift of the output of a channel"""
     hi, lo, scale = centring(x, mean, rstd, weight)
-    return hi, scale, as_element(x, bias + lo)
+    return hi, scale, x.rounded(bias + lo)
 
 
-@primitive
+@formula
 def dot_constants(x, mean, rstd):
     """hi and r: dy * (x - hi) * r is about dy * x_hat and stays in the range of the dtype as that does"""
     return centre(x, mean, rstd), as_scale(x, rstd)
 
 
-@primitive
+@formula
 def gradient_constants(x, mean, rstd, weight, c1, c2):
     """hi, scale, c2 and k of the gradient of a channel; c1 = mean(dy * x_hat), c2 = mean(dy)"""
     hi, lo, k = centring(x, mean, rstd, -c1)
-    return hi, as_scale(x, rstd * weight), as_element(x, c2 - lo), k
+    return hi, as_scale(x, rstd * weight), x.rounded(c2 - lo), k
 
 
 def _affine(i, x, hi, scale, shift, residual):
@@ -116,10 +117,10 @@ def tile_dots(dy, x, outer, stride, n, hi, r, affine, residual, kind, dz):
     return dot, s
 
 
-@primitive
+@formula
 def output_constants_at(constants, c, pitch):
     """hi, scale and shift of channel c from rows of them, `pitch` apart."""
-    return constants[c], constants[pitch + c], constants[2 * pitch + c]
+    return constants.at(c), constants.at(pitch + c), constants.at(2 * pitch + c)
 
 
 @primitive
@@ -128,10 +129,11 @@ def affine_at(affine, constants, c, pitch):
     return where_given(output_constants_at(first_of(affine, constants), c, pitch), affine)
 
 
-@primitive
+@formula
 def gradient_constants_at(constants, c, pitch):
     """hi, scale, c2 and k of channel c from rows of them, `pitch` apart."""
-    return constants[c], constants[pitch + c], constants[2 * pitch + c], constants[3 * pitch + c]
+    hi, scale, shift = output_constants_at(constants, c, pitch)
+    return hi, scale, shift, constants.at(3 * pitch + c)
 
 
 @primitive

@@ -4,8 +4,6 @@ constants of channels, and their gradients. How columns belong to channels is sa
 
 from typing import NamedTuple
 
-import numpy as np
-
 from .channel_constants import (
     finish_statistics,
     rows_of_dot_constants,
@@ -14,9 +12,10 @@ from .channel_constants import (
     with_running,
 )
 from .column_primitives import add_dots, add_moments, columns_slope, joined, moments_of_tile
-from .fusion import tile_on_stack
+from .fusion import copy_run, tile_on_stack
 from .jit import primitive
-from .pointers import as_element, offset
+from .pointers import offset
+from .primitives import add, zero
 from .tuning import FINISHED, ROWS_SUMMED
 
 
@@ -103,8 +102,7 @@ def _spread(rows, n, values, constants, view, pitch):
         for f in range(view.fold):
             to = offset(row, f * view.channels * view.inner)
             if view.inner == 1:
-                for c in range(n):
-                    to[c] = value[c]
+                copy_run(value, n, to, None)
             else:
                 for c in range(n):
                     for j in range(c * view.inner, (c + 1) * view.inner):
@@ -160,8 +158,8 @@ def dots_of_tile(dy, x, residual, rows, width, n, constants, affine, pitch, kind
     With an activation dz, of which a row lies `apart` from the next, receives the gradient before it.
     """
     s, q = sums, offset(sums, pitch)
-    for j in range(n):
-        s[j] = q[j] = as_element(sums, 0.0)
+    zero(s, n)
+    zero(q, n)
     if kind is None:
         add_dots(dy, x, rows, width, n, constants, pitch, s, q)
     else:
@@ -179,15 +177,14 @@ def finish_dots_of_columns(
     start, n, columns = part.start, part.end - part.start, (part.end - part.start) * view.inner
     s, dot, s_total = offset(dbias, start), offset(dweight, start), tile_on_stack(dbias)
     dot_total = offset(s_total, columns)
-    for j in range(2 * columns):
-        s_total[j] = 0.0
+    zero(s_total, 2 * columns)
     for f in range(view.fold):
         first = (f * view.channels + start) * view.inner
         for t in range(tiles):
             own = offset(sums, 2 * t * part.pitch + first - part.origin)
-            for j in range(min(columns, bounds_of_tile(t, view.size, view.width)[2] - first)):
-                s_total[j] += np.float64(own[j])
-                dot_total[j] += np.float64(own[part.pitch + j])
+            m = min(columns, bounds_of_tile(t, view.size, view.width)[2] - first)
+            add(s_total, own, m)
+            add(dot_total, offset(own, part.pitch), m)
     for c in range(n):
         s[c] = dot[c] = 0.0
         for j in range(c * view.inner, (c + 1) * view.inner):

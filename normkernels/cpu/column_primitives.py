@@ -4,16 +4,19 @@ and constants of its own, `width` apart.
 A *tile* is up to ROWS_SUMMED rows of a block of n columns. What is fused is as in `channel_primitives`.
 """
 
+import math
+
 import numpy as np
 
 from .activations import slope
 from .fusion import activated, copy_run, plus, tile_on_stack
 from .jit import primitive
-from .loops import each, step, sums
+from .loops import each, sums
 from .pointers import as_element, offset
-from .primitives import RESCALE, far_or_out_of_range, tile_moments
+from .primitives import RESCALE, are_good, tile_moments, zero
+from .tracing import step
 from .tuning import ROWS_TOGETHER
-from .vectors import fma
+from .vectors import fma, where, wide
 
 
 @step
@@ -44,6 +47,20 @@ def _add_spread(i, q, x, first, unit):
     q[i] = fma(d, d, q[i])
 
 
+@step
+def _count_poor(i, sums, s, q, rows):
+    return (sums[0] + where(are_good(wide(s[i]), wide(q[i]), rows), s.rounded(0.0), 1.0),)
+
+
+@step
+def _count_varied_and_poor(i, sums, s, q, spread, rows):
+    """How many are poor and not constant; the sum of squares of these becomes NaN."""
+    poor = where(are_good(wide(s[i]), wide(q[i]), rows), s.rounded(0.0), 1.0)
+    poor = where(spread[i].equals(0.0), 0.0, poor)
+    q[i] = where(poor > 0.0, math.nan, q[i])
+    return (sums[0] + poor,)
+
+
 @primitive
 def tile_sums(x, rows, width, n, room, pitch):
     """Pivot, and the sums of d and d * d, d = x - pivot, of n columns of a tile; room: 3 rows, `pitch` apart.
@@ -59,20 +76,20 @@ def tile_sums(x, rows, width, n, room, pitch):
         each(n, None, _add_rows, s, offset(x, i * width), width, pivot, q)
     for i in range(whole, rows):
         each(n, None, _add_row, s, offset(x, i * width), pivot, q)
-    poor = 0
-    for j in range(n):
-        poor += far_or_out_of_range(np.float64(s[j]), np.float64(q[j]), rows)
-    if poor == 0 or rows == 1:
+    if rows == 1 or sums(1, n, _count_poor, s, q, rows)[0] == 0.0:
         return True
-    spread, unit, good = tile_on_stack(s), as_element(s, RESCALE), True
-    for j in range(n):
-        spread[j] = as_element(s, 0.0)
+    spread, unit = tile_on_stack(s), as_element(s, RESCALE)
+    zero(spread, n)
     for i in range(1, rows):
         each(n, None, _add_spread, spread, offset(x, i * width), x, unit)
-    for j in range(n):
-        if spread[j] != 0.0 and far_or_out_of_range(np.float64(s[j]), np.float64(q[j]), rows):
-            q[j], good = as_element(s, np.nan), False
-    return good
+    return sums(1, n, _count_varied_and_poor, s, q, spread, rows)[0] == 0.0
+
+
+@step
+def _moments(i, count, pivot, mean, m2, p, s, q, rows):
+    total = wide(s[i])
+    average = total * (1.0 / rows)
+    count[i], pivot[i], mean[i], m2[i] = rows, p[i], average, q[i] - total * average
 
 
 @primitive
@@ -80,16 +97,24 @@ def moments_of_tile(x, rows, width, n, tile, pitch, good, moments, apart):
     """count, pivot, mean - pivot and m2 of n columns of a tile from its sums; moments: 4 rows, `apart`."""
     count, pivot = moments, offset(moments, apart)
     mean, m2 = offset(moments, 2 * apart), offset(moments, 3 * apart)
-    inverse = 1.0 / rows
-    for j in range(n):
-        s = np.float64(tile[pitch + j])
-        count[j], pivot[j], mean[j] = np.float64(rows), np.float64(tile[j]), s * inverse
-        m2[j] = np.float64(tile[2 * pitch + j]) - s * (s * inverse)
+    each(
+        n, None, _moments, count, pivot, mean, m2, tile, offset(tile, pitch), offset(tile, 2 * pitch),
+        np.float64(rows),
+    )  # fmt: skip
     if good:
         return
     for j in range(n):
         if m2[j] != m2[j]:
             _, pivot[j], mean[j], m2[j] = tile_moments(offset(x, j), rows, width, 1)
+
+
+@step
+def _add_moments(i, count, pivot, mean, m2, other_count, other_pivot, other_mean, other_m2):
+    own, other = count[i], other_count[i]
+    delta = (other_pivot[i] - pivot[i]) + other_mean[i] - mean[i]
+    share = other / (own + other)
+    mean[i], m2[i] = mean[i] + delta * share, m2[i] + (other_m2[i] + delta * delta * (own * share))
+    count[i] = own + other
 
 
 @primitive
@@ -98,14 +123,10 @@ def add_moments(n, moments, new, pitch):
 
     Both: rows of count, pivot, mean - pivot and m2, `pitch` apart.
     """
-    count, pivot = moments, offset(moments, pitch)
-    mean, m2 = offset(moments, 2 * pitch), offset(moments, 3 * pitch)
-    for j in range(n):
-        delta = (new[pitch + j] - pivot[j]) + new[2 * pitch + j] - mean[j]
-        share = new[j] / (count[j] + new[j])
-        mean[j] += delta * share
-        m2[j] += new[3 * pitch + j] + delta * delta * (count[j] * share)
-        count[j] += new[j]
+    each(
+        n, None, _add_moments, moments, offset(moments, pitch), offset(moments, 2 * pitch),
+        offset(moments, 3 * pitch), new, offset(new, pitch), offset(new, 2 * pitch), offset(new, 3 * pitch),
+    )  # fmt: skip
 
 
 @step

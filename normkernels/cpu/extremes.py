@@ -13,6 +13,7 @@ from .fusion import add_residual, tile_on_stack
 from .jit import primitive
 from .pointers import element, largest, offset
 from .primitives import reciprocal_sd
+from .tracing import formula
 from .tuning import TILE
 
 # Within this range of rstd no square that counts in it has left the range of float64.
@@ -21,10 +22,10 @@ LEAST, MOST = 1e-140, 1e140
 TINY = 2.0**-100
 
 
-@primitive
+@formula
 def usual(rstd):
     """Whether the squares behind this rstd were in range; rstd is 0 or NaN where they overflowed."""
-    return LEAST < rstd < MOST
+    return (rstd > LEAST) & (rstd < MOST)
 
 
 @primitive

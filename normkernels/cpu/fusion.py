@@ -14,7 +14,8 @@ from numba.extending import intrinsic
 
 from .activations import activation
 from .jit import primitive
-from .loops import each, step
+from .loops import each
+from .tracing import step
 from .tuning import TILE
 from .vectors import Index, Pointer, Value
 

@@ -6,66 +6,21 @@ runs over n elements: first 64 bytes of them at a time, then 16, then one, so th
 taken at a time. All additions have a fixed order: the bits of a sum depend on n alone.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.imputils import lower_constant
-from numba.extending import intrinsic, models, register_model, typeof_impl
+from numba.extending import intrinsic
 
+from .tracing import seen
 from .tuning import CACHE_LINE, WIDTHS
 from .vectors import Index, Pointer, Value, arithmetic, constant
 
 _I32 = ir.IntType(32)
 _I64 = ir.IntType(64)
-
-
-class Step:
-    """A function that a loop runs at every index: Python runs it while a kernel is compiled (`vectors`)."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-
-
-def step(function: Callable[..., Any]) -> Step:
-    """A function (i, pointer, *args) as a step of loops."""
-    return Step(function)
-
-
-class _StepType(types.Opaque):
-    """What numba sees of a step."""
-
-    def __init__(self, step: Step) -> None:
-        self.function = step.function
-        super().__init__(f"step {step.function.__module__}.{step.function.__qualname__}")
-
-
-register_model(_StepType)(models.OpaqueModel)
-
-
-@typeof_impl.register(Step)
-def _type_of_step(step: Step, _: Any) -> _StepType:
-    return _StepType(step)
-
-
-@lower_constant(_StepType)
-def _nothing(context: Any, builder: Any, type_: Any, value: Any) -> ir.Value:
-    return context.get_dummy_value()
-
-
-def _seen(builder: Any, type_: types.Type, value: ir.Value) -> Any:
-    """An argument of a loop as a step sees it."""
-    if isinstance(type_, types.NoneType):
-        return None
-    if isinstance(type_, types.CPointer):
-        return Pointer(builder, value, type_.dtype)
-    if isinstance(type_, types.BaseTuple):
-        parts = cgutils.unpack_tuple(builder, value)
-        return tuple(_seen(builder, t, v) for t, v in zip(type_, parts, strict=True))
-    return Value(builder, value)
 
 
 def _widths(pointer: types.CPointer) -> list[int]:
@@ -119,7 +74,7 @@ def each(typingctx: Any, n: Any, stream: Any, step: Any, y: Any, *args: Any) -> 
 
     def codegen(context: Any, builder: Any, _: Any, values: Any) -> ir.Value:
         n, past_caches, _, first_of_y, rest = values
-        arguments = Pointer(builder, first_of_y, y.dtype), *_seen(builder, packed, rest)
+        arguments = Pointer(builder, first_of_y, y.dtype), *seen(builder, packed, rest)
         i = cgutils.alloca_once_value(builder, _I64(0))
 
         def run(lanes: int, end: ir.Value, streaming: bool = False) -> None:
@@ -170,7 +125,7 @@ def sums(typingctx: Any, count: Any, n: Any, step: Any, x: Any, *args: Any) -> A
 
     def codegen(context: Any, builder: Any, _: Any, values: Any) -> ir.Value:
         _, n, _, first_of_x, rest = values
-        arguments = Pointer(builder, first_of_x, x.dtype), *_seen(builder, packed, rest)
+        arguments = Pointer(builder, first_of_x, x.dtype), *seen(builder, packed, rest)
         i = cgutils.alloca_once_value(builder, _I64(0))
         number = context.get_value_type(dtype)
         sums = [constant(ir.VectorType(number, widths[0]), 0.0)] * count.literal_value

@@ -8,10 +8,11 @@ import numpy as np
 
 from .. import _formulas
 from .jit import inlined, primitive
-from .loops import step, sums
-from .pointers import as_element, element, largest, offset
+from .loops import each, sums
+from .pointers import as_element, offset
+from .tracing import formula, step
 from .tuning import TILE
-from .vectors import fma
+from .vectors import fma, sqrt, where
 
 # s * s / (q * count) = d² / (d² + var) for a pivot that is d from the mean: above this it is poor.
 FAR = 0.8
@@ -24,8 +25,14 @@ RESCALE = 2.0**96
 # and the mean cannot be further from 0 than this, so that centring about 0 costs 10 bits at most.
 WIDEST = 1024.0
 
-merge = primitive(_formulas.merge)
-reciprocal_sd = primitive(_formulas.reciprocal_sd)
+merge = formula(_formulas.merge)
+
+
+@formula
+def reciprocal_sd(var, eps):
+    """1/sqrt(var + eps), and 0 where both vanish, so that a constant group gives x_hat = 0, not NaN."""
+    v = var + eps
+    return where(v.equals(0.0), 0.0, 1.0 / sqrt(v))
 
 
 @step
@@ -71,21 +78,20 @@ def _group_sums(x, outer, stride, n, pivot, scale):
     return s, q
 
 
-@inlined
+@formula
 def pivot_of(x, n):
     """About the mean of the first elements; exactly the first where they are all equal."""
-    first = element(x, 0)
-    quarter = as_element(x, 0.25)
+    first, last = x.at(0), n - 1
     pivot = first
     for i in range(1, 4):
-        pivot += (element(x, min(i, n - 1)) - first) * quarter
+        pivot = pivot + (x.at(where(last < i, last, i)) - first) * 0.25
     return pivot
 
 
-@primitive
-def far_or_out_of_range(s, q, count):
-    """Whether the sums about a pivot have lost digits to a poor pivot or to the range of the dtype."""
-    return not (s * s <= FAR * q * count and SMALL < q < LARGE)
+@formula
+def are_good(s, q, count):
+    """Whether the sums about a pivot have lost no digits to a poor pivot or to the range of the dtype."""
+    return (s * s <= FAR * q * count) & (q > SMALL) & (q < LARGE)
 
 
 @primitive
@@ -98,7 +104,7 @@ def corrected(x, outer, stride, n, pivot, s, q):
     count = np.float64(outer * n)
     inverse = 1.0 / count
     unit = 1.0
-    if far_or_out_of_range(s, q, count):
+    if not are_good(s, q, count):
         if not q < LARGE:
             unit = RESCALE
         elif q <= SMALL:
@@ -163,27 +169,26 @@ def merged(tiles, count):
     return origin + mean, m2
 
 
-@inlined
+@formula
 def as_scale(x, value):
     """A factor in the dtype of x; one beyond its range stays finite, so that 0 * factor = 0."""
-    return as_element(x, min(max(value, -largest(x)), largest(x)) if value == value else value)
+    return x.rounded(where(value > x.largest, x.largest, where(value < -x.largest, -x.largest, value)))
 
 
-@inlined
+@formula
 def centre(x, mean, rstd):
     """hi of `centring`: mean in the dtype of x; 0 where sd is so large that x - mean could overflow."""
-    if 0.0 < rstd * largest(x) < WIDEST:
-        return as_element(x, 0.0)
-    return as_element(x, mean)
+    narrowest = rstd * x.largest
+    return where((narrowest > 0.0) & (narrowest < WIDEST), 0.0, x.rounded(mean))
 
 
-@inlined
+@formula
 def shift_of(x, hi, mean, scale):
     """lo of `centring`: what hi leaves of the mean times -scale, in the dtype of x."""
-    return as_element(x, (np.float64(hi) - mean) * np.float64(scale))
+    return x.rounded((hi - mean) * scale)
 
 
-@inlined
+@formula
 def centring(x, mean, rstd, factor):
     """hi, lo, scale in the dtype of x such that (x - hi) * scale + lo = (x - mean) * rstd * factor.
 
@@ -193,7 +198,43 @@ def centring(x, mean, rstd, factor):
     return hi, shift_of(x, hi, mean, scale), scale
 
 
-@inlined
+@formula
 def moved(running, new, factor):
     """A running statistic, moved by `factor` towards a new one."""
     return (1.0 - factor) * running + factor * new
+
+
+@step
+def _zero(i, sums):
+    sums[i] = 0.0
+
+
+@primitive
+def zero(sums, n):
+    """sums = 0"""
+    if sums is None:
+        return
+    each(n, None, _zero, sums)
+
+
+@step
+def _flush(i, partials, sums):
+    partials[i] = partials[i] + sums[i]
+    sums[i] = 0.0
+
+
+@primitive
+def flush(sums, partials, n):
+    """partials += sums, sums = 0"""
+    each(n, None, _flush, partials, sums)
+
+
+@step
+def _add(i, total, partial):
+    total[i] = total[i] + partial[i]
+
+
+@primitive
+def add(total, partial, n):
+    """total += partial"""
+    each(n, None, _add, total, partial)

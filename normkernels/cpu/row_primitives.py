@@ -12,11 +12,11 @@ from .activations import slope
 from .extremes import group_statistics, usual
 from .fusion import activated, first_of, plus
 from .jit import inlined, primitive
-from .loops import each, step, sums
+from .loops import each, sums
 from .pointers import as_element, offset
 from .primitives import (
+    are_good,
     centring,
-    far_or_out_of_range,
     merge,
     pivot_of,
     run_squares,
@@ -24,8 +24,9 @@ from .primitives import (
     tile_moments,
     tile_squares,
 )
+from .tracing import step
 from .tuning import PAIRED, TILE
-from .vectors import fma
+from .vectors import fma, sqrt, where
 
 
 @primitive
@@ -48,13 +49,24 @@ def row_squares(x, n):
     return q
 
 
+@step
+def _statistics_of_rows(i, sums, var, mean, rstd, n, eps):
+    """mean, rstd and var of rows from pivot, s and q, which stand there; rstd is NaN where these are poor."""
+    s, q = rstd[i], var[i]
+    deviation, good = s * (1.0 / n), are_good(s, q, n)
+    mean[i], v = mean[i] + deviation, (q - s * deviation) / n
+    var[i] = v
+    rstd[i] = where(good, 1.0 / sqrt(v + eps), math.nan)
+    return (sums[0] + where(good, var.rounded(0.0), 1.0),)
+
+
 @primitive
 def batch_statistics(x, rows, n, eps, centred, mean, var, rstd):
     """mean, var and rstd of a few rows, in float64.
 
     First the sums of each row, then the divisions and roots of all of them, as vectors.
     """
-    poor, inverse = n > TILE, 1.0 / n
+    poor = n > TILE
     for i in range(0 if poor else rows):
         row = offset(x, i * n)
         if centred:
@@ -63,15 +75,7 @@ def batch_statistics(x, rows, n, eps, centred, mean, var, rstd):
             mean[i], rstd[i], var[i] = pivot, s, q
         else:
             mean[i], rstd[i], var[i] = 0.0, 0.0, run_squares(row, n)
-    for i in range(0 if poor else rows):
-        s, q = rstd[i], var[i]
-        deviation = s * inverse
-        mean[i] += deviation
-        var[i] = (q - s * deviation) / n
-        bad = far_or_out_of_range(s, q, n)
-        rstd[i] = np.nan if bad else 1.0 / math.sqrt(var[i] + eps)
-        poor |= bad
-    if poor:
+    if poor or sums(1, rows, _statistics_of_rows, var, mean, rstd, n, eps)[0] > 0.0:
         for i in range(rows):
             if n > TILE or not usual(rstd[i]):
                 mean[i], var[i], rstd[i] = row_statistics(offset(x, i * n), n, eps, centred)
@@ -221,27 +225,3 @@ def rows_gradient(
             )  # fmt: skip
             i += 1
         j = j + n if j + n < period * n else 0
-
-
-@primitive
-def zero(sums, n):
-    """sums = 0"""
-    if sums is None:
-        return
-    for i in range(n):
-        sums[i] = as_element(sums, 0.0)
-
-
-@primitive
-def flush(sums, partials, n):
-    """partials += sums, sums = 0"""
-    for i in range(n):
-        partials[i] += np.float64(sums[i])
-        sums[i] = as_element(sums, 0.0)
-
-
-@primitive
-def add(total, partial, n):
-    """total += partial"""
-    for i in range(n):
-        total[i] += partial[i]

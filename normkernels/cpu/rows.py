@@ -14,21 +14,18 @@ gradient before the activation in that of the arithmetic.
 """
 
 from .extremes import statistics_again, usual
-from .fusion import add_residual, first_of, tile_on_stack, where_given
+from .fusion import add_residual, copy_run, first_of, tile_on_stack, where_given
 from .jit import kernel, loop, primitive
 from .parallel import share
 from .pointers import fence, offset, pointer
-from .primitives import centring, merged, reciprocal_sd, tile_moments, tile_squares
+from .primitives import add, centring, flush, merged, reciprocal_sd, tile_moments, tile_squares, zero
 from .row_primitives import (
-    add,
     batch_statistics,
-    flush,
     normalize_row,
     normalize_rows,
     row_gradient,
     rows_gradient,
     tile_dots,
-    zero,
 )
 from .tuning import BATCH, PAIRED, ROWS_SUMMED, TILE
 
@@ -223,11 +220,9 @@ def backward(
     )  # fmt: skip
     for b in range(1, len(partials)):
         add(total, offset(total, b * count * width), count * width)
-    for j in range(width):
-        dweight[j] = partials[0, 0, j]
+    copy_run(total, width, pointer(dweight), None)
     if dbias is not None:
-        for j in range(width):
-            dbias[j] = partials[0, 1, j]
+        copy_run(offset(total, width), width, pointer(dbias), None)
 
 
 @primitive

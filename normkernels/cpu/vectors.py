@@ -8,6 +8,7 @@ rounded that a step does not say: the bits of a result depend on no choice of th
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -33,6 +34,10 @@ def element_of(type_: ir.Type) -> ir.Type:
 def retyped(type_: ir.Type, element: ir.Type) -> ir.Type:
     """As many lanes of another element; a number gives a number."""
     return ir.VectorType(element, type_.count) if isinstance(type_, ir.VectorType) else element
+
+
+def _lanes(element: ir.Type, lanes: int) -> ir.Type:
+    return element if lanes == 1 else ir.VectorType(element, lanes)
 
 
 def constant(type_: ir.Type, value: Any) -> ir.Value:
@@ -84,25 +89,66 @@ class Value:
     def __neg__(self) -> "Value":
         return Value(self.builder, self.builder.fneg(self.ir))
 
+    def _compared(self, other: Any, operation: str) -> "Value":
+        a, b = alike(self, other)
+        whole = isinstance(element_of(a.type), ir.IntType)
+        compare = self.builder.icmp_signed if whole else self.builder.fcmp_ordered
+        return Value(self.builder, compare(operation, a, b))
+
+    def __lt__(self, other: Any) -> "Value":
+        return self._compared(other, "<")
+
+    def __le__(self, other: Any) -> "Value":
+        return self._compared(other, "<=")
+
+    def __gt__(self, other: Any) -> "Value":
+        return self._compared(other, ">")
+
+    def equals(self, other: Any) -> "Value":
+        """Whether both are the same number, which NaN is not."""
+        return self._compared(other, "==")
+
+    def __and__(self, other: "Value") -> "Value":
+        return Value(self.builder, self.builder.and_(self.ir, other.ir))
+
+
+def _cast(builder: ir.IRBuilder, value: ir.Value, element: ir.Type) -> ir.Value:
+    """A number or a vector with elements of another type; from integers, not to them."""
+    own, type_ = element_of(value.type), retyped(value.type, element)
+    if own == element:
+        return value
+    if isinstance(own, ir.IntType):
+        return builder.sitofp(value, type_)
+    return builder.fpext(value, type_) if own == ir.FloatType() else builder.fptrunc(value, type_)
+
 
 def _as(builder: ir.IRBuilder, type_: ir.Type, value: Any) -> ir.Value:
     """A value in a type: a number in all lanes where that is a vector."""
     if not isinstance(value, Value):
         return constant(type_, value)
-    if element_of(value.ir.type) != element_of(type_):
-        raise TypeError(f"a step cannot mix {value.ir.type} and {type_}")
-    if value.ir.type == type_:
-        return value.ir
+    cast = _cast(builder, value.ir, element_of(type_))
+    if cast.type == type_:
+        return cast
     undefined = ir.Constant(type_, ir.Undefined)
-    first = builder.insert_element(undefined, value.ir, _I32(0))
+    first = builder.insert_element(undefined, cast, _I32(0))
     return builder.shuffle_vector(first, undefined, ir.VectorType(_I32, type_.count)([0] * type_.count))
 
 
+# From narrow to wide.
+_ELEMENTS = (ir.IntType(64), ir.FloatType(), ir.DoubleType())
+
+
 def alike(*values: Any) -> list[ir.Value]:
-    """The values in one type: vectors, if one of them is a vector; Python's numbers follow the others."""
+    """The values in one type: vectors, if one of them is a vector, of the widest element.
+
+    Python's numbers follow the others.
+    """
     given = [v for v in values if isinstance(v, Value)]
-    vectors = [v for v in given if isinstance(v.ir.type, ir.VectorType)]
-    return [_as(given[0].builder, (vectors or given)[0].ir.type, v) for v in values]
+    widest = max((element_of(v.ir.type) for v in given), key=_ELEMENTS.index)
+    if isinstance(widest, ir.IntType) and any(isinstance(v, float) for v in values):
+        widest = ir.DoubleType()
+    lanes = next((v.ir.type.count for v in given if isinstance(v.ir.type, ir.VectorType)), 1)
+    return [_as(given[0].builder, _lanes(widest, lanes), v) for v in values]
 
 
 def _multiply_add(operation: str, a: Value, b: Any, c: Any) -> Value:
@@ -137,16 +183,27 @@ def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
     return result
 
 
-def where_negative(x: Value, a: Any, b: Any) -> Value:
-    """a where x < 0, else b, also where x is NaN."""
-    x_, a, b = alike(x, a, b)
-    return Value(x.builder, x.builder.select(x.builder.fcmp_ordered("<", x_, constant(x_.type, 0.0)), a, b))
+def wide(x: Value) -> Value:
+    """In float64."""
+    return Value(x.builder, _cast(x.builder, x.ir, ir.DoubleType()))
 
 
-def where_positive_or_nan(x: Value, a: Any, b: Any) -> Value:
-    """a where x > 0 or x is NaN, else b."""
-    x_, a, b = alike(x, a, b)
-    return Value(x.builder, x.builder.select(x.builder.fcmp_unordered(">", x_, constant(x_.type, 0.0)), a, b))
+def sqrt(x: Value) -> Value:
+    """The square root, correctly rounded."""
+    lanes = f"v{x.ir.type.count}" if isinstance(x.ir.type, ir.VectorType) else ""
+    function = ir.FunctionType(x.ir.type, [x.ir.type])
+    called = cgutils.get_or_insert_function(x.builder.module, function, f"llvm.sqrt.{lanes}f{x.bits}")
+    return Value(x.builder, x.builder.call(called, [x.ir]))
+
+
+def where(condition: Value, a: Any, b: Any) -> Value:
+    """a where the condition holds, else b."""
+    a, b = alike(a, b)
+    type_ = condition.ir.type
+    if isinstance(type_, ir.VectorType):
+        vector = _lanes(element_of(a.type), type_.count)
+        a, b = (_as(condition.builder, vector, Value(condition.builder, v)) for v in (a, b))
+    return Value(condition.builder, condition.builder.select(condition.ir, a, b))
 
 
 def chosen(number: Value, functions: Sequence[Callable[..., Value]], *args: Value) -> Value:
@@ -189,10 +246,6 @@ class Index:
         return Index(self.builder, self.builder.add(self.first, elements.ir), self.lanes, self.streaming)
 
 
-def _lanes(element: ir.Type, lanes: int) -> ir.Type:
-    return element if lanes == 1 else ir.VectorType(element, lanes)
-
-
 class Pointer:
     """Where numbers of one dtype, as numba names it, begin in memory."""
 
@@ -203,6 +256,23 @@ class Pointer:
 
     def _at(self, i: Index, type_: ir.Type) -> ir.Value:
         return self.builder.bitcast(self.builder.gep(self.begin, [i.first]), type_.as_pointer())
+
+    def at(self, i: Any) -> Value:
+        """Element i alone, in the dtype of the arithmetic."""
+        place = i.ir if isinstance(i, Value) else ir.IntType(64)(i)
+        return self[Index(self.builder, place, 1)]
+
+    def rounded(self, value: Any) -> Value:
+        """A number or a vector in the dtype of the arithmetic."""
+        element = _STORED[arithmetic(self.dtype).bitwidth]
+        if not isinstance(value, Value):
+            return Value(self.builder, constant(element, value))
+        return Value(self.builder, _cast(self.builder, value.ir, element))
+
+    @property
+    def largest(self) -> float:
+        """The largest finite number of the arithmetic."""
+        return float(np.finfo(f"f{arithmetic(self.dtype).bitwidth // 8}").max)
 
     def __getitem__(self, i: Index) -> Value:
         """The elements at i, in the dtype of the arithmetic."""

@@ -2,17 +2,15 @@
 
 from typing import Any
 
-from .. import _formulas
 from ..cpu.argument_types import beside, beside_or_none, number, row, written
 from ..cpu.channel_primitives import normalize_run
 from ..cpu.extremes import group_statistics
-from ..cpu.jit import callable_from_python, primitive
+from ..cpu.jit import callable_from_python
 from ..cpu.pointers import offset
 from ..cpu.primitives import centring
+from ..cpu.primitives import reciprocal_sd as _reciprocal_sd
 from ..cpu.row_primitives import normalize_row, row_gradient, row_moments, row_squares, tile_dots
 from ..cpu.tuning import TILE
-
-_reciprocal_sd = primitive(_formulas.reciprocal_sd)
 
 
 @callable_from_python

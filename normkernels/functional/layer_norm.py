@@ -17,6 +17,7 @@ def layer_norm(
     bias: ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -79,24 +80,24 @@ def layer_norm(
            [-2.,  3.]])
     """
     return _row_passes.row_norm(
-        "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
-        keep=False,
+        "layer_norm", x, normalized_shape, weight, bias, eps, dim, residual, sum_out, activation, out,
+        threads, keep=False,
     )[0]  # fmt: skip
 
 
 @overload
 def layer_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    bias: ArrayLike | None = ..., eps: float = ..., *, residual: None = ..., sum_out: None = ...,
-    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+    bias: ArrayLike | None = ..., eps: float = ..., *, dim: int | Sequence[int] | None = ...,
+    residual: None = ..., sum_out: None = ..., activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
 ) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
 
 
 @overload
 def layer_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    bias: ArrayLike | None = ..., eps: float = ..., *, residual: ArrayLike,
-    sum_out: ArrayLike | None = ..., activation: Activation | None = ..., out: ArrayLike | None = ...,
+    bias: ArrayLike | None = ..., eps: float = ..., *, dim: int | Sequence[int] | None = ...,
+    residual: ArrayLike, sum_out: ArrayLike | None = ..., activation: Activation | None = ..., out: ArrayLike | None = ...,
     threads: int | None = ...,
 ) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
@@ -108,6 +109,7 @@ def layer_norm_forward(
     bias: ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -118,7 +120,7 @@ def layer_norm_forward(
 
     Parameters
     ----------
-    x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads
+    x, normalized_shape, weight, bias, eps, dim, residual, sum_out, activation, out, threads
         As for `layer_norm`. The backward needs what was normalized: without a residual `out` must not be x.
 
     Returns
@@ -146,8 +148,8 @@ def layer_norm_forward(
     array([3.])
     """
     return _row_passes.row_norm(
-        "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
-        keep=True,
+        "layer_norm", x, normalized_shape, weight, bias, eps, dim, residual, sum_out, activation, out,
+        threads, keep=True,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ def rms_norm(
     weight: ArrayLike | None = None,
     eps: float | None = None,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -78,15 +79,15 @@ def rms_norm(
            [10. ,  1. ]])
     """
     return _row_passes.row_norm(
-        "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
-        keep=False,
+        "rms_norm", x, normalized_shape, weight, None, eps, dim, residual, sum_out, activation, out,
+        threads, keep=False,
     )[0]  # fmt: skip
 
 
 @overload
 def rms_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    eps: float | None = ..., *, residual: None = ..., sum_out: None = ...,
+    eps: float | None = ..., *, dim: int | Sequence[int] | None = ..., residual: None = ..., sum_out: None = ...,
     activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
 ) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
 
@@ -94,7 +95,7 @@ def rms_norm_forward(
 @overload
 def rms_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    eps: float | None = ..., *, residual: ArrayLike, sum_out: ArrayLike | None = ...,
+    eps: float | None = ..., *, dim: int | Sequence[int] | None = ..., residual: ArrayLike, sum_out: ArrayLike | None = ...,
     activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
 ) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
@@ -105,6 +106,7 @@ def rms_norm_forward(
     weight: ArrayLike | None = None,
     eps: float | None = None,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -115,7 +117,7 @@ def rms_norm_forward(
 
     Parameters
     ----------
-    x, normalized_shape, weight, eps, residual, sum_out, activation, out, threads
+    x, normalized_shape, weight, eps, dim, residual, sum_out, activation, out, threads
         As for `rms_norm`. The backward needs what was normalized: without a residual `out` must not be x.
 
     Returns
@@ -141,8 +143,8 @@ def rms_norm_forward(
     array([5.])
     """
     return _row_passes.row_norm(
-        "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
-        keep=True,
+        "rms_norm", x, normalized_shape, weight, None, eps, dim, residual, sum_out, activation, out,
+        threads, keep=True,
     )  # fmt: skip
 
 

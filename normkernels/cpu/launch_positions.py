@@ -7,10 +7,13 @@ from .._layout import RowPlan
 from ..results import Array
 from . import positions
 from .parallel import team_size
-from .run import PIECE, kind, parameter, run, streams
+from .run import kind, parameter, run, streams
+from .vectors import CACHE_LINE
 
 # Positions of a tile: fewer make runs too short for memory, more would leave L1 with their sums.
-LEAST, MOST = 256, 2048
+LEAST, MOST = 384, 2048
+# Elements of a tile, with all their cols.
+PIECE = 65536
 # Partial sums of dweight and dbias: their number is set by the shape, never by the threads.
 PARTIALS = 32
 # Elements of a cache line in the narrowest dtype, of which the tiles of a sample are multiples.
@@ -19,13 +22,20 @@ LINE = 32
 
 def tile_of(plan: RowPlan) -> int:
     """Neighbouring positions that are taken together: set by the shape, like all that decides on bits."""
-    most = min(MOST, max(LEAST, PIECE // plan.cols))
-    tiles = -(-plan.inner // most)
+    wanted = min(MOST, max(LEAST, PIECE // plan.cols))
+    tiles = max(1, round(plan.inner / wanted))
     return plan.inner if tiles == 1 else -(-plan.inner // (tiles * LINE)) * LINE
 
 
 def _pieces(plan: RowPlan, tile: int) -> int:
     return plan.rows // plan.inner * -(-plan.inner // tile)
+
+
+def _stores(plan: RowPlan, tile: int) -> tuple[bool, bool]:
+    """Whether to write the output past the caches, and to gather it for that in whole cache lines."""
+    whole = tile == plan.inner
+    stream = streams(plan, plan.cols * tile if whole else tile)
+    return stream, stream and whole and tile * plan.layout.dtype.itemsize % CACHE_LINE > 0
 
 
 def _parameters(plan: RowPlan, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
@@ -56,7 +66,7 @@ def row_forward(
         x, residual, pieces, plan.cols, plan.inner, tile, workers, *_parameters(plan, weight, bias),
         kind(activation), plan.centred, eps,
         None if residual is None else _buffers.empty(workers * plan.cols * tile, x.dtype), total, y,
-        statistics, streams(plan, tile),
+        statistics, *_stores(plan, tile),
     )  # fmt: skip
     return (statistics[0], statistics[1]) if keep else (statistics, statistics)
 
@@ -86,7 +96,7 @@ def row_backward(
     run(
         positions.backward, plan.nbytes, threads,
         dy, x, pieces, plan.cols, plan.inner, tile, block, workers, *_parameters(plan, weight, bias),
-        kind(activation), scratch, dsum, plan.centred, mean, rstd, dx, partials, streams(plan, tile),
+        kind(activation), scratch, dsum, plan.centred, mean, rstd, dx, partials, *_stores(plan, tile),
     )  # fmt: skip
     dweight, dbias = partials[0].copy()
     return dweight, dbias if plan.centred else None

@@ -17,12 +17,12 @@ import numpy as np
 from .activations import slope
 from .column_primitives import ROWS, add_moments, moments_of_tile, tile_sums
 from .extremes import group_statistics, usual
-from .fusion import activated, add_residual, first_of, plus
+from .fusion import activated, add_residual, copy_run, first_of, plus, tile_on_stack
 from .jit import kernel, loop, primitive
 from .loops import each, step, sums
 from .parallel import share
 from .pointers import as_element, fence, offset, pointer
-from .primitives import as_scale, centre
+from .primitives import TILE, as_scale, centre
 from .row_primitives import add, flush, zero
 from .vectors import fma
 
@@ -84,7 +84,8 @@ def _x_hat(i, x, constants, width):
 
 
 @step
-def _normalize(i, y, x, constants, width, weight, bias, kind):
+def _normalize(i, y, x, constants, width, weight, bias, kind, ahead):
+    ahead.prefetch(i)
     y[i] = activated(fma(_x_hat(i, x, constants, width), weight, bias), kind)
 
 
@@ -98,12 +99,18 @@ def _bounds(p, cols, inner, tile):
 
 
 @primitive
+def _gathering(n, gather):
+    """Rows of n elements that are written together."""
+    return max(1, TILE // n) if gather else 1
+
+
+@primitive
 def _forward_piece(
     p, x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own, total, y, statistics, stream,
-    sums, constants, room,
+    gather, sums, constants, room,
 ):  # fmt: skip
     first, position, n = _bounds(p, cols, inner, tile)
-    a, pitch = pointer(constants), inner
+    following, a, pitch = _bounds(p + 1, cols, inner, tile)[0], pointer(constants), inner
     mean = offset(pointer(room), _MEAN * tile)
     rstd = offset(mean, tile)
     if len(statistics) > 0:
@@ -120,17 +127,23 @@ def _forward_piece(
     h = first_of(own, offset(pointer(x), first))
     _statistics(h, cols, pitch, n, eps, centred, pointer(sums), pointer(room), tile, mean, rstd)
     _centre(h, n, mean, rstd, a, tile)
-    for c in range(cols):
-        each(
-            n, stream, _normalize, offset(pointer(y), first + c * inner), offset(h, c * pitch), a, tile,
-            weight[c], bias[c], kind,
-        )  # fmt: skip
+    together, gathered = _gathering(n, gather), tile_on_stack(pointer(y))
+    for start in range(0, cols, together):
+        y_rows, end = offset(pointer(y), first + start * inner), min(start + together, cols)
+        to = gathered if gather else y_rows
+        for c in range(start, end):
+            each(
+                n, stream and not gather, _normalize, offset(to, (c - start) * inner), offset(h, c * pitch), a,
+                tile, weight[c], bias[c], kind, offset(pointer(x), following + c * inner),
+            )  # fmt: skip
+        if gather:
+            copy_run(gathered, (end - start) * n, y_rows, True)
 
 
 @loop
 def forward(
     w, x, residual, pieces, cols, inner, tile, workers, weight, bias, kind, centred, eps, scratch, total, y,
-    statistics, stream,
+    statistics, stream, gather,
 ):  # fmt: skip
     """y = act((x + residual - mean) * rstd * weight + bias).
 
@@ -141,7 +154,7 @@ def forward(
     for p in range(w * pieces // workers, (w + 1) * pieces // workers):
         _forward_piece(
             p, x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own, total, y, statistics,
-            stream, sums, constants, room,
+            stream, gather, sums, constants, room,
         )  # fmt: skip
     if stream:
         fence()
@@ -173,7 +186,9 @@ def _finish_dots(x, n, cols, centred, mean, rstd, dots, constants, width):
 
 
 @step
-def _gradient(i, dx, dy, x, constants, width, weight, dsum):
+def _gradient(i, dx, dy, x, constants, width, weight, dsum, dy_ahead, x_ahead):
+    dy_ahead.prefetch(i)
+    x_ahead.prefetch(i)
     hi, r, k, c2 = (constants[i + row * width] for row in (_HI, _RSTD, _K, _C2))
     dx[i] = plus(fma(x[i] - hi, k, fma(dy[i], weight, -c2)) * r, dsum, i)
 
@@ -181,9 +196,10 @@ def _gradient(i, dx, dy, x, constants, width, weight, dsum):
 @primitive
 def _backward_piece(
     p, dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx, partials, stream,
-    short, long, constants,
+    gather, short, long, constants,
 ):  # fmt: skip
     first, position, n = _bounds(p, cols, inner, tile)
+    following = _bounds(p + 1, cols, inner, tile)[0]
     a, s, dots = pointer(constants), pointer(short), pointer(long)
     mean, rstd = offset(pointer(mean), position), offset(pointer(rstd), position)
     _centre(pointer(x), n, mean, rstd, a, tile)
@@ -200,19 +216,25 @@ def _backward_piece(
             partials[cols + c] += np.float64(row[1])
         flush(s, dots, 2 * tile)
     _finish_dots(pointer(x), n, cols, centred, mean, rstd, dots, a, tile)
-    for c in range(cols):
-        k = first + c * inner
-        each(
-            n, stream, _gradient, offset(pointer(dx), k),
-            first_of(offset(own, c * tile), offset(pointer(dy), k)), offset(pointer(x), k), a, tile,
-            weight[c], offset(pointer(dsum), k),
-        )  # fmt: skip
+    together, gathered = _gathering(n, gather), tile_on_stack(pointer(dx))
+    for start in range(0, cols, together):
+        dx_rows, end = offset(pointer(dx), first + start * inner), min(start + together, cols)
+        to = gathered if gather else dx_rows
+        for c in range(start, end):
+            k, ahead = first + c * inner, following + c * inner
+            each(
+                n, stream and not gather, _gradient, offset(to, (c - start) * inner),
+                first_of(offset(own, c * tile), offset(pointer(dy), k)), offset(pointer(x), k), a, tile,
+                weight[c], offset(pointer(dsum), k), offset(pointer(dy), ahead), offset(pointer(x), ahead),
+            )  # fmt: skip
+        if gather:
+            copy_run(gathered, (end - start) * n, dx_rows, True)
 
 
 @primitive
 def _backward_worker(
     w, dy, x, pieces, cols, inner, tile, block, workers, weight, bias, kind, scratch, dsum, centred, mean,
-    rstd, dx, partials, stream,
+    rstd, dx, partials, stream, gather,
 ):  # fmt: skip
     short, long = np.empty((2, tile), weight.dtype), np.empty((2, tile))
     constants, own = np.empty((CONSTANTS, tile), weight.dtype), offset(pointer(scratch), w * cols * tile)
@@ -223,7 +245,7 @@ def _backward_worker(
         for p in range(b * block, min((b + 1) * block, pieces)):
             _backward_piece(
                 p, dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx,
-                sums_of_block, stream, short, long, constants,
+                sums_of_block, stream, gather, short, long, constants,
             )  # fmt: skip
     if stream:
         fence()
@@ -232,7 +254,7 @@ def _backward_worker(
 @kernel
 def backward(
     team, dy, x, pieces, cols, inner, tile, block, workers, weight, bias, kind, scratch, dsum, centred, mean,
-    rstd, dx, partials, stream,
+    rstd, dx, partials, stream, gather,
 ):  # fmt: skip
     """dx + dsum, and the sums of dy * x_hat and of dy of every element of cols, in the first of partials.
 
@@ -240,7 +262,7 @@ def backward(
     """
     share(
         team, workers, _backward_worker, dy, x, pieces, cols, inner, tile, block, workers, weight, bias, kind,
-        scratch, dsum, centred, mean, rstd, dx, partials, stream,
+        scratch, dsum, centred, mean, rstd, dx, partials, stream, gather,
     )  # fmt: skip
     for b in range(1, len(partials)):
         add(pointer(partials), offset(pointer(partials), b * 2 * cols), 2 * cols)

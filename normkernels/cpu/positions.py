@@ -106,11 +106,11 @@ def _gathering(n, gather):
 
 @primitive
 def _forward_piece(
-    p, x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own, total, y, statistics, stream,
-    gather, sums, constants, room,
+    p, q, x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own, total, y, statistics,
+    stream, gather, sums, constants, room,
 ):  # fmt: skip
     first, position, n = _bounds(p, cols, inner, tile)
-    following, a, pitch = _bounds(p + 1, cols, inner, tile)[0], pointer(constants), inner
+    following, a, pitch = _bounds(q, cols, inner, tile)[0], pointer(constants), inner
     mean = offset(pointer(room), _MEAN * tile)
     rstd = offset(mean, tile)
     if len(statistics) > 0:
@@ -151,26 +151,48 @@ def forward(
     """
     sums, constants = np.empty((3, tile), weight.dtype), np.empty((CONSTANTS, tile), weight.dtype)
     room, own = np.empty((ROOM, tile)), offset(pointer(scratch), w * cols * tile)
-    for p in range(w * pieces // workers, (w + 1) * pieces // workers):
+    end = (w + 1) * pieces // workers
+    for p in range(w * pieces // workers, end):
         _forward_piece(
-            p, x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own, total, y, statistics,
-            stream, gather, sums, constants, room,
+            p, min(p + 1, end - 1), x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own,
+            total, y, statistics, stream, gather, sums, constants, room,
         )  # fmt: skip
     if stream:
         fence()
 
 
-@step
-def _add_dots(i, totals, x, dy, constants, width, weight, bias, kind, dz, s):
-    """The sums of x_hat * dy and dy of a row; for each position, those of dy and x_hat * dy, weighted."""
-    x_hat, d = _x_hat(i, x, constants, width), dy[i]
+def _dots(i, j, k, x, dy, constants, width, weight, bias, kind, dz):
+    """x_hat, dy and wdy of the element at j, whose position is i; dz, where there is one, is at k."""
+    hi, r, lo = (constants[i + row * width] for row in (_HI, _RSTD, _LO))
+    x_hat, d = fma(x[j] - hi, r, lo), dy[j]
     if kind is not None:
         d = slope(fma(x_hat, weight, bias), d, kind)
-        dz[i] = d
-    wdy = d * weight
+        dz[k] = d
+    return x_hat, d, d * weight
+
+
+@step
+def _add_dots(i, totals, x, dy, constants, width, weight, bias, kind, dz, s):
+    """The sums of x_hat * dy and dy of a row; for each position, those of wdy and x_hat * wdy."""
+    x_hat, d, wdy = _dots(i, i, i, x, dy, constants, width, weight, bias, kind, dz)
     s[i] = s[i] + wdy
     s[i + width] = fma(x_hat, wdy, s[i + width])
     return fma(x_hat, d, totals[0]), totals[1] + d
+
+
+@step
+def _add_dots_of_two(
+    i, totals, x, dy, inner, constants, width, weight, weight_b, bias, bias_b, kind, dz, s
+):  # fmt: skip
+    """As `_add_dots` for two rows, `inner` elements apart, of which the second has the parameters b."""
+    x_hat_a, d_a, wdy_a = _dots(i, i, i, x, dy, constants, width, weight, bias, kind, dz)
+    x_hat_b, d_b, wdy_b = _dots(
+        i, i + inner, i + width, x, dy, constants, width, weight_b, bias_b, kind, dz
+    )
+    s[i] = s[i] + wdy_a + wdy_b
+    s[i + width] = fma(x_hat_b, wdy_b, fma(x_hat_a, wdy_a, s[i + width]))
+    of_a = fma(x_hat_a, d_a, totals[0]), totals[1] + d_a
+    return *of_a, fma(x_hat_b, d_b, totals[2]), totals[3] + d_b
 
 
 @primitive
@@ -195,18 +217,29 @@ def _gradient(i, dx, dy, x, constants, width, weight, dsum, dy_ahead, x_ahead):
 
 @primitive
 def _backward_piece(
-    p, dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx, partials, stream,
-    gather, short, long, constants,
+    p, q, dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx, partials,
+    stream, gather, short, long, constants,
 ):  # fmt: skip
     first, position, n = _bounds(p, cols, inner, tile)
-    following = _bounds(p + 1, cols, inner, tile)[0]
+    following = _bounds(q, cols, inner, tile)[0]
     a, s, dots = pointer(constants), pointer(short), pointer(long)
     mean, rstd = offset(pointer(mean), position), offset(pointer(rstd), position)
     _centre(pointer(x), n, mean, rstd, a, tile)
     zero(s, 2 * tile)
     zero(dots, 2 * tile)
     for t in range(0, cols, ROWS):
-        for c in range(t, min(t + ROWS, cols)):
+        end = min(t + ROWS, cols)
+        for c in range(t, end - 1, 2):
+            k = first + c * inner
+            pair = sums(
+                4, n, _add_dots_of_two, offset(pointer(x), k), offset(pointer(dy), k), inner, a, tile,
+                weight[c], weight[c + 1], bias[c], bias[c + 1], kind, offset(own, c * tile), s,
+            )  # fmt: skip
+            partials[c] += np.float64(pair[0])
+            partials[cols + c] += np.float64(pair[1])
+            partials[c + 1] += np.float64(pair[2])
+            partials[cols + c + 1] += np.float64(pair[3])
+        for c in range(end - (end - t) % 2, end):
             k = first + c * inner
             row = sums(
                 2, n, _add_dots, offset(pointer(x), k), offset(pointer(dy), k), a, tile, weight[c], bias[c],
@@ -244,7 +277,7 @@ def _backward_worker(
         zero(sums_of_block, 2 * cols)
         for p in range(b * block, min((b + 1) * block, pieces)):
             _backward_piece(
-                p, dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx,
+                p, min(p + 1, pieces - 1), dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx,
                 sums_of_block, stream, gather, short, long, constants,
             )  # fmt: skip
     if stream:

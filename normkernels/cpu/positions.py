@@ -3,11 +3,13 @@ outer and inner; weight and bias per element of cols. Layer norm and RMS norm ov
 
 A piece of work is a tile of positions of one sample, `tile` neighbours in memory, with all their cols: small
 enough to stay in the cache, so that memory sees x once. Every loop runs along the positions of a tile, and
-each of these has sums and constants of its own.
+each of these has sums and constants of its own. While the output of a piece is written, the next one is
+fetched into the cache (one thread, float32, 96 to 768 channels: 0.60 to 0.67 of copy, backward 0.46 to 0.60).
 
 What is fused, and what `centred` means, is as in `rows`. x + residual, and the gradient before the
 activation, of one piece are kept in `scratch`, (workers, cols * tile). The pieces are shared out among
-`workers`. constants: rows of `tile` numbers in the dtype of the arithmetic.
+`workers`. constants: rows of `tile` numbers in the dtype of the arithmetic. gather: whether outputs of rows
+that follow on one another are put together, and written past the caches in whole lines.
 """
 
 import math
@@ -26,10 +28,10 @@ from .primitives import TILE, as_scale, centre
 from .row_primitives import add, flush, zero
 from .vectors import fma
 
-# Rows of the room for statistics: moments of the positions, and of one more tile of cols; then mean, rstd, var.
+# Rows of the room for statistics: moments of positions, those of ROWS more of their cols; mean, rstd and var.
 ROOM = 11
 _NEW, _MEAN, _VAR = 4, 8, 10
-# Rows of the constants: x_hat = (x - hi) * rstd + lo, and of the gradient dx = ((x - hi) * k + wdy - c2) * rstd.
+# Rows of the constants, of x_hat = (x - hi) * rstd + lo and of dx = ((x - hi) * k + wdy - c2) * rstd.
 CONSTANTS = 5
 _HI, _RSTD, _LO, _K, _C2 = range(CONSTANTS)
 
@@ -133,8 +135,8 @@ def _forward_piece(
         to = gathered if gather else y_rows
         for c in range(start, end):
             each(
-                n, stream and not gather, _normalize, offset(to, (c - start) * inner), offset(h, c * pitch), a,
-                tile, weight[c], bias[c], kind, offset(pointer(x), following + c * inner),
+                n, stream and not gather, _normalize, offset(to, (c - start) * inner), offset(h, c * pitch),
+                a, tile, weight[c], bias[c], kind, offset(pointer(x), following + c * inner),
             )  # fmt: skip
         if gather:
             copy_run(gathered, (end - start) * n, y_rows, True)
@@ -186,9 +188,7 @@ def _add_dots_of_two(
 ):  # fmt: skip
     """As `_add_dots` for two rows, `inner` elements apart, of which the second has the parameters b."""
     x_hat_a, d_a, wdy_a = _dots(i, i, i, x, dy, constants, width, weight, bias, kind, dz)
-    x_hat_b, d_b, wdy_b = _dots(
-        i, i + inner, i + width, x, dy, constants, width, weight_b, bias_b, kind, dz
-    )
+    x_hat_b, d_b, wdy_b = _dots(i, i + inner, i + width, x, dy, constants, width, weight_b, bias_b, kind, dz)
     s[i] = s[i] + wdy_a + wdy_b
     s[i + width] = fma(x_hat_b, wdy_b, fma(x_hat_a, wdy_a, s[i + width]))
     of_a = fma(x_hat_a, d_a, totals[0]), totals[1] + d_a
@@ -277,8 +277,8 @@ def _backward_worker(
         zero(sums_of_block, 2 * cols)
         for p in range(b * block, min((b + 1) * block, pieces)):
             _backward_piece(
-                p, min(p + 1, pieces - 1), dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx,
-                sums_of_block, stream, gather, short, long, constants,
+                p, min(p + 1, pieces - 1), dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred,
+                mean, rstd, dx, sums_of_block, stream, gather, short, long, constants,
             )  # fmt: skip
     if stream:
         fence()

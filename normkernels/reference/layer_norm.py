@@ -2,8 +2,6 @@
 
 from typing import NamedTuple
 
-import numpy as np
-
 from ..results import Grads
 from .moments import Array, across, affine, normalized_axes, standardize, summed
 

@@ -33,7 +33,7 @@ def layer_norm(
     ----------
     x : array, shape (..., *normalized_shape), float32, float64, float16 or bfloat16
         Taken as it lies where the rows are contiguous and fill memory, in any order of the leading
-        axes, or where the axes of `dim` are neighbours in memory; other strides are copied, once in each pass.
+        axes, or where those of `dim` are neighbours in memory; other strides are copied, once in each pass.
         In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     normalized_shape : int or sequence of int
         The last dimensions of x, or those of `dim`.
@@ -103,7 +103,8 @@ def layer_norm(
 def layer_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
     bias: ArrayLike | None = ..., eps: float = ..., *, dim: int | Sequence[int] | None = ...,
-    residual: None = ..., sum_out: None = ..., activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+    residual: None = ..., sum_out: None = ..., activation: Activation | None = ...,
+    out: ArrayLike | None = ..., threads: int | None = ...,
 ) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
 
 
@@ -111,8 +112,8 @@ def layer_norm_forward(
 def layer_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
     bias: ArrayLike | None = ..., eps: float = ..., *, dim: int | Sequence[int] | None = ...,
-    residual: ArrayLike, sum_out: ArrayLike | None = ..., activation: Activation | None = ..., out: ArrayLike | None = ...,
-    threads: int | None = ...,
+    residual: ArrayLike, sum_out: ArrayLike | None = ..., activation: Activation | None = ...,
+    out: ArrayLike | None = ..., threads: int | None = ...,
 ) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
 

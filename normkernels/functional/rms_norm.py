@@ -32,7 +32,7 @@ def rms_norm(
     ----------
     x : array, shape (..., *normalized_shape), float32, float64, float16 or bfloat16
         Taken as it lies where the rows are contiguous and fill memory, in any order of the leading
-        axes, or where the axes of `dim` are neighbours in memory; other strides are copied, once in each pass.
+        axes, or where those of `dim` are neighbours in memory; other strides are copied, once in each pass.
         In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     normalized_shape : int or sequence of int
         The last dimensions of x, or those of `dim`.

@@ -42,7 +42,7 @@ def row_norm(
     axes = _validate.normalized_axes(normalized_shape, dim, x.shape)
     plan = row_plan(x.shape, x.strides, x.dtype, axes, norm == "layer_norm")
     if axes != tuple(range(x.ndim - len(axes), x.ndim)):
-        _validate.in_memory(dim, plan.inner, plan.layout.order, x)
+        _validate.last_in_memory(dim, plan.inner, plan.layout.order, x)
     weight = _validate.parameter(weight, "weight", plan.parameter_shape, x)
     bias = _validate.parameter(bias, "bias", plan.parameter_shape, x)
     if eps is None and norm == "rms_norm":

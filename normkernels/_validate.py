@@ -91,7 +91,7 @@ def normalized_axes(value: Any, dim: Any, shape: tuple[int, ...]) -> tuple[int, 
     return named
 
 
-def in_memory(dim: Any, inner: int, order: tuple[int, ...] | None, x: Array) -> None:
+def last_in_memory(dim: Any, inner: int, order: tuple[int, ...] | None, x: Array) -> None:
     """On a device the axes of dim are the last ones in memory, which `order` says: kernels take rows only."""
     if isinstance(x, np.ndarray):
         return

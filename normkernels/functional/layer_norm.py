@@ -45,8 +45,9 @@ def layer_norm(
     dim : int or sequence of int, optional
         The axes that `normalized_shape` names the sizes of, where they are not the last ones, in the order of
         the axes of weight and bias. ``dim=1`` normalizes images, (N, C, H, W), over their channels at every
-        position, without moving axes. Axes that are no neighbours in memory, in this order, are copied to be
-        the last ones there, and are so in y. On a CUDA device they must be the last ones.
+        position, without moving axes. Axes that are no neighbours in memory, in this order, or have fewer
+        than 8 elements behind them, are copied to be the last ones, as they are in the memory of y. On a CUDA
+        device they must be the last ones in memory.
     residual : array, shape and dtype of x, optional
         Added to x before the norm, in the same pass: the result is that for ``x + residual`` to the bit.
     sum_out : array, optional

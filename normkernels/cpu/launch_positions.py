@@ -11,7 +11,7 @@ from .run import kind, parameter, run, streams
 from .vectors import CACHE_LINE
 
 # Positions of a tile: fewer make runs too short for memory, more would leave L1 with their sums. Runs of 64
-# or 128 take 1.3 to 2 times as long as those of 384, also where a piece leaves the cache (4096 to 100 000 cols).
+# or 128 take 1.3 to 2 times as long as those of 384, also where pieces leave the cache (4096 cols and more).
 LEAST, MOST = 384, 2048
 # Elements of a tile with all its cols, of which two, this one and the next, are to stay in the cache.
 PIECE = 65536

@@ -155,14 +155,16 @@ def _call(name: str, shape: tuple[int, ...], dtype: str, words: Sequence[str]) -
     if spec.family == "channels" and shape[0] * np.prod(shape[2:]) == 1:
         return  # one value per channel cannot train
     x = rng.standard_normal(shape).astype(kind)
-    arguments, beside_dy = spec.arguments(shape, x.dtype, rng), {}
+    options: dict[str, Any] = {}
     if "residual" in words:
-        arguments["residual"] = x
+        options["residual"] = x
     if ACTIVATIONS[0] in words:
-        arguments["activation"] = ACTIVATIONS[0]
+        options["activation"] = ACTIVATIONS[0]
     if "sum" in words:
-        arguments["sum_out"], beside_dy["dsum"] = np.empty_like(x), x
-    _passes(spec, x, arguments, beside_dy)
+        options["sum_out"] = np.empty_like(x)
+    for axis in {1, len(shape) - 1} if spec.family == "rows" else {1}:
+        arguments = spec.arguments(shape, x.dtype, rng, channel_axis=axis) | options
+        _passes(spec, x, arguments, {"dsum": x} if "sum" in words else {})
 
 
 def _passes(spec: NormSpec, x: Any, arguments: dict[str, Any], beside_dy: dict[str, Any]) -> None:

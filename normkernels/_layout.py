@@ -70,6 +70,8 @@ class RowPlan:
     """False: the mean is taken to be 0."""
     period: int = 1
     """After how many rows weight and bias begin again."""
+    inner: int = 1
+    """How many rows lie side by side, their elements so far apart: the array is (outer, cols, inner)."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,6 +21,10 @@ SHORT_RUN = 128
 NARROW = 256
 FOLDED = 2048
 
+# Elements behind normalized axes from which these are taken as they lie: 2 to 6 take longer, forward and
+# backward, than copies whose rows are contiguous; 8 are even in the forward.
+LEAST_BEHIND = 8
+
 
 def _memory_order(shape: Shape, strides: Shape, itemsize: int) -> Shape | None:
     """The axes from slowest to fastest if their elements fill memory without gaps, else None.
@@ -53,13 +57,33 @@ def _layout(shape: Shape, strides: Shape, dtype: np.dtype[Any], fixed: int = 0) 
 
 @lru_cache(maxsize=512)
 def row_plan(
-    shape: Shape, strides: Shape, dtype: np.dtype[Any], normalized: int, centred: bool = True
+    shape: Shape, strides: Shape, dtype: np.dtype[Any], axes: Shape, centred: bool = True
 ) -> RowPlan:
-    """Plan for statistics over the last `normalized` axes."""
-    layout = _layout(shape, strides, dtype, fixed=normalized)
-    split = len(shape) - normalized
-    rows, cols = math.prod(shape[:split]), math.prod(shape[split:])
-    return RowPlan(layout, rows, cols, shape[split:], layout.nbytes, centred)
+    """Plan for statistics over these axes, whose order is that of the axes of weight and bias."""
+    sizes = tuple(shape[a] for a in axes)
+    kept = [a for a in range(len(shape)) if a not in axes]
+    if (*kept, *axes) == tuple(range(len(shape))):
+        layout, inner = _layout(shape, strides, dtype, fixed=len(axes)), 1
+    else:
+        layout, inner = _across(shape, strides, dtype, axes)
+    rows, cols = math.prod(shape[a] for a in kept), math.prod(sizes)
+    return RowPlan(layout, rows, cols, sizes, layout.nbytes, centred, inner=inner)
+
+
+def _across(shape: Shape, strides: Shape, dtype: np.dtype[Any], axes: Shape) -> tuple[Layout, int]:
+    """A layout in which these axes are neighbours in their order, and how many elements lie behind them.
+
+    They are the last ones, and x is copied, where they are no neighbours, or where few elements lie behind.
+    """
+    layout = _layout(shape, strides, dtype)
+    order = layout.order or tuple(range(len(shape)))
+    varying, named = ([a for a in some if shape[a] > 1] for some in (order, axes))
+    start = varying.index(named[0]) if named else len(varying)
+    stop = start + len(named)
+    inner = math.prod(shape[a] for a in varying[stop:])
+    if varying[start:stop] != named or 1 < inner < LEAST_BEHIND:
+        return Layout(shape, dtype, (*(a for a in order if a not in axes), *axes)), 1
+    return layout, inner
 
 
 @lru_cache(maxsize=512)

@@ -21,6 +21,7 @@ def row_norm(
     weight: Any,
     bias: Any,
     eps: float | None,
+    dim: Any,
     residual: Any,
     sum_out: Any,
     activation: str | None,
@@ -31,15 +32,17 @@ def row_norm(
 ) -> tuple[Array, Saved[Any]]:
     """y and what the backward needs; with `keep`, out must leave that alone."""
     signature = None
-    if residual is None and sum_out is None and out is None:
+    if dim is None and residual is None and sum_out is None and out is None:
         shape = normalized_shape if type(normalized_shape) is int else _typed(normalized_shape)
         options = norm, keep, shape, eps, activation, threads, type(threads)
         signature, call = find(options, x, weight, bias)
         if call is not None:
             return call(x, weight, bias)  # type: ignore[no-any-return]
     x = _arrays.array(x)
-    trailing = _validate.normalized_shape(normalized_shape, x.shape)
-    plan = row_plan(x.shape, x.strides, x.dtype, trailing, norm == "layer_norm")
+    axes = _validate.normalized_axes(normalized_shape, dim, x.shape)
+    plan = row_plan(x.shape, x.strides, x.dtype, axes, norm == "layer_norm")
+    if axes != tuple(range(x.ndim - len(axes), x.ndim)):
+        _validate.last_in_memory(dim, plan.inner, plan.layout.order, x)
     weight = _validate.parameter(weight, "weight", plan.parameter_shape, x)
     bias = _validate.parameter(bias, "bias", plan.parameter_shape, x)
     if eps is None and norm == "rms_norm":
@@ -121,9 +124,10 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
     if dsum is None and out is None and type(saved) is Saved and type(saved.x) is np.ndarray:
         x, _, _, weight, bias, _, plan, *more = saved
         options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads, type(threads)
-        signature, call = find(options, dy, weight, bias)
-        if call is not None:
-            return call(dy, saved)  # type: ignore[no-any-return]
+        if plan.inner == 1:  # of more no small calls are kept
+            signature, call = find(options, dy, weight, bias)
+            if call is not None:
+                return call(dy, saved)  # type: ignore[no-any-return]
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)

@@ -68,18 +68,37 @@ def threads(value: Any, x: Array) -> None:
         raise ValueError(f"threads must be {rule}, got {value}")
 
 
-def normalized_shape(value: Any, shape: tuple[int, ...]) -> int:
-    """How many trailing axes are normalized."""
+def normalized_axes(value: Any, dim: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes that are normalized, whose sizes are the normalized shape: those of dim, or the last ones."""
     try:
         sizes = (value,) if isinstance(value, int) or not np.ndim(value) else value
         wanted = tuple(operator.index(n) for n in sizes)
     except TypeError:
         raise TypeError(f"normalized_shape must be an integer or a sequence of them, got {value!r}") from None
-    if not wanted or len(wanted) > len(shape) or shape[len(shape) - len(wanted) :] != wanted:
-        raise ValueError(
-            f"normalized_shape must be the trailing dimensions of x, whose shape is {shape}, got {wanted}"
+    if dim is None:
+        split = len(shape) - len(wanted)
+        if not wanted or split < 0 or shape[split:] != wanted:
+            raise ValueError(
+                f"normalized_shape must be the trailing dimensions of x, whose shape is {shape}, got {wanted}"
+            )
+        return tuple(range(split, len(shape)))
+    named = _distinct(dim, len(shape), "dim")
+    if not named or len(named) != len(wanted):
+        raise ValueError(f"dim must name an axis for each of normalized_shape, {wanted}, got {dim}")
+    if tuple(shape[a] for a in named) != wanted:
+        sizes = tuple(shape[a] for a in named)
+        raise ValueError(f"normalized_shape must be the sizes of the axes of dim, {sizes}, got {wanted}")
+    return named
+
+
+def last_in_memory(dim: Any, inner: int, order: tuple[int, ...] | None, x: Array) -> None:
+    """On a device the axes of dim are the last ones in memory, which `order` says: kernels take rows only."""
+    if isinstance(x, np.ndarray):
+        return
+    if inner > 1 or not (x if order is None else x.transpose(order)).is_c_contiguous:
+        raise NotImplementedError(
+            f"dim must name the axes that are last in memory where x is on a device, got {dim}"
         )
-    return len(wanted)
 
 
 def axis(value: Any, ndim: int, name: str, array: str = "x") -> int:
@@ -94,10 +113,15 @@ def axes(value: Any, ndim: int) -> tuple[int, ...]:
     """The axes to reduce, sorted; None is all of them."""
     if value is None:
         return tuple(range(ndim))
-    named = [axis(a, ndim, "axis") for a in (value if np.ndim(value) else (value,))]
+    return tuple(sorted(_distinct(value, ndim, "axis")))
+
+
+def _distinct(value: Any, ndim: int, name: str) -> tuple[int, ...]:
+    """An axis, or several."""
+    named = tuple(axis(a, ndim, name) for a in (value if np.ndim(value) else (value,)))
     if len(set(named)) < len(named):
-        raise ValueError(f"axis must not name an axis twice, got {value}")
-    return tuple(sorted(named))
+        raise ValueError(f"{name} must not name an axis twice, got {value}")
+    return named
 
 
 def parameter(value: Any, name: str, shape: tuple[int, ...], x: Array) -> Array | None:

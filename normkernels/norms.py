@@ -40,7 +40,10 @@ class NormSpec:
     family: str
     """"rows", "groups" or "channels": what shares its statistics; "windows": each element has its own."""
     arguments: Callable[..., Arguments]
-    """arguments(shape, dtype, rng, channel_axis=1) -> keyword arguments of a typical call in training"""
+    """arguments(shape, dtype, rng, channel_axis=1) -> keyword arguments of a typical call in training
+
+    Layer norm and RMS norm are over `channel_axis`, by default the last one.
+    """
     parameters: dict[str, str] = field(default_factory=lambda: {"weight": "dweight", "bias": "dbias"})
     """The learned arguments, and where `Grads` has the gradient of each."""
     min_ndim: int = 2
@@ -87,16 +90,19 @@ def _passes(module: Any, name: str) -> Passes:
 
 
 def _layer_norm(
-    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = -1
 ) -> Arguments:
-    return {"normalized_shape": (shape[-1],), **_affine(shape[-1], dtype, rng)}
+    dim = {} if channel_axis in (-1, len(shape) - 1) else {"dim": channel_axis}
+    size = shape[channel_axis]
+    return {"normalized_shape": (size,), **dim, **_affine(size, dtype, rng)}
 
 
 def _rms_norm(
-    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = 1
+    shape: tuple[int, ...], dtype: Any, rng: np.random.Generator, channel_axis: int = -1
 ) -> Arguments:
-    weight = _affine(shape[-1], dtype, rng)["weight"]
-    return {"normalized_shape": (shape[-1],), "weight": weight, "eps": 1e-6}
+    arguments = _layer_norm(shape, dtype, rng, channel_axis)
+    del arguments["bias"]
+    return {**arguments, "eps": 1e-6}
 
 
 def _group_norm(

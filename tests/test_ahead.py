@@ -27,7 +27,8 @@ def calls(spec: NormSpec, dtype: Any, rng: np.random.Generator) -> None:
         x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))
         if spec.family == "channels" and x.size == shape[1]:
             continue
-        full = spec.arguments(shape, dtype, rng)
+        axis = -1 if spec.family == "rows" and shape[1] == 2 else 1  # of rows both kinds
+        full = spec.arguments(shape, dtype, rng, channel_axis=axis)
         none = accepted(spec, weight=None, bias=None)
         off = accepted(spec, training=False, use_input_stats=False)
         activations, residuals = (None, *["silu"] * spec.activation), (None, *[dy] * bool(spec.residual))

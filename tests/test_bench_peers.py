@@ -39,6 +39,11 @@ CASES = [
     for layout in ("contiguous", "channels_last")
     if layout == "contiguous" or spec.family in ("groups", "channels")
 ]
+CASES += [  # images, over their channels
+    Case(op, pass_, SHAPES["channels"])
+    for op in ("layer_norm", "rms_norm")
+    for pass_ in ("forward", "backward")
+]
 CASES += [
     dataclasses.replace(c, evaluation=True) for c in CASES if (c.op, c.pass_) == ("batch_norm", "forward")
 ]
@@ -75,7 +80,10 @@ HAS_NOT = {
 
 def test_each_says_which_norms_it_has(peer: tuple[str, Peer]) -> None:
     name, library = peer
-    assert {op for op in NORMS if not library.has(Case(op, "forward", (3, 5, 4, 2)))} == HAS_NOT[name]
+    cases = [Case(op, "forward", SHAPES[spec.family]) for op, spec in NORMS.items()]
+    assert {c.op for c in cases if not library.has(c)} == HAS_NOT[name]
+    images = Case("layer_norm", "forward", SHAPES["channels"])
+    assert library.has(images) == (name not in ("onnxruntime", "openvino"))
     backward = any(library.has(dataclasses.replace(c, pass_="backward")) for c in CASES)
     assert backward == (name not in ("onnxruntime", "openvino"))
     assert library.has(case(fuse="relu")) == library.has(case(dtype="bfloat16")) == (name == "numpy")

@@ -11,7 +11,7 @@ import pytest
 from numba.core.registry import CPUDispatcher
 
 import normkernels as nk
-from normkernels.cpu import channels, columns, groups, jit, rows
+from normkernels.cpu import channels, columns, groups, jit, positions, rows
 
 # A processor, and the instructions that multiply and add the floats of a vector on it.
 PROCESSORS = {
@@ -21,7 +21,10 @@ PROCESSORS = {
     "neoverse-v1": ("aarch64-unknown-linux-gnu", r"\bfml[as]\b.*4s"),
     "apple-m1": ("aarch64-apple-darwin", r"\bfml[as]\.4s"),
 }
-KERNELS = (rows.forward, rows.backward, columns.forward, channels.forward, groups.forward)
+KERNELS = (
+    *(rows.forward, rows.backward, positions.forward, positions.backward),
+    *(columns.forward, channels.forward, groups.forward),
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +36,7 @@ def codes():
     flat = x.reshape(-1, 64)
     _, saved = nk.layer_norm_forward(flat, 64, ones, ones)
     nk.layer_norm_backward(flat, saved)
+    nk.layer_norm_backward(x, nk.layer_norm_forward(x, 64, ones, ones, dim=1)[1])
     nk.batch_norm(np.ones((300, 64), np.float32), None, None, ones, ones, True)
     nk.batch_norm(np.ones((4, 64, 8, 8), np.float32), None, None, ones, ones, True)
     nk.group_norm(np.ones((4, 64, 8, 8), np.float32), 8, ones, ones)

@@ -35,6 +35,8 @@ def test_matches_the_reference(spec, data):
     axis = 1
     if spec.family == "channels":
         axis = data.draw(st.integers(-len(shape), len(shape) - 1), "axis")
+    elif spec.family == "rows":
+        axis = data.draw(st.integers(-len(shape), len(shape) - 1), "axis")
     elif spec.family == "groups":
         axis = data.draw(st.integers(1, len(shape) - 1), "axis")
         shape = tuple(n + 1 for n in shape)  # one value per group is an error, or has its own test

@@ -14,6 +14,9 @@ CONDITIONS = (COLD, PIPELINE)
 # Tensors up to this size are measured warm: they come from the operation before, not from memory.
 WARM_BYTES = 64 * 1024
 
+# Axes of images, (N, C, H, W), which layer norm and RMS norm take over their channels.
+IMAGE_NDIM = 4
+
 # Enough for small tensors too: a repetition goes once round (timing.Contender), and large copies between
 # the repetitions clear the cache.
 MOST_SLOTS = 64
@@ -79,7 +82,9 @@ class Case:
 
     @property
     def channel_axis(self) -> int:
-        return 1 if self.layout == "contiguous" else len(self.shape) - 1
+        """The axis of the channels in the array; of norms over rows the last one, but for images."""
+        rows = NORMS[self.op].family == "rows" and len(self.shape) < IMAGE_NDIM
+        return len(self.shape) - 1 if rows or self.layout == "channels_last" else 1
 
     @property
     def cold(self) -> bool:

@@ -9,7 +9,7 @@ import click
 
 from .._layout import ACTIVATIONS
 from ..norms import NORMS
-from .cases import COLD, CONDITIONS, DTYPES, Case
+from .cases import COLD, CONDITIONS, DTYPES, IMAGE_NDIM, Case
 from .presets import presets
 
 PASSES = ("forward", "backward")
@@ -228,7 +228,7 @@ def _from_shapes(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
     """A shape goes to every norm asked for; when none was, to all that can take it."""
     for text in options.shapes:
         shape = parse_shape(text)
-        problems = {op: _problem(op, shape, options.layout) for op in ops}
+        problems = {op: _problem(op, shape, options.layout, options.device) for op in ops}
         able = [op for op, problem in problems.items() if problem is None]
         if not able or (options.ops and len(able) < len(ops)):
             raise BadOption(f"{next(filter(None, problems.values()))}, got {text}")
@@ -253,7 +253,7 @@ def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
                 tensor = _Tensor(
                     preset.op, shape, preset.name, layer.count, batch, preset.layout, preset.passes
                 )
-                reason = _problem(tensor.op, tensor.shape, preset.layout or options.layout)
+                reason = _problem(tensor.op, tensor.shape, preset.layout or options.layout, options.device)
                 if reason is None:
                     found = True
                     yield tensor
@@ -262,11 +262,13 @@ def _from_presets(ops: Sequence[str], options: Selection) -> Iterator[_Tensor]:
         raise BadOption(problem or f"--op must have a preset, got {', '.join(ops)}")
 
 
-def _problem(op: str, shape: tuple[int, ...], layout: str) -> str | None:
+def _problem(op: str, shape: tuple[int, ...], layout: str, device: bool) -> str | None:
     """Why a norm cannot be measured on a shape, or None."""
     spec = NORMS[op]
     if layout != "contiguous" and spec.family in ("rows", "windows"):
         return f"--layout {layout} needs a norm over channels, not {op}"
+    if device and op in ("layer_norm", "rms_norm") and len(shape) >= IMAGE_NDIM:
+        return f"--shape of {op} on a device must have the normalized axis last, and no images"
     if spec.family == "rows":
         return None
     if len(shape) < spec.min_ndim:

@@ -42,7 +42,7 @@ def sweep(p, x, addend, dy, n, kind, y, stream):
 def _swept(
     x: Array, addend: Array | None, dy: Array | None, activation: str | None, out: Array | None = None
 ) -> Array:
-    plan = row_plan(x.shape, x.strides, x.dtype, 1)
+    plan = row_plan(x.shape, x.strides, x.dtype, (x.ndim - 1,))
     y, flat = empty(plan.layout, x) if out is None else (out, laid_out(plan.layout, out, x))
     others = (None if a is None else laid_out(plan.layout, a, x) for a in (addend, dy))
     stream = streams(plan, x.size)

@@ -69,14 +69,14 @@ def _statistics(i, sums, var, rstd, m2, count, eps):
 
 
 @primitive
-def finish_statistics(x, view, start, n, eps, mean, var, rstd, m2):
+def finish_statistics(x, view, start, n, eps, centred, mean, var, rstd, m2):
     """var and rstd of the n channels from `start`; x: at the first of all."""
     count = view.size // view.channels
     if sums(1, n, _statistics, var, rstd, m2, count, eps)[0] > 0.0:
         for c in range(n):
             mean[c], var[c], rstd[c] = group_statistics(
                 offset(x, (start + c) * view.inner), count // view.inner, view.channels * view.inner,
-                view.inner, eps, True, mean[c], var[c],
+                view.inner, eps, centred, mean[c], var[c],
             )  # fmt: skip
 
 

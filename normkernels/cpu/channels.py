@@ -69,7 +69,7 @@ def _statistics_piece(b, x, view, tiles, partials, mean, var, rstd):
     start = b * FINISHED
     n, mean, m2 = min(FINISHED, view.channels - start), offset(mean, start), tile_on_stack(mean)
     _merge(start, n, tiles, partials, mean, m2)
-    finish_statistics(x, view, start, n, 0.0, mean, offset(var, start), offset(rstd, start), m2)
+    finish_statistics(x, view, start, n, 0.0, True, mean, offset(var, start), offset(rstd, start), m2)
 
 
 @kernel
@@ -90,7 +90,7 @@ def _finish_moments(
         m2 = tile_on_stack(mean)
         var, w, b = offset(m2, n), offset(m2, 2 * n), offset(m2, 3 * n)
         _merge(first, n, tiles, partials, mean, m2)
-        finish_statistics(x, view, first, n, state.eps, mean, var, rstd, m2)
+        finish_statistics(x, view, first, n, state.eps, True, mean, var, rstd, m2)
         for c in range(n):
             w[c], b[c] = weight[first + c], bias[first + c]
         count = view.size // view.channels

@@ -91,7 +91,7 @@ def channel_statistics(x, view, part, sums, good, blocks, eps, mean, var, rstd, 
     else:
         for c in range(channels):
             mean[c], m2[c] = joined(offset(moments, c * view.inner), view.inner, n)
-    finish_statistics(x, view, part.start, channels, eps, mean, var, rstd, m2)
+    finish_statistics(x, view, part.start, channels, eps, True, mean, var, rstd, m2)
 
 
 @primitive

@@ -8,7 +8,7 @@ import numpy as np
 from .. import _buffers
 from .._layout import GroupPlan, RowPlan
 from ..results import Array
-from . import groups, rows, tuning
+from . import groups, launch_positions, rows, tuning
 from .parallel import team_size
 from .run import kind, parameter, run, streams, update
 from .tuning import FEW, LONG_ROW, PARTIALS, ROWS_PIECE, SHORT_RUN_OF_GROUP, TILE
@@ -47,6 +47,10 @@ def row_forward(
     keep: bool = True,
 ) -> tuple[Array, Array]:
     """Write y, and x + residual to total where it is wanted; mean and rstd, if they are kept."""
+    if plan.inner > 1:
+        return launch_positions.row_forward(
+            plan, x, weight, bias, eps, y, threads, activation, residual, total, keep
+        )
     kept = 2 if keep else 0
     statistics = _row_forward(plan, x, weight, bias, eps, y, threads, activation, kept, residual, total)
     return (statistics[0], statistics[1]) if keep else (NOTHING, NOTHING)
@@ -114,6 +118,10 @@ def row_backward(
     dsum: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
     """Write dx + dsum; dweight and dbias in the dtype of the arithmetic; RMS norm has no dbias."""
+    if plan.inner > 1:
+        return launch_positions.row_backward(
+            plan, dy, x, mean, rstd, weight, bias, dx, threads, activation, dsum
+        )
     n, dtype = plan.cols, plan.layout.arithmetic
     fused = activation is not None
     weight, bias, part, period = parameters(plan, weight, bias, fused)

@@ -289,6 +289,19 @@ class Pointer:
         if i.streaming:
             store.set_metadata("nontemporal", self.builder.module.add_metadata([_I32(1)]))
 
+    def prefetch(self, i: Index) -> None:
+        """Have the elements at i on their way to the cache: into its second level, to be read soon.
+
+        They may lie beside the array. Single elements are not asked for.
+        """
+        if i.lanes == 1:
+            return
+        byte = ir.IntType(8).as_pointer()
+        function = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
+        called = cgutils.get_or_insert_function(self.builder.module, function, "llvm.prefetch.p0i8")
+        address = self.builder.bitcast(self.builder.gep(self.begin, [i.first]), byte)
+        self.builder.call(called, [address, _I32(0), _I32(2), _I32(1)])  # to be read, of data
+
 
 def _widened(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:
     """What has been loaded, a vector or a number, in the dtype of the arithmetic."""

@@ -17,6 +17,7 @@ def layer_norm(
     bias: ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -26,21 +27,27 @@ def layer_norm(
     """Layer normalization: every row to mean 0 and variance 1, then weight and bias.
 
     ``y = (x - mean) * rstd * weight + bias`` with ``rstd = 1/sqrt(var + eps)``, statistics over the
-    last ``len(normalized_shape)`` dimensions, ``var`` the population variance.
+    last ``len(normalized_shape)`` dimensions, or those that `dim` names, ``var`` the population variance.
 
     Parameters
     ----------
     x : array, shape (..., *normalized_shape), float32, float64, float16 or bfloat16
         Taken as it lies where the rows are contiguous and fill memory, in any order of the leading
-        axes; other strides are copied, once in each pass.
+        axes, or where those of `dim` are neighbours in memory; other strides are copied, once in each pass.
         In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     normalized_shape : int or sequence of int
-        The last dimensions of x.
+        The last dimensions of x, or those of `dim`.
     weight, bias : array, shape normalized_shape, dtype of x (or float32 beside a half type), optional
         Absent: ones and zeros.
     eps : float
         Added to the variance, in the square of the unit of x. With 0, a row of zero variance gives
         ``bias`` exactly.
+    dim : int or sequence of int, optional
+        The axes that `normalized_shape` names the sizes of, where they are not the last ones, in the order of
+        the axes of weight and bias. ``dim=1`` normalizes images, (N, C, H, W), over their channels at every
+        position, without moving axes. Axes that are no neighbours in memory, in this order, or have fewer
+        than 8 elements behind them, are copied to be the last ones, as they are in the memory of y. On a CUDA
+        device they must be the last ones in memory.
     residual : array, shape and dtype of x, optional
         Added to x before the norm, in the same pass: the result is that for ``x + residual`` to the bit.
     sum_out : array, optional
@@ -62,7 +69,9 @@ def layer_norm(
     TypeError
         If an argument is of another dtype, or not an array.
     ValueError
-        If a shape, eps, activation, threads or an output breaks its rule. Nothing has been written then.
+        If a shape, dim, eps, activation, threads or an output breaks its rule. Nothing has been written then.
+    NotImplementedError
+        If x is on a CUDA device and the axes of dim are not the last ones in memory.
 
     Notes
     -----
@@ -77,27 +86,35 @@ def layer_norm(
     >>> nk.layer_norm(x, 2, weight, bias, eps=0)
     array([[-2.,  3.],
            [-2.,  3.]])
+
+    Images of two channels and two positions, normalized over the channels:
+
+    >>> nk.layer_norm(x.reshape(1, 2, 1, 2), 2, eps=0, dim=1)
+    array([[[[-1., -1.]],
+    <BLANKLINE>
+            [[ 1.,  1.]]]])
     """
     return _row_passes.row_norm(
-        "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
-        keep=False,
+        "layer_norm", x, normalized_shape, weight, bias, eps, dim, residual, sum_out, activation, out,
+        threads, keep=False,
     )[0]  # fmt: skip
 
 
 @overload
 def layer_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    bias: ArrayLike | None = ..., eps: float = ..., *, residual: None = ..., sum_out: None = ...,
-    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+    bias: ArrayLike | None = ..., eps: float = ..., *, dim: int | Sequence[int] | None = ...,
+    residual: None = ..., sum_out: None = ..., activation: Activation | None = ...,
+    out: ArrayLike | None = ..., threads: int | None = ...,
 ) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
 
 
 @overload
 def layer_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    bias: ArrayLike | None = ..., eps: float = ..., *, residual: ArrayLike,
-    sum_out: ArrayLike | None = ..., activation: Activation | None = ..., out: ArrayLike | None = ...,
-    threads: int | None = ...,
+    bias: ArrayLike | None = ..., eps: float = ..., *, dim: int | Sequence[int] | None = ...,
+    residual: ArrayLike, sum_out: ArrayLike | None = ..., activation: Activation | None = ...,
+    out: ArrayLike | None = ..., threads: int | None = ...,
 ) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
 
@@ -108,6 +125,7 @@ def layer_norm_forward(
     bias: ArrayLike | None = None,
     eps: float = 1e-5,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -118,7 +136,7 @@ def layer_norm_forward(
 
     Parameters
     ----------
-    x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads
+    x, normalized_shape, weight, bias, eps, dim, residual, sum_out, activation, out, threads
         As for `layer_norm`. The backward needs what was normalized: without a residual `out` must not be x.
 
     Returns
@@ -146,8 +164,8 @@ def layer_norm_forward(
     array([3.])
     """
     return _row_passes.row_norm(
-        "layer_norm", x, normalized_shape, weight, bias, eps, residual, sum_out, activation, out, threads,
-        keep=True,
+        "layer_norm", x, normalized_shape, weight, bias, eps, dim, residual, sum_out, activation, out,
+        threads, keep=True,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ def rms_norm(
     weight: ArrayLike | None = None,
     eps: float | None = None,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -25,21 +26,27 @@ def rms_norm(
     """Root-mean-square normalization: every row to mean square 1, then weight.
 
     ``y = x * rstd * weight`` with ``rstd = 1/sqrt(mean(x²) + eps)`` over the last
-    ``len(normalized_shape)`` dimensions: layer norm that takes the mean to be 0.
+    ``len(normalized_shape)`` dimensions, or those that `dim` names: layer norm that takes the mean to be 0.
 
     Parameters
     ----------
     x : array, shape (..., *normalized_shape), float32, float64, float16 or bfloat16
         Taken as it lies where the rows are contiguous and fill memory, in any order of the leading
-        axes; other strides are copied, once in each pass.
+        axes, or where those of `dim` are neighbours in memory; other strides are copied, once in each pass.
         In host memory or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
     normalized_shape : int or sequence of int
-        The last dimensions of x.
+        The last dimensions of x, or those of `dim`.
     weight : array, shape normalized_shape, dtype of x (or float32 beside a half type), optional
         Absent: ones.
     eps : float, optional
         Added to the mean square, in the square of the unit of x. None is the machine epsilon of the
         arithmetic: 1.2e-7 in float32, 2.2e-16 in float64.
+    dim : int or sequence of int, optional
+        The axes that `normalized_shape` names the sizes of, where they are not the last ones, in the order of
+        the axes of weight. ``dim=1`` normalizes images, (N, C, H, W), over their channels at every
+        position, without moving axes. Axes that are no neighbours in memory, in this order, or have fewer
+        than 8 elements behind them, are copied to be the last ones, as they are in the memory of y. On a CUDA
+        device they must be the last ones in memory.
     residual : array, shape and dtype of x, optional
         Added to x before the norm, in the same pass: the result is that for ``x + residual`` to the bit.
     sum_out : array, optional
@@ -62,7 +69,9 @@ def rms_norm(
     TypeError
         If an argument is of another dtype, or not an array.
     ValueError
-        If a shape, eps, activation, threads or an output breaks its rule. Nothing has been written then.
+        If a shape, dim, eps, activation, threads or an output breaks its rule. Nothing has been written then.
+    NotImplementedError
+        If x is on a CUDA device and the axes of dim are not the last ones in memory.
 
     Notes
     -----
@@ -76,26 +85,34 @@ def rms_norm(
     >>> nk.rms_norm(x, 2, weight, eps=0)
     array([[ 2. ,  1.4],
            [10. ,  1. ]])
+
+    Over the first axis instead of the last:
+
+    >>> nk.rms_norm(x.T, 2, weight, eps=0, dim=0)
+    array([[ 2. , 10. ],
+           [ 1.4,  1. ]])
     """
     return _row_passes.row_norm(
-        "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
-        keep=False,
+        "rms_norm", x, normalized_shape, weight, None, eps, dim, residual, sum_out, activation, out,
+        threads, keep=False,
     )[0]  # fmt: skip
 
 
 @overload
 def rms_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    eps: float | None = ..., *, residual: None = ..., sum_out: None = ...,
-    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+    eps: float | None = ..., *, dim: int | Sequence[int] | None = ..., residual: None = ...,
+    sum_out: None = ..., activation: Activation | None = ..., out: ArrayLike | None = ...,
+    threads: int | None = ...,
 ) -> tuple[Array, Saved[Grads]]: ...  # fmt: skip
 
 
 @overload
 def rms_norm_forward(
     x: ArrayLike, normalized_shape: int | Sequence[int], weight: ArrayLike | None = ...,
-    eps: float | None = ..., *, residual: ArrayLike, sum_out: ArrayLike | None = ...,
-    activation: Activation | None = ..., out: ArrayLike | None = ..., threads: int | None = ...,
+    eps: float | None = ..., *, dim: int | Sequence[int] | None = ..., residual: ArrayLike,
+    sum_out: ArrayLike | None = ..., activation: Activation | None = ..., out: ArrayLike | None = ...,
+    threads: int | None = ...,
 ) -> tuple[Array, Saved[ResidualGrads]]: ...  # fmt: skip
 
 
@@ -105,6 +122,7 @@ def rms_norm_forward(
     weight: ArrayLike | None = None,
     eps: float | None = None,
     *,
+    dim: int | Sequence[int] | None = None,
     residual: ArrayLike | None = None,
     sum_out: ArrayLike | None = None,
     activation: Activation | None = None,
@@ -115,7 +133,7 @@ def rms_norm_forward(
 
     Parameters
     ----------
-    x, normalized_shape, weight, eps, residual, sum_out, activation, out, threads
+    x, normalized_shape, weight, eps, dim, residual, sum_out, activation, out, threads
         As for `rms_norm`. The backward needs what was normalized: without a residual `out` must not be x.
 
     Returns
@@ -141,8 +159,8 @@ def rms_norm_forward(
     array([5.])
     """
     return _row_passes.row_norm(
-        "rms_norm", x, normalized_shape, weight, None, eps, residual, sum_out, activation, out, threads,
-        keep=True,
+        "rms_norm", x, normalized_shape, weight, None, eps, dim, residual, sum_out, activation, out,
+        threads, keep=True,
     )  # fmt: skip
 
 

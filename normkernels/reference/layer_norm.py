@@ -1,11 +1,9 @@
-"""Layer normalization (Ba, Kiros & Hinton 2016, equation 4): statistics over the trailing axes."""
+"""Layer normalization (Ba, Kiros & Hinton 2016, equation 4): statistics over some axes."""
 
 from typing import NamedTuple
 
-import numpy as np
-
 from ..results import Grads
-from .moments import Array, affine, standardize
+from .moments import Array, across, affine, normalized_axes, standardize, summed
 
 
 class Saved(NamedTuple):
@@ -22,9 +20,11 @@ def layer_norm(
     weight: Array | None = None,
     bias: Array | None = None,
     eps: float = 1e-5,
+    *,
+    dim: int | tuple[int, ...] | None = None,
 ) -> Array:
     """y = (x - mean) / sqrt(var + eps) * weight + bias"""
-    return layer_norm_forward(x, normalized_shape, weight, bias, eps)[0]
+    return layer_norm_forward(x, normalized_shape, weight, bias, eps, dim=dim)[0]
 
 
 def layer_norm_forward(
@@ -33,17 +33,19 @@ def layer_norm_forward(
     weight: Array | None = None,
     bias: Array | None = None,
     eps: float = 1e-5,
+    *,
+    dim: int | tuple[int, ...] | None = None,
 ) -> tuple[Array, Saved]:
     """`layer_norm`, and what its backward needs"""
-    axes = tuple(range(x.ndim - np.size(normalized_shape), x.ndim))
+    axes = normalized_axes(x, normalized_shape, dim)
     x_hat, _, _, rstd = standardize(x, axes, eps)
+    weight, bias = across(weight, axes, x.ndim), across(bias, axes, x.ndim)
     return affine(x_hat, weight, bias), Saved(x_hat, rstd, weight, bias, axes)
 
 
 def layer_norm_backward(dy: Array, saved: Saved) -> Grads:
     """dx = (wdy - x_hat * c1 - c2) * rstd, dweight = sum(dy * x_hat), dbias = sum(dy)"""
     x_hat, rstd, weight, bias, axes = saved
-    rows = tuple(range(axes[0]))
 
     wdy = dy if weight is None else dy * weight
     c1 = (x_hat * wdy).mean(axis=axes, keepdims=True)
@@ -52,6 +54,6 @@ def layer_norm_backward(dy: Array, saved: Saved) -> Grads:
     dx -= c2
     dx *= rstd
 
-    dweight = None if weight is None else (dy * x_hat).sum(axis=rows)
-    dbias = None if bias is None else dy.sum(axis=rows)
+    dweight = None if weight is None else summed(dy * x_hat, axes)
+    dbias = None if bias is None else summed(dy, axes)
     return Grads(dx, dweight, dbias)

@@ -60,6 +60,27 @@ def reciprocal_sd(var: Array, eps: float | Array) -> Array:
     return np.divide(1, sd, out=np.zeros_like(sd), where=sd != 0)
 
 
+def across(parameter: Array | None, axes: tuple[int, ...], ndim: int) -> Array | None:
+    """A parameter of these axes, in their order, shaped so that it goes with arrays of `ndim` axes"""
+    if parameter is None:
+        return None
+    kept = tuple(a for a in range(ndim) if a not in axes)
+    return np.expand_dims(parameter.transpose(np.argsort(axes)), kept)
+
+
+def summed(a: Array, axes: tuple[int, ...]) -> Array:
+    """The sums over all axes but these, which the result has in their order"""
+    kept = tuple(k for k in range(a.ndim) if k not in axes)
+    sums: Array = a.sum(axis=kept).transpose(np.argsort(np.argsort(axes)))
+    return sums
+
+
+def normalized_axes(x: Array, normalized_shape: int | tuple[int, ...], dim: Axes) -> tuple[int, ...]:
+    """The axes of x that are normalized, counted from the first"""
+    axes = np.arange(-np.size(normalized_shape), 0) if dim is None else np.atleast_1d(dim)
+    return tuple(int(a) % x.ndim for a in axes)
+
+
 def affine(x_hat: Array, weight: Array | None, bias: Array | None) -> Array:
     """x_hat * weight + bias; x_hat itself where there is neither"""
     if weight is None:

@@ -80,7 +80,7 @@ class Case(NamedTuple):
     def plan(self):
         itemsize = np.dtype(self.dtype).itemsize
         strides = self.shape[1] * itemsize, itemsize
-        return row_plan(self.shape, strides, np.dtype(self.dtype), 1, self.centred)
+        return row_plan(self.shape, strides, np.dtype(self.dtype), (1,), self.centred)
 
     def data(self, rng):
         def normal(mean, shape, dtype=self.dtype):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from onnx import helper, numpy_helper
 
+from ...norms import NORMS
 from ..cases import Case
 from ..inputs import Inputs
 
@@ -40,7 +41,8 @@ OPERATORS: dict[str, Callable[[dict[str, Any]], tuple[str, tuple[str, ...], dict
 def has(case: Case) -> bool:
     """Whether there is a model of a case: those of float32, whatever else a runtime may take."""
     plain = case.pass_ == "forward" and case.layout == "contiguous" and not case.fuse
-    return plain and case.op in OPERATORS and case.dtype == "float32"
+    last = NORMS[case.op].family != "rows" or case.channel_axis == len(case.shape) - 1
+    return plain and last and case.op in OPERATORS and case.dtype == "float32"
 
 
 def model(case: Case, inputs: Inputs) -> bytes:

@@ -32,8 +32,16 @@ def _tensor(array: Any) -> torch.Tensor:
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
 
 
+def _over(a: dict[str, Any], norm: Callable[..., Any]) -> Callable[..., Any]:
+    """A norm over the last axis, or, as models do it, over one that is moved there and back."""
+    if "dim" not in a:
+        return norm
+    return lambda x, *call: norm(x.movedim(a["dim"], -1), *call).movedim(-1, a["dim"])
+
+
 def _layer_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
-    return torch.nn.functional.layer_norm, (list(x.shape[-1:]), a["weight"], a["bias"], EPS)
+    call = list(a["normalized_shape"]), a["weight"], a["bias"], EPS
+    return _over(a, torch.nn.functional.layer_norm), call
 
 
 def _batch_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
@@ -42,7 +50,8 @@ def _batch_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
 
 
 def _rms_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:
-    return torch.nn.functional.rms_norm, (list(x.shape[-1:]), a["weight"], a["eps"])
+    call = list(a["normalized_shape"]), a["weight"], a["eps"]
+    return _over(a, torch.nn.functional.rms_norm), call
 
 
 def _group_norm(x: torch.Tensor, a: dict[str, Any]) -> Call:

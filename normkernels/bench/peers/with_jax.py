@@ -95,10 +95,11 @@ def _functions(jnp: Any, lax: Any) -> dict[str, Function]:
         return a.reshape([-1 if i == axis else 1 for i in range(x.ndim)])
 
     def layer_norm(axis: int, a: Any, x: Any, weight: Any, bias: Any) -> tuple[Any, ...]:
-        return (standardized(x, -1)[0] * weight + bias,)
+        return (standardized(x, axis)[0] * of_channels(axis, x, weight) + of_channels(axis, x, bias),)
 
     def rms_norm(axis: int, a: Any, x: Any, weight: Any) -> tuple[Any, ...]:
-        return (x * lax.rsqrt((x * x).mean(-1, keepdims=True) + a["eps"]) * weight,)
+        rstd = lax.rsqrt((x * x).mean(axis, keepdims=True) + a["eps"])
+        return (x * rstd * of_channels(axis, x, weight),)
 
     def group_norm(axis: int, a: Any, x: Any, weight: Any, bias: Any) -> tuple[Any, ...]:
         groups = (*x.shape[:axis], a["num_groups"], -1, *x.shape[axis + 1 :])

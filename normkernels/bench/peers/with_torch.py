@@ -45,8 +45,9 @@ class Torch(Peer):
         self, case: Case, pairs: list[tuple[torch.Tensor, torch.Tensor]], a: dict[str, Any]
     ) -> Contender:
         """The backward over pairs of x and dy."""
-        # that of instance norm would copy channels-last tensors before it is timed
-        if case.op in BACKWARDS and (case.op, case.layout) != ("instance_norm", "channels_last"):
+        # they would copy channels-last tensors, or axes to be moved, before they are timed
+        copied = (case.op, case.layout) == ("instance_norm", "channels_last") or "dim" in a
+        if case.op in BACKWARDS and not copied:
             return BACKWARDS[case.op](pairs, a)
         return through_autograd(case.op, pairs, a)
 

@@ -5,13 +5,19 @@ import numpy as np
 from .._layout import ChannelPlan
 from ..results import Array
 from . import local_response
+from .jit import Kernel
 from .local_response import TILE
 from .run import PIECE, run, streams
 
-# What the backward keeps of all channels before it comes to dx: together with x and dy it is to stay
-# in the cache. Narrower parts of a channel than this are not worth their starts.
-COLUMN_BYTES = 128 * 1024
+# Longer channels are taken in parts, so that those of a window stay in L1, and where there are few samples to
+# share out, shorter ones too. Narrower parts than this are not worth their starts.
+WIDEST = 2 * TILE
 NARROWEST = 128
+PARTS = 16
+# Elements of columns that the backward keeps at least: all of a small sample.
+ROOM = 16 * TILE
+# Where a channel has fewer elements than a vector, the ends of a sample cost less with zeros around it.
+SHORT = 16
 
 
 def _window(plan: ChannelPlan, size: int) -> tuple[int, int]:
@@ -25,25 +31,32 @@ def _settings(plan: ChannelPlan, size: int, alpha: float, beta: float, k: float)
 
 
 def _width(plan: ChannelPlan) -> int:
-    """How many elements of every channel the backward takes at a time."""
-    fit = COLUMN_BYTES // (plan.channels * plan.layout.arithmetic.itemsize)
-    if plan.inner <= max(fit, NARROWEST):
-        return plan.inner
-    lines = -(-plan.inner // -(-plan.inner // min(TILE, max(fit, NARROWEST))) // 16)
-    return 16 * lines
+    """How many elements of every channel are taken at a time."""
+    parts = min(-(-PARTS // plan.outer), plan.inner // NARROWEST)
+    if plan.inner > WIDEST:
+        parts = max(parts, -(-plan.inner // TILE))
+    return plan.inner if parts <= 1 else 16 * -(-plan.inner // (16 * parts))
+
+
+def _run(
+    kernel: Kernel, inputs: tuple[Array, ...], plan: ChannelPlan, size: int, settings: Array,
+    rooms: tuple[int, ...], out: Array, threads: int | None,
+) -> None:  # fmt: skip
+    width = _width(plan)
+    padded = plan.inner < SHORT and plan.channels * plan.inner <= TILE
+    block = 1 + PIECE // (plan.channels * width)
+    run(
+        kernel, plan.nbytes, threads, -(-plan.outer * -(-plan.inner // width) // block), *inputs, plan.outer,
+        (plan.channels, plan.inner, width), block, (*_window(plan, size), padded), *rooms, settings, out,
+        streams(plan, width),
+    )  # fmt: skip
 
 
 def local_response_forward(
     plan: ChannelPlan, x: Array, size: int, alpha: float, beta: float, k: float, y: Array, threads: int | None
 ) -> None:
     """Write y."""
-    n = plan.channels * plan.inner
-    block = 1 + PIECE // min(TILE, n)
-    run(
-        local_response.forward, plan.nbytes, threads, -(-plan.outer * -(-n // TILE) // block),
-        x, plan.outer, n, plan.inner, block, *_window(plan, size),
-        _settings(plan, size, alpha, beta, k), y, streams(plan, min(TILE, n)),
-    )  # fmt: skip
+    _run(local_response.forward, (x,), plan, size, _settings(plan, size, alpha, beta, k), (), y, threads)
 
 
 def local_response_backward(
@@ -57,11 +70,17 @@ def local_response_backward(
     dx: Array,
     threads: int | None,
 ) -> None:
-    """Write dx, which may be dy or x."""
-    width = _width(plan)
-    block = 1 + PIECE // (plan.channels * width)
-    run(
-        local_response.backward, plan.nbytes, threads, -(-plan.outer * -(-plan.inner // width) // block),
-        dy, x, plan.outer, plan.channels, plan.inner, width, block,
-        *_window(plan, size), _settings(plan, size, alpha, beta, k), dx, streams(plan, width),
-    )  # fmt: skip
+    """Write dx; where it is dy or x, that is copied."""
+    inputs = tuple(a.copy() if np.may_share_memory(a, dx) else a for a in (dy, x))
+    before, after = _window(plan, size)
+    room = max(ROOM, 2 * ((before + after) * _width(plan) + TILE))
+    _run(
+        local_response.backward,
+        inputs,
+        plan,
+        size,
+        _settings(plan, size, alpha, beta, k),
+        (room,),
+        dx,
+        threads,
+    )

@@ -171,6 +171,26 @@ def chosen(number: Value, functions: Sequence[Callable[..., Value]], *args: Valu
     return Value(builder, phi)
 
 
+def repeated(count: Value, first: Value, function: Callable[[Value, Value], Value]) -> Value:
+    """`first`, then function(k, result so far) for k = 0, 1, ... below a count known when the kernel runs."""
+    builder = first.builder
+    before = builder.block
+    start, body, done = (builder.append_basic_block(name) for name in ("repeat", "repeated", "done"))
+    builder.branch(start)
+    builder.position_at_end(start)
+    k, result = builder.phi(count.ir.type), builder.phi(first.ir.type)
+    k.add_incoming(k.type(0), before)
+    result.add_incoming(first.ir, before)
+    builder.cbranch(builder.icmp_signed("<", k, count.ir), body, done)
+    builder.position_at_end(body)
+    following = function(Value(builder, k), Value(builder, result))
+    k.add_incoming(builder.add(k, k.type(1)), builder.block)
+    result.add_incoming(following.ir, builder.block)
+    builder.branch(start)
+    builder.position_at_end(done)
+    return Value(builder, result)
+
+
 class Index:
     """Where `lanes` neighbouring elements are; `streaming`: those assigned there go past the caches."""
 
@@ -209,6 +229,14 @@ class Pointer:
         type_ = _lanes(_STORED[self.dtype.bitwidth], i.lanes)
         value = self.builder.load(self._at(i, type_), align=self.dtype.bitwidth // 8)
         return Value(self.builder, _widened(self.builder, value, self.dtype))
+
+    def prefetch(self, i: Index) -> None:
+        """Ask for the cache line at i, which may be beyond what there is."""
+        byte = ir.IntType(8).as_pointer()
+        type_ = ir.FunctionType(ir.VoidType(), [byte, *[_I32] * 3])
+        function = cgutils.get_or_insert_function(self.builder.module, type_, "llvm.prefetch.p0i8")
+        address = self.builder.bitcast(self.builder.gep(self.begin, [i.first]), byte)
+        self.builder.call(function, [address, _I32(0), _I32(3), _I32(1)])
 
     def __setitem__(self, i: Index, value: Any) -> None:
         """Assign a vector, or a number for all lanes, rounded to the dtype."""

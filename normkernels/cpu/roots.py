@@ -1,7 +1,7 @@
 """The reciprocal fourth root of vectors and numbers, without a root or a division.
 
-Two square roots and a division take 11 ns for 64 bytes of float32 and 22 ns for as many of float64; this takes
-3 and 4 (Sapphire Rapids, AVX-512, in L1).
+Two square roots and a division take 11 ns for 64 bytes of float32 and 22 ns for as many of float64; this
+takes 3 and 4 (Sapphire Rapids, AVX-512, in L1).
 """
 
 from llvmlite import ir

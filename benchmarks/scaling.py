@@ -334,7 +334,8 @@ def chart(results: Results, models: dict[Any, tuple[Model, float]]) -> bytes:
     figure.supxlabel("bytes of one tensor, float32", fontsize=9)
     figure.supylabel("GB/s of the bytes that must move", fontsize=9)
     picture = BytesIO()
-    with rc_context({"svg.hashsalt": "scaling", "svg.fonttype": "none"}):  # the same results give the same file
+    # The same results give the same file, and text stays text.
+    with rc_context({"svg.hashsalt": "scaling", "svg.fonttype": "none"}):
         figure.savefig(picture, format="svg", metadata={"Date": None})
     return picture.getvalue()
 

@@ -11,7 +11,7 @@ import pytest
 from numba.core.registry import CPUDispatcher
 
 import normkernels as nk
-from normkernels.cpu import channels, columns, groups, jit, rows
+from normkernels.cpu import channels, columns, groups, jit, local_response, rows
 
 # A processor, and the instructions that multiply and add the floats of a vector on it.
 PROCESSORS = {
@@ -21,7 +21,9 @@ PROCESSORS = {
     "neoverse-v1": ("aarch64-unknown-linux-gnu", r"\bfml[as]\b.*4s"),
     "apple-m1": ("aarch64-apple-darwin", r"\bfml[as]\.4s"),
 }
-KERNELS = (rows.forward, rows.backward, columns.forward, channels.forward, groups.forward)
+KERNELS = (
+    rows.forward, rows.backward, columns.forward, channels.forward, groups.forward, local_response.forward,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,7 @@ def codes():
     nk.batch_norm(np.ones((300, 64), np.float32), None, None, ones, ones, True)
     nk.batch_norm(np.ones((4, 64, 8, 8), np.float32), None, None, ones, ones, True)
     nk.group_norm(np.ones((4, 64, 8, 8), np.float32), 8, ones, ones)
+    nk.local_response_norm(x, 5)
     found = {}
     for kernel in KERNELS:
         signature = next(s for s in kernel.signatures if "float32" in str(s))

@@ -297,8 +297,7 @@ def backward(b, dy, x, outer, columns, block, window, room, settings, dx, stream
     size, zeros, window = channels * stride, window[0] * stride, Window(*window)
     padded = np.zeros(size + 2 * zeros if window.padded else 0, x.dtype)
     scratch = np.empty(3 * TILE, settings.dtype)
-    terms = np.empty(2 * room, settings.dtype)
-    g, t = pointer(terms), offset(pointer(terms), room)
+    terms = np.empty(2 * room, settings.dtype)  # lives while its pointer is taken in the loop
     for j in range(b * block, min((b + 1) * block, outer * -(-stride // width))):
         sample, part = _part(j, columns)
         own, to = offset(pointer(x), sample), offset(pointer(dx), sample)
@@ -307,7 +306,7 @@ def backward(b, dy, x, outer, columns, block, window, room, settings, dx, stream
             own = offset(pointer(padded), zeros)
         _backward_columns(
             offset(pointer(dy), sample), own, part, window, pointer(settings), pointer(scratch),
-            g, t, room, to, stream,
+            pointer(terms), offset(pointer(terms), room), room, to, stream,
         )  # fmt: skip
     if stream:
         fence()

@@ -47,6 +47,7 @@ LAYERS = [
     "normkernels.cpu.extremes",
     "normkernels.cpu.fusion",
     "normkernels.cpu.activations  normkernels.cpu.primitives  normkernels.cpu.argument_types",
+    "normkernels.cpu.roots",
     "normkernels.cpu.loops  normkernels.cpu.pointers",
     "normkernels.cpu.tracing",
     "normkernels.cpu.vectors",

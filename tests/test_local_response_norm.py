@@ -8,7 +8,7 @@ import pytest
 
 import normkernels as nk
 from helpers import DTYPES, HALVES, LAYOUTS, WIDER, assert_same_bits, epsilon, finite_differences
-from normkernels.cpu import launch_local_response, tuning
+from normkernels.cpu import tuning
 from normkernels.results import Saved
 
 # No inner axes, short and long ones, fewer channels than a window, several tiles and parts of channels.
@@ -133,8 +133,9 @@ def test_streaming_stores_and_small_parts(shape, rng, monkeypatch):
     monkeypatch.setattr(tuning, "STREAM_BYTES", 0)
     monkeypatch.setattr(tuning, "PARALLEL_BYTES", 0)
     assert_same_bits(passes(x, dy, 5), plain)
-    monkeypatch.setattr(launch_local_response, "COLUMN_BYTES", 1)
-    monkeypatch.setattr(launch_local_response, "PIECE", 1)
+    small = {"WIDEST_PART": 16, "WINDOW_TILE": 16, "NARROWEST_PART": 1, "TERMS": 0, "SHORT_CHANNEL": 0}
+    for name, value in (small | {"ROWS_PIECE": 1}).items():
+        monkeypatch.setattr(tuning, name, value)
     assert_same_bits(passes(x, dy, 5), plain)
     for shift in (1, 5):
         out = np.empty(x.size + shift, x.dtype)[shift:].reshape(shape)
@@ -156,12 +157,41 @@ def test_in_place(shape, layout, rng):
     assert_same_bits(x, y)
 
 
+def test_what_the_backward_keeps_lives_as_long_as_the_kernel(rng, monkeypatch):
+    """So much memory goes back to the system as soon as it is free: not there to live on by luck."""
+    x, dy = problem((3, 9, 6, 8), rng)
+    plain = passes(x, dy, 5)
+    monkeypatch.setattr(tuning, "TERMS", 1 << 23)
+    assert_same_bits(passes(x, dy, 5), plain)
+
+
+@pytest.mark.parametrize("name", ["dy", "x"])
+def test_in_place_out_of_range(name, rng):
+    """What is mended afterwards reads windows that have been written by then."""
+    x, dy = (1e20 * a for a in problem((2, 9, 6, 8), rng))
+    _, dx = passes(x, dy, 5, 0.3)
+    saved = nk.local_response_norm_forward(x, 5, 0.3)[1]
+    given = {"x": x.copy(), "dy": dy.copy()}
+    nk.local_response_norm_backward(given["dy"], saved._replace(x=given["x"]), out=given[name])
+    assert_same_bits(given[name], dx)
+
+
 def test_a_window_of_one_and_one_wider_than_all(rng):
     x, _ = problem((3, 4, 5), rng, np.float64)
     one = nk.local_response_norm(x, 1, 2.0, 1.0, 3.0)
     np.testing.assert_allclose(one, x / (3 + 2 * x * x), rtol=1e-14)
     every = nk.local_response_norm(x, 1001, 1001.0, 1.0, 3.0)
     np.testing.assert_allclose(every, x / (3 + (x * x).sum(1, keepdims=True)), rtol=1e-14)
+
+
+@pytest.mark.parametrize(("dtype", "decades"), [(np.float32, 12), (np.float64, 139)])
+@pytest.mark.parametrize("quarters", [1, 2, 3, 4])
+def test_roots_are_good_to_some_ulp_over_the_range(quarters, dtype, decades, rng):
+    """beta of whole quarters takes neither a root nor a power: y = x * (x²) ** -beta = x ** (1 - 2 * beta)"""
+    x = (10.0 ** rng.uniform(-decades, decades, (4, 5000))).astype(dtype)
+    y = nk.local_response_norm(x, 1, 1.0, quarters / 4, 0.0)
+    expected = x.astype(np.longdouble) ** (1 - quarters / np.longdouble(2))
+    np.testing.assert_allclose(y, expected.astype(dtype), rtol=6 * epsilon(dtype))
 
 
 def test_an_even_window_has_one_more_before():

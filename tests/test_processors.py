@@ -11,7 +11,7 @@ import pytest
 from numba.core.registry import CPUDispatcher
 
 import normkernels as nk
-from normkernels.cpu import channels, columns, groups, jit, positions, rows
+from normkernels.cpu import channels, columns, groups, jit, local_response, positions, rows
 
 # A processor, and the instructions that multiply and add the floats of a vector on it.
 PROCESSORS = {
@@ -23,7 +23,7 @@ PROCESSORS = {
 }
 KERNELS = (
     *(rows.forward, rows.backward, positions.forward, positions.backward),
-    *(columns.forward, channels.forward, groups.forward),
+    *(columns.forward, channels.forward, groups.forward, local_response.forward),
 )
 
 
@@ -40,6 +40,7 @@ def codes():
     nk.batch_norm(np.ones((300, 64), np.float32), None, None, ones, ones, True)
     nk.batch_norm(np.ones((4, 64, 8, 8), np.float32), None, None, ones, ones, True)
     nk.group_norm(np.ones((4, 64, 8, 8), np.float32), 8, ones, ones)
+    nk.local_response_norm(x, 5)
     found = {}
     for kernel in KERNELS:
         signature = next(s for s in kernel.signatures if "float32" in str(s))

@@ -4,15 +4,9 @@ import numpy as np
 
 from .._layout import ChannelPlan
 from ..results import Array
-from . import local_response
-from .local_response import TILE
+from . import local_response, tuning
+from .jit import Kernel
 from .run import run, streams
-from .tuning import ROWS_PIECE as PIECE
-
-# What the backward keeps of all channels before it comes to dx: together with x and dy it is to stay
-# in the cache. Narrower parts of a channel than this are not worth their starts.
-COLUMN_BYTES = 128 * 1024
-NARROWEST = 128
 
 
 def _window(plan: ChannelPlan, size: int) -> tuple[int, int]:
@@ -26,25 +20,32 @@ def _settings(plan: ChannelPlan, size: int, alpha: float, beta: float, k: float)
 
 
 def _width(plan: ChannelPlan) -> int:
-    """How many elements of every channel the backward takes at a time."""
-    fit = COLUMN_BYTES // (plan.channels * plan.layout.arithmetic.itemsize)
-    if plan.inner <= max(fit, NARROWEST):
-        return plan.inner
-    lines = -(-plan.inner // -(-plan.inner // min(TILE, max(fit, NARROWEST))) // 16)
-    return 16 * lines
+    """How many elements of every channel are taken at a time."""
+    parts = min(-(-tuning.PARTS // plan.outer), plan.inner // tuning.NARROWEST_PART)
+    if plan.inner > tuning.WIDEST_PART:
+        parts = max(parts, -(-plan.inner // tuning.WINDOW_TILE))
+    return plan.inner if parts <= 1 else 16 * -(-plan.inner // (16 * parts))
+
+
+def _run(
+    kernel: Kernel, inputs: tuple[Array, ...], plan: ChannelPlan, size: int, settings: Array,
+    rooms: tuple[int, ...], out: Array, threads: int | None,
+) -> None:  # fmt: skip
+    width = _width(plan)
+    padded = plan.inner < tuning.SHORT_CHANNEL and plan.channels * plan.inner <= tuning.WINDOW_TILE
+    block = 1 + tuning.ROWS_PIECE // (plan.channels * width)
+    run(
+        kernel, plan.nbytes, threads, -(-plan.outer * -(-plan.inner // width) // block), *inputs, plan.outer,
+        (plan.channels, plan.inner, width), block, (*_window(plan, size), padded), *rooms, settings, out,
+        streams(plan, width),
+    )  # fmt: skip
 
 
 def local_response_forward(
     plan: ChannelPlan, x: Array, size: int, alpha: float, beta: float, k: float, y: Array, threads: int | None
 ) -> None:
     """Write y."""
-    n = plan.channels * plan.inner
-    block = 1 + PIECE // min(TILE, n)
-    run(
-        local_response.forward, plan.nbytes, threads, -(-plan.outer * -(-n // TILE) // block),
-        x, plan.outer, n, plan.inner, block, *_window(plan, size),
-        _settings(plan, size, alpha, beta, k), y, streams(plan, min(TILE, n)),
-    )  # fmt: skip
+    _run(local_response.forward, (x,), plan, size, _settings(plan, size, alpha, beta, k), (), y, threads)
 
 
 def local_response_backward(
@@ -58,11 +59,17 @@ def local_response_backward(
     dx: Array,
     threads: int | None,
 ) -> None:
-    """Write dx, which may be dy or x."""
-    width = _width(plan)
-    block = 1 + PIECE // (plan.channels * width)
-    run(
-        local_response.backward, plan.nbytes, threads, -(-plan.outer * -(-plan.inner // width) // block),
-        dy, x, plan.outer, plan.channels, plan.inner, width, block,
-        *_window(plan, size), _settings(plan, size, alpha, beta, k), dx, streams(plan, width),
-    )  # fmt: skip
+    """Write dx; where it is dy or x, that is copied."""
+    inputs = tuple(a.copy() if np.may_share_memory(a, dx) else a for a in (dy, x))
+    before, after = _window(plan, size)
+    room = max(tuning.TERMS, 2 * ((before + after) * _width(plan) + tuning.WINDOW_TILE))
+    _run(
+        local_response.backward,
+        inputs,
+        plan,
+        size,
+        _settings(plan, size, alpha, beta, k),
+        (room,),
+        dx,
+        threads,
+    )

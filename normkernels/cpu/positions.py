@@ -83,7 +83,7 @@ def _x_hat(i, x, constants, width):
 
 @step
 def _normalize(i, y, x, constants, width, weight, bias, kind, ahead):
-    ahead.prefetch(i)
+    ahead.prefetch(i, 2)
     y[i] = activated(fma(_x_hat(i, x, constants, width), weight, bias), kind)
 
 
@@ -208,8 +208,8 @@ def _finish_dots(x, n, cols, centred, mean, rstd, dots, constants, width):
 
 @step
 def _gradient(i, dx, dy, x, constants, width, weight, dsum, dy_ahead, x_ahead):
-    dy_ahead.prefetch(i)
-    x_ahead.prefetch(i)
+    dy_ahead.prefetch(i, 2)
+    x_ahead.prefetch(i, 2)
     hi, r, k, c2 = (constants[i + row * width] for row in (_HI, _RSTD, _K, _C2))
     dx[i] = plus(fma(x[i] - hi, k, fma(dy[i], weight, -c2)) * r, dsum, i)
 

@@ -91,3 +91,16 @@ SAMPLES = 3
 COLS = 2048
 # Columns whose channels are finished together: what lies between stays in L1, on the stack.
 FINISHED = 256
+
+# -- Windows
+
+# Elements taken through all steps together; those of a window's channels are to stay in L1.
+WINDOW_TILE = 1024
+# Longer channels are taken in parts, so that those of a window stay in L1, and where there are few samples to
+# share out, shorter ones too. Narrower parts than this are not worth their starts.
+WIDEST_PART = 2 * WINDOW_TILE
+NARROWEST_PART = 128
+# Elements that the backward keeps of the terms of windows at least: all of a small sample.
+TERMS = 16 * WINDOW_TILE
+# Where a channel has fewer elements than a vector, the ends of a sample cost less with zeros around it.
+SHORT_CHANNEL = 16

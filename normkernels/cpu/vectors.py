@@ -228,6 +228,26 @@ def chosen(number: Value, functions: Sequence[Callable[..., Value]], *args: Valu
     return Value(builder, phi)
 
 
+def repeated(count: Value, first: Value, function: Callable[[Value, Value], Value]) -> Value:
+    """`first`, then function(k, result so far) for k = 0, 1, ... below a count known when the kernel runs."""
+    builder = first.builder
+    before = builder.block
+    start, body, done = (builder.append_basic_block(name) for name in ("repeat", "repeated", "done"))
+    builder.branch(start)
+    builder.position_at_end(start)
+    k, result = builder.phi(count.ir.type), builder.phi(first.ir.type)
+    k.add_incoming(k.type(0), before)
+    result.add_incoming(first.ir, before)
+    builder.cbranch(builder.icmp_signed("<", k, count.ir), body, done)
+    builder.position_at_end(body)
+    following = function(Value(builder, k), Value(builder, result))
+    k.add_incoming(builder.add(k, k.type(1)), builder.block)
+    result.add_incoming(following.ir, builder.block)
+    builder.branch(start)
+    builder.position_at_end(done)
+    return Value(builder, result)
+
+
 class Index:
     """Where `lanes` neighbouring elements are; `streaming`: those assigned there go past the caches."""
 
@@ -289,8 +309,8 @@ class Pointer:
         if i.streaming:
             store.set_metadata("nontemporal", self.builder.module.add_metadata([_I32(1)]))
 
-    def prefetch(self, i: Index) -> None:
-        """Have the elements at i on their way to the cache: into its second level, to be read soon.
+    def prefetch(self, i: Index, level: int) -> None:
+        """Have the elements at i on their way to a level of the cache, to be read soon.
 
         They may lie beside the array. Single elements are not asked for.
         """
@@ -300,7 +320,7 @@ class Pointer:
         function = ir.FunctionType(ir.VoidType(), [byte, _I32, _I32, _I32])
         called = cgutils.get_or_insert_function(self.builder.module, function, "llvm.prefetch.p0i8")
         address = self.builder.bitcast(self.builder.gep(self.begin, [i.first]), byte)
-        self.builder.call(called, [address, _I32(0), _I32(2), _I32(1)])  # to be read, of data
+        self.builder.call(called, [address, _I32(0), _I32(4 - level), _I32(1)])  # to be read, of data
 
 
 def _widened(builder: Any, value: ir.Value, dtype: types.Type) -> ir.Value:

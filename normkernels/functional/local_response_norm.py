@@ -33,7 +33,7 @@ def local_response_norm(
     alpha : float
         Factor of the mean square, in 1 over the square of the unit of x.
     beta : float
-        The power; 0.75, 0.5 and 1 are fast, for they need no general power.
+        The power; 0.25, 0.5, 0.75 and 1 are fast, for they need no general power.
     k : float
         Added to the mean square.
     out : array, optional
@@ -126,7 +126,7 @@ def local_response_norm_backward(
     saved : Saved
         From `local_response_norm_forward`.
     out : array, optional
-        Receives dx; it may be dy or x itself, but no part of them.
+        Receives dx; it may be dy or x itself, which is copied then, but no part of them.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 

@@ -8,7 +8,7 @@ code.
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from numpy import ndarray
+from numpy import may_share_memory, ndarray
 
 # Signatures that are kept at most.
 LIMIT = 1024
@@ -46,6 +46,34 @@ def find(options: tuple[Any, ...], x: Any, weight: Any, bias: Any) -> tuple[Hash
         return signature, _known.get(signature)
     except TypeError:  # a list, say, as a shape
         return None, None
+
+
+def apart(written: Any, *read: Any) -> bool:
+    """Whether an array that is written shares memory with none of the others, which may be None.
+
+    If in doubt not: only of arrays that own their memory nothing has to be asked.
+    """
+    if written is None:
+        return True
+    for other in read:
+        if other is written:
+            return False
+        if other is not None and not (written.base is None and other.base is None):
+            if may_share_memory(written, other):
+                return False
+    return True
+
+
+def fit(out: Any, x: Any, *others: Any) -> bool:
+    """Whether out can receive a result: if it is not given, is x or the first of the others, or lies apart.
+
+    Without an x it lies apart.
+    """
+    if out is None:
+        return True
+    if x is not None and (out is x or out is others[0]):
+        return apart(out, *(a for a in (x, *others) if a is not out))
+    return apart(out, x, *others)
 
 
 def keep(signature: Hashable, call: Call | None) -> None:

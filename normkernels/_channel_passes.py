@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 
 from . import _arrays, _calls, _validate
-from ._calls import find, of
+from ._calls import apart, find, fit, of
 from ._dispatch import backend
 from ._layout import ChannelPlan
 from ._passes import delivered, grads, target
@@ -39,14 +39,18 @@ def batch_norm(
     """Batch norm, or batch renorm: y and what the backward needs; with `keep`, out must leave that alone."""
     signature = None
     plain = type(training) is bool and type(channel_axis) is int
-    if plain and residual is None and out is None and num_batches_tracked is None and norm == "batch_norm":
+    if plain and residual is None and num_batches_tracked is None and norm == "batch_norm":
         options = (
             keep, training, momentum, eps, channel_axis, activation, threads, type(threads),
-            of(running_mean), of(running_var),
+            of(running_mean), of(running_var), of(out),
         )  # fmt: skip
         signature, call = find(options, x, weight, bias)
-        if call is not None and (not training or _apart(running_mean, running_var, x, weight, bias)):
-            return call(x, weight, bias, running_mean, running_var)  # type: ignore[no-any-return]
+        if call is not None and (
+            fit(out, None if keep else x, x, weight, bias, running_mean, running_var)
+            and (not training or apart(running_mean, running_var, x, weight, bias))
+            and (not training or apart(running_var, x, weight, bias))
+        ):
+            return call(x, weight, bias, running_mean, running_var, out)  # type: ignore[no-any-return]
     x = _arrays.array(x)
     training = _validate.flag(training, "training")
     if x.ndim < 2:
@@ -87,44 +91,32 @@ def batch_norm(
         mean = rstd = kernels.zeros(c, x)
     saved = Saved(x, mean, rstd, weight, bias, training, plan, norm, activation, residual, renorm=renorm)
     if signature is not None and isinstance(x, np.ndarray) and x.size:
-        _calls.keep(signature, _small_forward(saved, running, eps, factor, keep))
+        _calls.keep(signature, _small_forward(saved, running, eps, factor, keep, threads, out))
     return delivered(y, out, x), saved
 
 
-def _apart(running_mean: Any, running_var: Any, *others: Any) -> bool:
-    """Whether running statistics, which own their memory, share it with nothing; if in doubt not."""
-    if running_mean is None:
-        return True
-    if running_mean is running_var:
-        return False
-    for other in others:
-        if other is running_mean or other is running_var:
-            return False
-        if other is not None and not other.flags.owndata:
-            if np.may_share_memory(other, running_mean) or np.may_share_memory(other, running_var):
-                return False
-    return True
-
-
 def _small_forward(
-    saved: Saved[Any], running: Sequence[Array], eps: float, factor: float, keep: bool
+    saved: Saved[Any],
+    running: Sequence[Array],
+    eps: float,
+    factor: float,
+    keep: bool,
+    threads: int | None,
+    out: Any,
 ) -> _calls.Call | None:
-    """(x, weight, bias, running_mean, running_var) to what `batch_norm` gives, for arrays such as these."""
+    """(x, weight, bias, running_mean, running_var, out) to what `batch_norm` gives for such arrays."""
     x, _, _, weight, bias, training, plan, norm, activation, *_ = saved
-    if training and not all(s.flags.owndata for s in running):
-        return None
     if not all(s.flags.carray and s.dtype in (np.float32, np.float64) for s in running):
         return None
     both = (running[0], running[1]) if running else (None, None)
-    if training:
-        forward = small.channel_forward(plan, x, weight, bias, both, eps, factor, activation)
-    else:
-        forward = small.channel_normalize(plan, x, weight, bias, (running[0], running[1]), eps, activation)
+    forward = small.channel_forward(
+        plan, x, weight, bias, both, training, eps, factor, activation, threads, out
+    )
     if forward is None or not keep:
         return forward
 
-    def call(x: Array, weight: Any, bias: Any, running_mean: Any, running_var: Any) -> Any:
-        y, statistics = forward(x, weight, bias, running_mean, running_var)
+    def call(x: Array, weight: Any, bias: Any, running_mean: Any, running_var: Any, out: Any) -> Any:
+        y, statistics = forward(x, weight, bias, running_mean, running_var, out)
         return y, Saved(x, statistics[0], statistics[1], weight, bias, training, plan, norm, activation)
 
     return call
@@ -132,13 +124,16 @@ def _small_forward(
 
 def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: int | None) -> G:
     signature = None
-    plain = out is None and type(saved) is Saved and type(saved.x) is np.ndarray
+    plain = type(saved) is Saved and type(saved.x) is np.ndarray
     if plain and saved.residual is None and saved.renorm is None:
         x, _, _, weight, bias, training, plan, own, activation, *_ = saved
-        options = norm, own, plan, training, activation, x.dtype, x.shape, x.flags.num, threads, type(threads)
+        options = (
+            norm, own, plan, training, activation, x.dtype, x.shape, x.flags.num, threads, type(threads),
+            of(out),
+        )  # fmt: skip
         signature, call = find(options, dy, weight, bias)
-        if call is not None:
-            return call(dy, saved)  # type: ignore[no-any-return]
+        if call is not None and fit(out, dy, x, weight, bias):
+            return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, residual, kernels = saved.plan, saved.residual, backend(dy)
@@ -153,20 +148,20 @@ def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: 
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     result = grads(saved, delivered(dx, out, dy), dweight, dbias)
     if signature is not None and isinstance(dy, np.ndarray) and dy.size:
-        _calls.keep(signature, _small_backward(dy, saved))
+        _calls.keep(signature, _small_backward(dy, saved, threads, out))
     return cast("G", result if dresidual is None else ResidualGrads(*result, dresidual))
 
 
-def _small_backward(dy: Array, saved: Saved[Any]) -> _calls.Call | None:
-    """(dy, saved) to what `batch_norm_backward` gives, for arrays such as these."""
+def _small_backward(dy: Array, saved: Saved[Any], threads: int | None, out: Any) -> _calls.Call | None:
+    """(dy, saved, out) to what `batch_norm_backward` gives, for arrays such as these."""
     x, _, _, weight, bias, training, plan, _, activation, *_ = saved
-    backward = small.channel_backward(plan, dy, x, weight, bias, training, activation)
+    backward = small.channel_backward(plan, dy, x, weight, bias, training, activation, threads, out)
     if backward is None:
         return None
 
-    def call(dy: Array, saved: Saved[Any]) -> Grads:
+    def call(dy: Array, saved: Saved[Any], out: Array | None) -> Grads:
         x, mean, rstd, weight, bias, *_ = saved
-        dx, dweight, dbias = backward(dy, x, mean, rstd, weight, bias)
+        dx, dweight, dbias = backward(dy, x, mean, rstd, weight, bias, out)
         return Grads(dx, None if weight is None else dweight, None if bias is None else dbias)
 
     return call

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import _arrays, _calls, _validate
-from ._calls import find
+from ._calls import find, fit, of
 from ._channel_passes import channel_backward, normalized
 from ._dispatch import backend
 from ._layout import ChannelPlan, GroupPlan
@@ -30,15 +30,13 @@ def group_norm(
     keep: bool,
 ) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
-    signature = None
-    if out is None:
-        options = (
-            "group_norm", keep, num_groups, type(num_groups), eps, channel_axis, type(channel_axis),
-            activation, threads, type(threads),
-        )  # fmt: skip
-        signature, call = find(options, x, weight, bias)
-        if call is not None:
-            return call(x, weight, bias)  # type: ignore[no-any-return]
+    options = (
+        "group_norm", keep, num_groups, type(num_groups), eps, channel_axis, type(channel_axis), activation,
+        threads, type(threads), of(out),
+    )  # fmt: skip
+    signature, call = find(options, x, weight, bias)
+    if call is not None and fit(out, None if keep else x, x, weight, bias):
+        return call(x, weight, bias, out)  # type: ignore[no-any-return]
     x, axis = _samples(x, channel_axis, 2)
     plan = group_plan(x.shape, x.dtype, axis, _validate.num_groups(num_groups, x.shape[axis]))
     weight = _validate.parameter(weight, "weight", (x.shape[axis],), x)
@@ -48,7 +46,7 @@ def group_norm(
     y, flat = target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
     mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, keep=keep)
     if signature is not None and isinstance(x, np.ndarray) and x.size:
-        _calls.keep(signature, _small_forward(plan, x, weight, bias, eps, activation, keep))
+        _calls.keep(signature, _small_forward(plan, x, weight, bias, eps, activation, keep, threads, out))
     return delivered(y, out, x), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
 
 
@@ -60,14 +58,16 @@ def _small_forward(
     eps: float,
     activation: str | None,
     keep: bool,
+    threads: int | None,
+    out: Any,
 ) -> _calls.Call | None:
-    """(x, weight, bias) to what `group_norm` gives, for arrays such as these."""
-    forward = small.group_forward(plan, x, weight, bias, eps, activation, keep)
+    """(x, weight, bias, out) to what `group_norm` gives, for arrays such as these."""
+    forward = small.group_forward(plan, x, weight, bias, eps, activation, keep, threads, out)
     if forward is None or not keep:
         return forward
 
-    def call(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Saved[Grads]]:
-        y, statistics = forward(x, weight, bias)
+    def call(x: Array, weight: Array | None, bias: Array | None, out: Array | None) -> Any:
+        y, statistics = forward(x, weight, bias, out)
         return y, Saved(x, statistics[0], statistics[1], weight, bias, True, plan, "group_norm", activation)
 
     return call

@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 
 from . import _arrays, _calls, _validate
-from ._calls import find
+from ._calls import find, fit, of
 from ._dispatch import backend
 from ._layout import RowPlan
 from ._passes import delivered, grads, target
@@ -32,12 +32,12 @@ def row_norm(
 ) -> tuple[Array, Saved[Any]]:
     """y and what the backward needs; with `keep`, out must leave that alone."""
     signature = None
-    if dim is None and residual is None and sum_out is None and out is None:
+    if dim is None and residual is None and sum_out is None:
         shape = normalized_shape if type(normalized_shape) is int else _typed(normalized_shape)
-        options = norm, keep, shape, eps, activation, threads, type(threads)
+        options = norm, keep, shape, eps, activation, threads, type(threads), of(out)
         signature, call = find(options, x, weight, bias)
-        if call is not None:
-            return call(x, weight, bias)  # type: ignore[no-any-return]
+        if call is not None and fit(out, None if keep else x, x, weight, bias):
+            return call(x, weight, bias, out)  # type: ignore[no-any-return]
     x = _arrays.array(x)
     axes = _validate.normalized_axes(normalized_shape, dim, x.shape)
     plan = row_plan(x.shape, x.strides, x.dtype, axes, norm == "layer_norm")
@@ -86,7 +86,8 @@ def row_norm(
         h = _arrays.array(delivered(h, sum_out, x), "sum_out")
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
     if signature is not None and isinstance(x, np.ndarray):
-        _calls.keep(signature, _small_forward(norm, plan, x, weight, bias, eps, activation, keep))
+        given = plan, x, weight, bias, eps, activation, keep, threads, out
+        _calls.keep(signature, _small_forward(norm, *given))
     return delivered(y, out, x), saved
 
 
@@ -104,16 +105,18 @@ def _small_forward(
     eps: float,
     activation: str | None,
     keep: bool,
+    threads: int | None,
+    out: Any,
 ) -> _calls.Call | None:
-    """(x, weight, bias) to what `row_norm` gives, for arrays such as these."""
-    forward = small.row_forward(plan, x, weight, bias, eps, activation, keep)
+    """(x, weight, bias, out) to what `row_norm` gives, for arrays such as these."""
+    forward = small.row_forward(plan, x, weight, bias, eps, activation, keep, threads, out)
     if forward is None:
         return None
     if not keep:
         return forward
 
-    def call(x: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Saved[Any]]:
-        y, statistics = forward(x, weight, bias)
+    def call(x: Array, weight: Array | None, bias: Array | None, out: Array | None) -> Any:
+        y, statistics = forward(x, weight, bias, out)
         return y, Saved(x, statistics[0], statistics[1], weight, bias, True, plan, norm, activation)
 
     return call
@@ -121,13 +124,13 @@ def _small_forward(
 
 def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, threads: int | None) -> G:
     signature = None
-    if dsum is None and out is None and type(saved) is Saved and type(saved.x) is np.ndarray:
+    if dsum is None and type(saved) is Saved and type(saved.x) is np.ndarray:
         x, _, _, weight, bias, _, plan, *more = saved
-        options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads, type(threads)
+        options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads, type(threads), of(out)
         if plan.inner == 1:  # of more no small calls are kept
             signature, call = find(options, dy, weight, bias)
-            if call is not None:
-                return call(dy, saved)  # type: ignore[no-any-return]
+            if call is not None and fit(out, dy, x, weight, bias):
+                return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)
@@ -147,18 +150,20 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
     dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
     if signature is not None and isinstance(dy, np.ndarray):
-        _calls.keep(signature, _small_backward(dy, saved))
+        _calls.keep(signature, _small_backward(dy, saved, threads, out))
     return cast("G", ResidualGrads(*result, dx) if saved.summed else result)
 
 
-def _small_backward(dy: Array, saved: Saved[Any]) -> _calls.Call | None:
-    """(dy, saved) to what `row_norm_backward` gives, for arrays such as these."""
-    backward = small.row_backward(saved.plan, dy, saved.x, saved.weight, saved.bias, saved.activation)
+def _small_backward(dy: Array, saved: Saved[Any], threads: int | None, out: Any) -> _calls.Call | None:
+    """(dy, saved, out) to what `row_norm_backward` gives, for arrays such as these."""
+    backward = small.row_backward(
+        saved.plan, dy, saved.x, saved.weight, saved.bias, saved.activation, threads, out
+    )
     if backward is None or saved.summed:
         return None
 
-    def call(dy: Array, saved: Saved[Any]) -> Grads:
+    def call(dy: Array, saved: Saved[Any], out: Array | None) -> Grads:
         x, mean, rstd, weight, bias = saved[:5]
-        return Grads(*backward(dy, x, mean, rstd, weight, bias))
+        return Grads(*backward(dy, x, mean, rstd, weight, bias, out))
 
     return call

@@ -98,6 +98,72 @@ def test_what_is_wrong_is_said_however_often_it_went_well(rng):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(("norm", "shape", "options"), CASES)
+def test_out_receives_what_a_small_call_gives(norm, shape, options, rng):
+    spec = NORMS[norm]
+    given = spec.arguments(shape, np.float32, rng) | options
+    if "normalized_shape" in options:
+        given |= {"weight": rng.normal(size=shape[1:]).astype("f"), "bias": np.ones(shape[1:], "f")}
+    x, dy = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
+    y, saved = spec.kernels.forward(x, **given)
+    expected = spec.kernels.backward(dy, saved)
+    whole = np.empty(2 * x.size, np.float32)
+    for _ in range(2):
+        for out in (np.empty_like(x), whole[: x.size].reshape(shape)):
+            assert spec.kernels.call(x, **given, out=out) is out
+            assert_same_bits(out, y)
+            out[:] = 7
+            assert spec.kernels.forward(x, **given, out=out)[0] is out
+            assert_same_bits(out, y)
+            grads = spec.kernels.backward(dy, saved, out=out)
+            assert grads.dx is out
+            for a, b in zip(grads, expected, strict=True):
+                assert_same_bits(a, b)
+        own = x.copy()
+        assert spec.kernels.call(own, **given, out=own) is own
+        assert_same_bits(own, y)
+        for k in range(2):
+            dy_own, x_own = dy.copy(), x.copy()
+            out = (dy_own, x_own)[k]
+            assert spec.kernels.backward(dy_own, saved._replace(x=x_own), out=out).dx is out
+            assert_same_bits(out, expected[0])
+
+
+def test_an_out_that_cannot_be_is_refused_however_often_it_went_well(rng):
+    memory = rng.normal(size=48).astype(np.float32)
+    x, apart, beside = memory[:32].reshape(4, 8), np.empty((4, 8), "f"), memory[8:40].reshape(4, 8)
+    weight, mean, var = np.ones(8, "f"), np.zeros(8, "f"), np.ones(8, "f")
+    shared = np.ones(32, "f")
+    readonly = np.empty((4, 8), "f")
+    readonly.flags.writeable = False
+    calls = [
+        lambda out: nk.layer_norm(x, 8, weight, weight, out=out),
+        lambda out: nk.layer_norm_forward(x, 8, weight, weight, out=out),
+        lambda out: nk.group_norm(x, 2, weight, weight, out=out),
+        lambda out: nk.batch_norm(x, mean, var, weight, weight, out=out),
+        lambda out: nk.batch_norm(x, mean, var, weight, weight, True, out=out),
+    ]
+    _, saved = nk.layer_norm_forward(x, 8, weight, weight)
+    calls.append(lambda out: nk.layer_norm_backward(apart, saved, out=out))
+    before = memory.copy()
+    for call in calls:
+        for _ in range(2):
+            call(np.empty((4, 8), "f"))
+            call(np.empty(40, "f")[8:].reshape(4, 8))
+            for out in (beside, readonly, np.empty((8, 4), "f")):
+                with pytest.raises(ValueError, match="out must"):
+                    call(out)
+            with pytest.raises(TypeError, match="out must have the dtype"):
+                call(np.empty((4, 8)))
+    for _ in range(2):
+        nk.layer_norm(x, 8, shared[:8], out=np.empty(40, "f")[8:].reshape(4, 8))
+        with pytest.raises(ValueError, match="out must not overlap"):
+            nk.layer_norm(x, 8, shared[:8], out=shared.reshape(4, 8))
+        with pytest.raises(ValueError, match="out must not overlap"):
+            nk.layer_norm_forward(x, 8, weight, out=x)
+    np.testing.assert_array_equal(memory, before)
+
+
 def test_arrays_that_lie_otherwise_go_the_long_way(rng):
     """Strided, read-only, misaligned, of a subclass: after a call with plain ones of the same shape."""
     x, weight = rng.normal(size=(4, 8)).astype(np.float32), rng.normal(size=8).astype(np.float32)
@@ -130,9 +196,13 @@ def test_what_is_remembered_is_bounded(monkeypatch, rng):
     assert len(_calls._known) <= 4
 
 
-def test_large_arrays_are_not_prepared_for(rng):
-    nk.layer_norm(rng.normal(size=(1000, 100)), 100)
+def test_large_arrays_are_prepared_for_on_one_thread_only(rng):
+    x = rng.normal(size=(1000, 100))
+    y = nk.layer_norm(x, 100)
     assert not _calls._known
+    for _ in range(2):
+        assert_same_bits(nk.layer_norm(x, 100, threads=1), y)
+    assert len(_calls._known) == 1
 
 
 def test_several_threads_at_once(rng):

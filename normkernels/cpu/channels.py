@@ -114,13 +114,13 @@ def _normalize_piece(p, x, residual, view, constants, kind, y, stream):
 
 @kernel
 def normalize(
-    team, x, residual, outer, channels, inner, running_mean, running_var, eps, statistics, weight, bias,
+    team, x, residual, outer, channels, inner, weight, bias, settings, statistics, running_mean, running_var,
     constants, kind, y, stream,
 ):  # fmt: skip
     """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
     view, mean = view_of(outer * channels * inner, 1, channels, inner), pointer(statistics)
     rstd = offset(mean, channels)
-    take_statistics(0, channels, pointer(running_mean), pointer(running_var), eps, mean, rstd)
+    take_statistics(0, channels, pointer(running_mean), pointer(running_var), settings[0], mean, rstd)
     rows_of_output_constants(
         pointer(x), channels, mean, rstd, pointer(weight), pointer(bias), pointer(constants), channels
     )

@@ -139,14 +139,14 @@ def _constants_piece(b, x, view, mean, rstd, running_mean, running_var, eps, wei
 
 @kernel
 def normalize(
-    team, x, residual, size, fold, channels, inner, running_mean, running_var, eps, statistics, weight, bias,
-    constants, kind, y, stream,
+    team, x, residual, size, fold, channels, inner, weight, bias, settings, statistics, running_mean,
+    running_var, constants, kind, y, stream,
 ):  # fmt: skip
     """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
     view, mean = view_of(size, fold, channels, inner), pointer(statistics)
     share(
         team, -(-channels // FINISHED), _constants_piece, x, view, mean, offset(mean, channels), running_mean,
-        running_var, eps, weight, bias, constants,
+        running_var, settings[0], weight, bias, constants,
     )  # fmt: skip
     share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
 

@@ -167,21 +167,17 @@ def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
 
 
 def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
-    """The kernel that normalizes with given statistics.
-
-    (x, residual, running_mean, running_var, eps, statistics, weight, bias, y)
-    """
+    """The kernel that normalizes with running statistics, which go to `statistics`; with these if None."""
     c, n, outer, fused = plan.channels, plan.inner, plan.outer, kind(activation)
     if n == 1 or (n < SHORT_RUN and outer >= SAMPLES):  # every element of a sample is a column
         size, width, fold = outer * c * n, plan.fold * c * n, plan.fold
         stream = streams(plan, width)
-        return columns.normalize, lambda x, residual, m, v, eps, statistics, weight, bias, y: (
-            x, residual, size, fold, c, n, m, v, eps, statistics, weight, bias, _rows(width, plan), fused, y,
-            stream,
+        return columns.normalize, lambda x, residual, weight, bias, state, y: (
+            x, residual, size, fold, c, n, weight, bias, *state, _rows(width, plan), fused, y, stream
         )  # fmt: skip
     stream = streams(plan, n)
-    return channels.normalize, lambda x, residual, m, v, eps, statistics, weight, bias, y: (
-        x, residual, outer, c, n, m, v, eps, statistics, weight, bias, _rows(c, plan), fused, y, stream
+    return channels.normalize, lambda x, residual, weight, bias, state, y: (
+        x, residual, outer, c, n, weight, bias, *state, _rows(c, plan), fused, y, stream
     )  # fmt: skip
 
 
@@ -214,8 +210,8 @@ def channel_normalize(
     c, dtype = plan.channels, plan.layout.arithmetic
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     kernel, arguments = normalize_kernel(plan, activation)
-    given = arguments(x, residual, None, None, 0.0, np.stack((mean, rstd)), weight, bias, y)
-    run(kernel, plan.nbytes, threads, *given)
+    state = np.zeros(1), np.stack((mean, rstd)), None, None
+    run(kernel, plan.nbytes, threads, *arguments(x, residual, weight, bias, state, y))
 
 
 def _whole(

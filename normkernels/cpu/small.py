@@ -40,27 +40,36 @@ class _Recorder:
             self.launch = lambda args: point(ALONE, *args)
 
 
-def fits(layout: Layout, nbytes: int, arrays: Sequence[Array | None]) -> bool:
+def fits(layout: Layout, nbytes: int, threads: int | None, arrays: Sequence[Array | None]) -> bool:
     """Whether arrays of this layout are prepared for, beside others."""
     plain = all(a is None or a.flags.carray for a in arrays)
     same = all(a is None or a.dtype == layout.dtype for a in arrays)
-    small = 0 < nbytes < min(tuning.PARALLEL_BYTES, tuning.STREAM_BYTES)
-    return small and plain and same and layout.order is None and layout.storage is layout.dtype
+    alone = tuning.STREAM_BYTES if threads == 1 else min(tuning.PARALLEL_BYTES, tuning.STREAM_BYTES)
+    return 0 < nbytes < alone and plain and same and layout.order is None and layout.storage is layout.dtype
 
 
 def row_forward(
-    plan: RowPlan, x: Array, weight: Vector, bias: Vector, eps: float, activation: str | None, keep: bool
-) -> Callable[[Array, Vector, Vector], tuple[Array, Array]] | None:
-    """(x, weight, bias) to y and the statistics that are kept, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, (x, weight, bias)):
+    plan: RowPlan,
+    x: Array,
+    weight: Vector,
+    bias: Vector,
+    eps: float,
+    activation: str | None,
+    keep: bool,
+    threads: int | None,
+    out: Vector,
+) -> Callable[..., tuple[Array, Array]] | None:
+    """(x, weight, bias, out) to y and the statistics that are kept, for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, threads, (x, weight, bias, out)) or plan.inner > 1:
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias)
     block, fused, centred, kept = 1 + ROWS_PIECE // n, kind(activation), plan.centred, 2 if keep else 0
     pieces, shaped, none = -(-m // block), len(plan.parameter_shape) != 1, empty((0, m))
 
-    def call(x: Array, weight: Vector, bias: Vector) -> tuple[Array, Array]:
-        y, statistics = empty(shape, dtype), empty((kept, m)) if keep else none
+    def call(x: Array, weight: Vector, bias: Vector, out: Vector) -> tuple[Array, Array]:
+        y = empty(shape, dtype) if out is None else out
+        statistics = empty((kept, m)) if keep else none
         w, b = ones if weight is None else weight, zeros if bias is None else bias
         if shaped:
             w, b = w.ravel(), b if b is None else b.ravel()
@@ -71,7 +80,7 @@ def row_forward(
         return y, statistics
 
     launch: Any = _Recorder(rows.forward, (pieces,))
-    call(x, weight, bias)
+    call(x, weight, bias, None)
     launch = launch.launch
     return call
 
@@ -82,10 +91,20 @@ def _like(parameter: Vector, gradient: Vector) -> Vector:
 
 
 def row_backward(
-    plan: RowPlan, dy: Array, x: Array, weight: Vector, bias: Vector, activation: str | None
-) -> Callable[[Array, Array, Array, Array, Vector, Vector], tuple[Array, Vector, Vector]] | None:
-    """(dy, x, mean, rstd, weight, bias) to dx, dweight and dbias, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, (dy, x, weight, bias)) or plan.period > 1:
+    plan: RowPlan,
+    dy: Array,
+    x: Array,
+    weight: Vector,
+    bias: Vector,
+    activation: str | None,
+    threads: int | None,
+    out: Vector,
+) -> Callable[..., tuple[Array, Vector, Vector]] | None:
+    """(dy, x, mean, rstd, weight, bias, out) to dx, dweight and dbias, for arrays such as these."""
+    plain = (
+        plan.period == plan.inner == 1 and plan.cols <= ROWS_PIECE
+    )  # longer rows have a kernel of their own
+    if not plain or not fits(plan.layout, plan.nbytes, threads, (dy, x, weight, bias, out)):
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias, activation is not None)
@@ -94,9 +113,9 @@ def row_backward(
     sums, both, shaped = (blocks, count, width), count == 2, len(plan.parameter_shape) != 1
 
     def call(
-        dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector
+        dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector, out: Vector
     ) -> tuple[Array, Vector, Vector]:
-        dx = empty(shape, dtype)
+        dx = empty(shape, dtype) if out is None else out
         dweight, dbias = empty(width, dtype), empty(width, dtype) if both else None
         w, b = ones if weight is None else weight, zeros if bias is None or zeros is None else bias
         if shaped:
@@ -112,7 +131,7 @@ def row_backward(
 
     launch: Any = _Recorder(rows.backward)
     statistics = empty((2, m))
-    call(dy, x, statistics[0], statistics[1], weight, bias)
+    call(dy, x, statistics[0], statistics[1], weight, bias, None)
     launch = launch.launch
     return call
 
@@ -123,62 +142,33 @@ def channel_forward(
     weight: Vector,
     bias: Vector,
     running: tuple[Vector, Vector],
+    training: bool,
     eps: float,
     factor: float,
     activation: str | None,
+    threads: int | None,
+    out: Vector,
 ) -> Callable[..., tuple[Array, Array]] | None:
-    """(x, weight, bias, running_mean, running_var) to y and (mean, rstd), for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, (x, weight, bias)):
+    """(x, weight, bias, running_mean, running_var, out) to y and (mean, rstd), for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, threads, (x, weight, bias, out)):
         return None
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
-    options, kept = np.array((eps, factor, 1.0, 0.0)), (2, c)
-    kernel, arguments = forward_kernel(plan, activation)
+    settings, kept = np.array((eps, factor, 1.0, 0.0)), (2, c)
+    kernel, arguments = (forward_kernel if training else normalize_kernel)(plan, activation)
 
     def call(
-        x: Array, weight: Vector, bias: Vector, running_mean: Vector, running_var: Vector
+        x: Array, weight: Vector, bias: Vector, running_mean: Vector, running_var: Vector, out: Vector
     ) -> tuple[Array, Array]:
-        y, statistics = empty(shape, dtype), empty(kept)
+        y, statistics = empty(shape, dtype) if out is None else out, empty(kept)
         launch(arguments(
             x.ravel(), None, ones if weight is None else weight, zeros if bias is None else bias,
-            (options, statistics, running_mean, running_var), y.ravel(),
+            (settings, statistics, running_mean, running_var), y.ravel(),
         ))  # fmt: skip
         return y, statistics
 
     launch: Any = _Recorder(kernel)
-    call(x, weight, bias, *running)
-    launch = launch.launch
-    return call
-
-
-def channel_normalize(
-    plan: ChannelPlan,
-    x: Array,
-    weight: Vector,
-    bias: Vector,
-    running: tuple[Array, Array],
-    eps: float,
-    activation: str | None,
-) -> Callable[..., tuple[Array, Array]] | None:
-    """(x, weight, bias, running_mean, running_var) to y and (mean, rstd), for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, (x, weight, bias)):
-        return None
-    c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
-    ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
-    kernel, arguments = normalize_kernel(plan, activation)
-
-    def call(
-        x: Array, weight: Vector, bias: Vector, running_mean: Array, running_var: Array
-    ) -> tuple[Array, Array]:
-        y, statistics = empty(shape, dtype), empty((2, c))
-        launch(arguments(
-            x.ravel(), None, running_mean, running_var, eps, statistics,
-            ones if weight is None else weight, zeros if bias is None else bias, y.ravel(),
-        ))  # fmt: skip
-        return y, statistics
-
-    launch: Any = _Recorder(kernel)
-    call(x, weight, bias, *running)
+    call(x, weight, bias, *running, None)
     launch = launch.launch
     return call
 
@@ -191,24 +181,21 @@ def channel_backward(
     bias: Vector,
     training: bool,
     activation: str | None,
+    threads: int | None,
+    out: Vector,
 ) -> Callable[..., tuple[Array, Array, Array]] | None:
-    """(dy, x, mean, rstd, weight, bias) to dx, dweight and dbias, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, (dy, x, weight, bias)):
+    """(dy, x, mean, rstd, weight, bias, out) to dx, dweight and dbias, for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, threads, (dy, x, weight, bias, out)):
         return None
-    c, shape, dtype, empty, fused = (
-        plan.channels,
-        plan.layout.shape,
-        plan.layout.dtype,
-        np.empty,
-        kind(activation),
-    )
+    c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     kernel, arguments = backward_kernel(plan, activation, training, 2, 1)
+    fused = kind(activation)
 
     def call(
-        dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector
+        dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector, out: Vector
     ) -> tuple[Array, Array, Array]:
-        dx, dweight, dbias = empty(shape, dtype), empty(c), empty(c)
+        dx, dweight, dbias = empty(shape, dtype) if out is None else out, empty(c), empty(c)
         w, b = ones if weight is None else weight, zeros if bias is None else bias
         given = w, b, fused, mean, rstd, training
         launch(arguments(dy.ravel(), x.ravel(), None, given, dx.ravel(), None, (dweight, dbias)))
@@ -217,16 +204,24 @@ def channel_backward(
 
     launch: Any = _Recorder(kernel)
     statistics = empty((2, c))
-    call(dy, x, statistics[0], statistics[1], weight, bias)
+    call(dy, x, statistics[0], statistics[1], weight, bias, None)
     launch = launch.launch
     return call
 
 
 def group_forward(
-    plan: GroupPlan, x: Array, weight: Vector, bias: Vector, eps: float, activation: str | None, keep: bool
-) -> Callable[[Array, Vector, Vector], tuple[Array, Array]] | None:
-    """(x, weight, bias) to y and the statistics that are kept, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, (x, weight, bias)):
+    plan: GroupPlan,
+    x: Array,
+    weight: Vector,
+    bias: Vector,
+    eps: float,
+    activation: str | None,
+    keep: bool,
+    threads: int | None,
+    out: Vector,
+) -> Callable[..., tuple[Array, Array]] | None:
+    """(x, weight, bias, out) to y and the statistics that are kept, for arrays such as these."""
+    if not fits(plan.layout, plan.nbytes, threads, (x, weight, bias, out)):
         return None
     n, dtype, shape, empty = plan.inner, plan.layout.dtype, plan.layout.shape, np.empty
     if short(plan):
@@ -235,16 +230,17 @@ def group_forward(
         def repeated(p: Vector) -> Vector:
             return p if p is None or n == 1 else p.repeat(n)
 
-        rows_call = row_forward(one_each, x, repeated(weight), repeated(bias), eps, activation, keep)
+        given = repeated(weight), repeated(bias), eps, activation, keep, threads, out
+        rows_call = row_forward(one_each, x, *given)
         if rows_call is None:
             return None
-        return lambda x, weight, bias: rows_call(x, repeated(weight), repeated(bias))
+        return lambda x, weight, bias, out: rows_call(x, repeated(weight), repeated(bias), out)
     one, zero = parameter(None, 1, 1.0, dtype), parameter(None, 1, 0.0, dtype)
     weight_stride, bias_stride = int(weight is not None), int(bias is not None)
     m, block, fused, kept = plan.rows, 1 + ROWS_PIECE // plan.cols, kind(activation), 2 if keep else 0
 
-    def call(x: Array, weight: Vector, bias: Vector) -> tuple[Array, Array]:
-        y, statistics = empty(shape, dtype), empty((kept, m))
+    def call(x: Array, weight: Vector, bias: Vector, out: Vector) -> tuple[Array, Array]:
+        y, statistics = empty(shape, dtype) if out is None else out, empty((kept, m))
         launch((
             x.ravel(), m, plan.groups, plan.channels, n, block, plan.divisor,
             one if weight is None else weight, weight_stride, zero if bias is None else bias, bias_stride,
@@ -253,6 +249,6 @@ def group_forward(
         return y, statistics
 
     launch: Any = _Recorder(groups.forward, (-(-m // block),))
-    call(x, weight, bias)
+    call(x, weight, bias, None)
     launch = launch.launch
     return call

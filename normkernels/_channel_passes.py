@@ -46,7 +46,7 @@ def batch_norm(
         )  # fmt: skip
         signature, call = find(options, x, weight, bias)
         if call is not None and (
-            fit(out, None if keep else x, x, weight, bias, running_mean, running_var)
+            (out is None or fit(out, None if keep else x, x, weight, bias, running_mean, running_var))
             and (not training or apart(running_mean, running_var, x, weight, bias))
             and (not training or apart(running_var, x, weight, bias))
         ):

@@ -34,9 +34,9 @@ def row_norm(
     signature = None
     if dim is None and residual is None and sum_out is None:
         shape = normalized_shape if type(normalized_shape) is int else _typed(normalized_shape)
-        options = norm, keep, shape, eps, activation, threads, type(threads), of(out)
+        options = norm, keep, shape, eps, activation, threads, type(threads), out if out is None else of(out)
         signature, call = find(options, x, weight, bias)
-        if call is not None and fit(out, None if keep else x, x, weight, bias):
+        if call is not None and (out is None or fit(out, None if keep else x, x, weight, bias)):
             return call(x, weight, bias, out)  # type: ignore[no-any-return]
     x = _arrays.array(x)
     axes = _validate.normalized_axes(normalized_shape, dim, x.shape)

@@ -26,7 +26,7 @@ PARTIALS = 32
 
 # -- Threads and memory
 
-# Below this many bytes of one tensor a parallel region costs more than it saves.
+# Below this many bytes of one tensor threads save no more than the look-up of a small call (decision 0017).
 PARALLEL_BYTES = 512 * 1024
 # Bytes of a cache line, and of a run from which on it is written faster past the caches, even where runs do
 # not meet cache lines alike.
@@ -42,8 +42,8 @@ def _last_level_cache() -> int:
     return size if size > 0 else 32 << 20
 
 
-# From this size on an output goes past the caches (decision 0002).
-STREAM_BYTES = _last_level_cache() // 16
+# From this size on an output goes past the caches: below, what is read next is still there (decision 0017).
+STREAM_BYTES = min(_last_level_cache() // 8, 32 << 20)
 
 # -- Rows
 

@@ -44,8 +44,8 @@ def _rows(nbytes: int) -> int:
 def streaming(nbytes: int, threads: int | None) -> list[float]:
     """Seconds: cold through the caches and past them, then the same of the pipeline."""
     weight, shape = np.ones(COLS, np.float32), (_rows(nbytes), COLS)
-    pairs = [np.ones((2, *shape), np.float32) for _ in range(max(2, ROTATION // (2 * nbytes)))]
-    x, y = pairs[0]
+    pairs = [np.ones((2, *shape), np.float32) for _ in range(max(3, ROTATION // (2 * nbytes)))]
+    x, y = pairs.pop()
     written = np.ones(shape, np.float32)
     cold: dict[str, list[float]] = {name: [] for name in STORES}
     pipeline, without = {name: [] for name in STORES}, []

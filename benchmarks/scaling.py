@@ -278,7 +278,7 @@ def measured_table(results: Results) -> str:
     )
 
 
-def model_table(results: Results, models: dict[Any, tuple[Model, float]]) -> str:
+def model_table(models: dict[Any, tuple[Model, float]]) -> str:
     """The fitted numbers."""
     head = ["call", "region", "caches of a core", "shared cache, a core", "all", "memory, a core", "all"]
     lines = [line(["pass", *head, "median error"]), rule(1, len(head) + 1)]
@@ -345,7 +345,7 @@ def write_page(page: Path, results: Results) -> None:
     computer = Computer.of(results.machine)
     models = {kind: fitted(results.of(*kind), computer) for kind in KINDS}
     insert(page, measured_table(results), MEASURED)
-    insert(page, model_table(results, models), MODEL)
+    insert(page, model_table(models), MODEL)
     insert(page, expected_table(results, models), EXPECTED)
     files.write(page.parent / "results" / PICTURE, chart(results, models))
 

@@ -64,16 +64,9 @@ def apart(written: Any, *read: Any) -> bool:
     return True
 
 
-def fit(out: Any, x: Any, *others: Any) -> bool:
-    """Whether out can receive a result: if it is not given, is x or the first of the others, or lies apart.
-
-    Without an x it lies apart.
-    """
-    if out is None:
-        return True
-    if x is not None and (out is x or out is others[0]):
-        return apart(out, *(a for a in (x, *others) if a is not out))
-    return apart(out, x, *others)
+def fit(out: Any, may_be: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
+    """Whether an output is an array that it may be, or apart from these, and apart from the others."""
+    return apart(out, *(a for a in may_be if a is not out), *others)
 
 
 def keep(signature: Hashable, call: Call | None) -> None:

@@ -46,7 +46,7 @@ def batch_norm(
         )  # fmt: skip
         signature, call = find(options, x, weight, bias)
         if call is not None and (
-            (out is None or fit(out, None if keep else x, x, weight, bias, running_mean, running_var))
+            (out is None or fit(out, (x,), (x if keep else None, weight, bias, running_mean, running_var)))
             and (not training or apart(running_mean, running_var, x, weight, bias))
             and (not training or apart(running_var, x, weight, bias))
         ):
@@ -132,7 +132,7 @@ def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: 
             of(out),
         )  # fmt: skip
         signature, call = find(options, dy, weight, bias)
-        if call is not None and fit(out, dy, x, weight, bias):
+        if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
             return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)

@@ -35,7 +35,7 @@ def group_norm(
         threads, type(threads), of(out),
     )  # fmt: skip
     signature, call = find(options, x, weight, bias)
-    if call is not None and fit(out, None if keep else x, x, weight, bias):
+    if call is not None and (out is None or fit(out, (x,), (x if keep else None, weight, bias))):
         return call(x, weight, bias, out)  # type: ignore[no-any-return]
     x, axis = _samples(x, channel_axis, 2)
     plan = group_plan(x.shape, x.dtype, axis, _validate.num_groups(num_groups, x.shape[axis]))

@@ -36,7 +36,7 @@ def row_norm(
         shape = normalized_shape if type(normalized_shape) is int else _typed(normalized_shape)
         options = norm, keep, shape, eps, activation, threads, type(threads), out if out is None else of(out)
         signature, call = find(options, x, weight, bias)
-        if call is not None and (out is None or fit(out, None if keep else x, x, weight, bias)):
+        if call is not None and (out is None or fit(out, (x,), (x if keep else None, weight, bias))):
             return call(x, weight, bias, out)  # type: ignore[no-any-return]
     x = _arrays.array(x)
     axes = _validate.normalized_axes(normalized_shape, dim, x.shape)
@@ -127,10 +127,9 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
     if dsum is None and type(saved) is Saved and type(saved.x) is np.ndarray:
         x, _, _, weight, bias, _, plan, *more = saved
         options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads, type(threads), of(out)
-        if plan.inner == 1:  # of more no small calls are kept
-            signature, call = find(options, dy, weight, bias)
-            if call is not None and fit(out, dy, x, weight, bias):
-                return call(dy, saved, out)  # type: ignore[no-any-return]
+        signature, call = find(options, dy, weight, bias)
+        if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
+            return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)

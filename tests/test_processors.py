@@ -44,7 +44,8 @@ def codes():
     found = {}
     for kernel in KERNELS:
         signature = next(s for s in kernel.signatures if "float32" in str(s))
-        again = CPUDispatcher(kernel.py_func, targetoptions={"nopython": True, **jit._FLAGS})
+        options = {"nopython": True, **jit._FLAGS}
+        again = CPUDispatcher(kernel.py_func, targetoptions=options, pipeline_class=jit.KernelCompiler)
         again.compile(signature)
         found[kernel.name] = again.overloads[signature].library.get_llvm_str()
     return found

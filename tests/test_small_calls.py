@@ -1,5 +1,7 @@
 """Small calls: what an earlier call has left behind gives the same results, and lets nothing wrong pass."""
 
+import gc
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -161,6 +163,10 @@ def test_an_out_that_cannot_be_is_refused_however_often_it_went_well(rng):
             nk.layer_norm(x, 8, shared[:8], out=shared.reshape(4, 8))
         with pytest.raises(ValueError, match="out must not overlap"):
             nk.layer_norm_forward(x, 8, weight, out=x)
+        own = weight.copy()
+        nk.layer_norm(own, 8, weight, out=own)
+        with pytest.raises(ValueError, match="out must not overlap"):
+            nk.layer_norm(own, 8, own, out=own)
     np.testing.assert_array_equal(memory, before)
 
 
@@ -186,6 +192,8 @@ def test_a_saved_of_another_norm_is_refused(rng):
         nk.layer_norm_backward(x, saved)
         with pytest.raises(TypeError, match="saved must come from rms_norm_forward, got layer_norm"):
             nk.rms_norm_backward(x, saved)
+        with pytest.raises(TypeError, match="saved must come from layer_norm_forward, got local"):
+            nk.layer_norm_backward(x, nk.local_response_norm_forward(x, 3)[1])
 
 
 def test_what_is_remembered_is_bounded(monkeypatch, rng):
@@ -203,6 +211,22 @@ def test_large_arrays_are_prepared_for_on_one_thread_only(rng):
     for _ in range(2):
         assert_same_bits(nk.layer_norm(x, 100, threads=1), y)
     assert len(_calls._known) == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (2, 8, 5)], ids=str)
+def test_nothing_of_the_caller_is_kept(shape, rng):
+    x = rng.normal(size=shape)
+    weight, bias = np.ones(shape[-1]), np.zeros(shape[-1])
+    nk.layer_norm_backward(x, nk.layer_norm_forward(x, shape[-1], weight, bias)[1])
+    each = np.ones(shape[1]), np.zeros(shape[1])
+    if x.ndim == 3:
+        nk.group_norm(x, 2, *each)
+    nk.batch_norm_backward(x, nk.batch_norm_forward(x, None, None, *each, True)[1])
+    alive = [weakref.ref(a) for a in (x, weight, bias, *each)]
+    assert len(_calls._known) >= 4
+    del x, weight, bias, each
+    gc.collect()
+    assert [ref() for ref in alive] == [None] * 5
 
 
 def test_several_threads_at_once(rng):

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .channel_primitives import dot_constants, output_constants
 from .extremes import group_statistics, usual
 from .jit import primitive
 from .loops import each, sums
 from .pointers import offset, pointer
-from .primitives import as_scale, centre, moved, reciprocal_sd, shift_of
+from .primitives import as_scale, moved, reciprocal_sd, shift_of
 from .tracing import step
 from .vectors import where, wide
 
@@ -138,8 +139,7 @@ def take_statistics(start, n, running_mean, running_var, eps, mean, rstd):
 
 @step
 def _output_constants(i, hi, scale, shift, x, mean, rstd, weight, bias):
-    h, s = centre(x, mean[i], rstd[i]), as_scale(x, rstd[i] * weight[i])
-    hi[i], scale[i], shift[i] = h, s, bias[i] + shift_of(x, h, mean[i], s)
+    hi[i], scale[i], shift[i] = output_constants(x, mean[i], rstd[i], weight[i], bias[i])
 
 
 @primitive
@@ -151,7 +151,7 @@ def rows_of_output_constants(x, n, mean, rstd, weight, bias, constants, pitch):
 
 @step
 def _dot_constants(i, hi, r, x, mean, rstd):
-    hi[i], r[i] = centre(x, mean[i], rstd[i]), as_scale(x, rstd[i])
+    hi[i], r[i] = dot_constants(x, mean[i], rstd[i])
 
 
 @primitive

@@ -117,7 +117,10 @@ def normalize(
     team, x, residual, outer, channels, inner, weight, bias, settings, statistics, running_mean, running_var,
     constants, kind, y, stream,
 ):  # fmt: skip
-    """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
+    """As `forward`, with running statistics, whose mean and rstd go to `statistics`.
+
+    Where they are None, with the mean and rstd that stand there.
+    """
     view, mean = view_of(outer * channels * inner, 1, channels, inner), pointer(statistics)
     rstd = offset(mean, channels)
     take_statistics(0, channels, pointer(running_mean), pointer(running_var), settings[0], mean, rstd)

@@ -62,7 +62,7 @@ def forward(
     team, x, residual, outer, channels, inner, block, weight, bias, settings, statistics, running_mean,
     running_var, kind, y, stream,
 ):  # fmt: skip
-    """As `forward`, of a block of channels."""
+    """As `columns.forward`; a block of channels is one piece of work."""
     view, state = view_of(outer * channels * inner, 1, channels, inner), state_of(settings, statistics)
     share(
         team, -(-channels // block), _forward_piece, x, residual, view, block, weight, bias, state,
@@ -75,7 +75,7 @@ def _backward_block(
     dy, x, residual, view, start, end, weight, bias, kind, mean, rstd, training, dz, dx, dresidual, dweight,
     dbias, stream, tiles, sums_array, constants_array, affine_array,
 ):  # fmt: skip
-    """As `_forward_block`."""
+    """Arrays, as for `_forward_block`."""
     sums, a, z = pointer(sums_array), pointer(constants_array), pointer(affine_array)
     first, n, together = start * view.inner, (end - start) * view.inner, channels_together(view.inner)
     for c in range(start, end, together):
@@ -123,7 +123,7 @@ def backward(
     team, dy, x, residual, outer, channels, inner, block, workers, weight, bias, kind, mean, rstd, training,
     dz, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
-    """As `backward`. The blocks are shared out among `workers`, each with room in dz for one of them."""
+    """As `columns.backward`. The blocks are shared out among `workers`, each with room in dz for one."""
     view = view_of(outer * channels * inner, 1, channels, inner)
     share(
         team, workers, _backward_piece, dy, x, residual, view, block, workers, weight, bias, kind, mean, rstd,

@@ -36,7 +36,7 @@ def _add_row(i, s, x, pivot, q):
 
 @step
 def _add_rows(i, s, x, width, pivot, q):
-    a, b, c, d = (x[i + k * width] - pivot[i] for k in range(ROWS_TOGETHER))
+    a, b, c, d = (x[i + k * width] - pivot[i] for k in range(4))
     s[i] = s[i] + ((a + b) + (c + d))
     q[i] = fma(d, d, fma(c, c, fma(b, b, fma(a, a, q[i]))))
 

@@ -142,7 +142,10 @@ def normalize(
     team, x, residual, size, fold, channels, inner, weight, bias, settings, statistics, running_mean,
     running_var, constants, kind, y, stream,
 ):  # fmt: skip
-    """As `forward`, with running statistics, whose mean and rstd go to `statistics`; with these if None."""
+    """As `forward`, with running statistics, whose mean and rstd go to `statistics`.
+
+    Where they are None, with the mean and rstd that stand there.
+    """
     view, mean = view_of(size, fold, channels, inner), pointer(statistics)
     share(
         team, -(-channels // FINISHED), _constants_piece, x, view, mean, offset(mean, channels), running_mean,

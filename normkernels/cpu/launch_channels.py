@@ -258,7 +258,7 @@ def channel_backward(
     dweight, dbias = np.empty(c), np.empty(c)
     weight, bias = parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
     tensors = 2 if residual is None else 3
-    kernel, arguments = backward_kernel(plan, activation, training, tensors, threads)
+    kernel, arguments = backward_kernel(plan, activation, tensors, threads)
     given = weight, bias, kind(activation), mean, rstd, training
     run(
         kernel, plan.nbytes, threads,
@@ -267,9 +267,7 @@ def channel_backward(
     return dweight, dbias
 
 
-def backward_kernel(
-    plan: ChannelPlan, activation: str | None, training: bool, tensors: int, threads: int | None
-) -> Launch:
+def backward_kernel(plan: ChannelPlan, activation: str | None, tensors: int, threads: int | None) -> Launch:
     """The kernel of the backward, of so many tensors that are read.
 
     (dy, x, residual, (weight, bias, kind, mean, rstd, training), dx, dresidual, (dweight, dbias))

@@ -136,7 +136,7 @@ def _most(x):
 
 @primitive
 def _usual(x, d):
-    return not (d <= 1.0 / _most(x) or d >= _most(x))
+    return not (d < 1.0 / _most(x) or d > _most(x))
 
 
 @primitive

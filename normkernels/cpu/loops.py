@@ -1,7 +1,7 @@
 """Loops of steps: `each`, which runs a step over elements, and `sums`, which adds up what it gives.
 
 A *step* is what a loop does at an index i: ``y[i] = (x[i] - mean) * rstd``, where x and y are pointers. It
-runs over n elements: first 64 bytes of them at a time, then 16, then one, so that no lane is ever empty
+runs over n elements: first 64 bytes of them at a time, then 32, 16, and one, so that no lane is ever empty
 (decision 0015). Both loops take the first of the pointers on its own: its dtype says how many elements are
 taken at a time. All additions have a fixed order: the bits of a sum depend on n alone.
 """

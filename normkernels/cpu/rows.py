@@ -110,7 +110,7 @@ def _normalize_tile(
         h = offset(total, start)
     w, b = offset(weight, k), offset(bias, k)
     centre = centring(h, mean[i], rstd[i], 1.0)
-    normalize_row(h, n, centre, w, b, kind, offset(y, start), stream)
+    normalize_row(h, n, centre, w, b, kind, offset(y, start), stream, n)
     if stream:
         fence()
 

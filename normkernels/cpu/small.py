@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._buffers import SMALLEST
 from .._layout import ChannelPlan, GroupPlan, Layout, RowPlan
 from ..results import Array
 from . import groups, rows, tuning
@@ -44,8 +45,14 @@ def fits(layout: Layout, nbytes: int, threads: int | None, arrays: Sequence[Arra
     """Whether arrays of this layout are prepared for, beside others."""
     plain = all(a is None or a.flags.carray for a in arrays)
     same = all(a is None or a.dtype == layout.dtype for a in arrays)
-    alone = tuning.STREAM_BYTES if threads == 1 else min(tuning.PARALLEL_BYTES, tuning.STREAM_BYTES)
-    return 0 < nbytes < alone and plain and same and layout.order is None and layout.storage is layout.dtype
+    limit = SMALLEST if threads == 1 else tuning.PARALLEL_BYTES  # larger outputs come from the pool
+    small = 0 < nbytes < min(limit, tuning.STREAM_BYTES)
+    return small and plain and same and layout.order is None and layout.storage is layout.dtype
+
+
+def _absent(given: Vector, default: Vector) -> Any:
+    """What stands for an absent parameter; nothing where it is given, or the caller's array would be kept."""
+    return default if given is None else None
 
 
 def row_forward(
@@ -64,13 +71,14 @@ def row_forward(
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias)
+    absent = _absent(weight, ones), _absent(bias, zeros)
     block, fused, centred, kept = 1 + ROWS_PIECE // n, kind(activation), plan.centred, 2 if keep else 0
     pieces, shaped, none = -(-m // block), len(plan.parameter_shape) != 1, empty((0, m))
 
     def call(x: Array, weight: Vector, bias: Vector, out: Vector) -> tuple[Array, Array]:
         y = empty(shape, dtype) if out is None else out
         statistics = empty((kept, m)) if keep else none
-        w, b = ones if weight is None else weight, zeros if bias is None else bias
+        w, b = absent[0] if weight is None else weight, absent[1] if bias is None else bias
         if shaped:
             w, b = w.ravel(), b if b is None else b.ravel()
         launch((
@@ -108,6 +116,7 @@ def row_backward(
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias, activation is not None)
+    absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
     block, blocks, count, width = backward_room(plan, part, period)
     room, fused, centred = blocks * rows.gradient_room.py_func(n), kind(activation), plan.centred
     sums, both, shaped = (blocks, count, width), count == 2, len(plan.parameter_shape) != 1
@@ -117,7 +126,8 @@ def row_backward(
     ) -> tuple[Array, Vector, Vector]:
         dx = empty(shape, dtype) if out is None else out
         dweight, dbias = empty(width, dtype), empty(width, dtype) if both else None
-        w, b = ones if weight is None else weight, zeros if bias is None or zeros is None else bias
+        w = absent[0] if weight is None else weight
+        b = bias if biased and bias is not None else absent[1]
         if shaped:
             w, b = w.ravel(), b if b is None else b.ravel()
         launch((
@@ -189,7 +199,7 @@ def channel_backward(
         return None
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
-    kernel, arguments = backward_kernel(plan, activation, training, 2, 1)
+    kernel, arguments = backward_kernel(plan, activation, 2, 1)
     fused = kind(activation)
 
     def call(

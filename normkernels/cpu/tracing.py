@@ -36,7 +36,7 @@ class _StepType(types.Opaque):
 
     def __init__(self, step: Step) -> None:
         self.function = step.function
-        super().__init__(f"step {step.function.__module__}.{step.function.__qualname__}")
+        super().__init__(f"step {step.function.__module__}.{step.function.__qualname__} {id(step.function)}")
 
 
 register_model(_StepType)(models.OpaqueModel)

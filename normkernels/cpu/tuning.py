@@ -13,8 +13,8 @@ TILE = 4096
 # The same for sums over rows: of dweight and dbias, and of columns.
 ROWS_SUMMED = 128
 # Bytes of elements that a loop takes at a time. 128 at first are no faster (rows of 24 to 1024 float32;
-# Sapphire Rapids, with AVX-512 and as Haswell), and 64 leave twice the registers for sums. Without 32 rows of
-# 8 to 56 elements that are no multiple of 16 take 1.04 to 1.12 times as long.
+# Sapphire Rapids, with AVX-512 and as Haswell), and 64 leave twice the registers for sums. Without the width
+# of 32 bytes, rows of 8 to 56 elements that are no multiple of 16 take 1.04 to 1.12 times as long.
 WIDTHS = 64, 32, 16
 # The dots of two rows of so few elements are taken together, which halves what their sums and weights cost
 # (8 to 40 elements: 1.1 to 1.2 times the speed; 64: even).

@@ -304,7 +304,8 @@ class Pointer:
         """Assign a vector, or a number for all lanes, rounded to the dtype."""
         wide = _as(self.builder, _lanes(_STORED[arithmetic(self.dtype).bitwidth], i.lanes), value)
         narrow = _narrowed(self.builder, wide, self.dtype)
-        aligned = CACHE_LINE if i.streaming else self.dtype.bitwidth // 8
+        nbytes = self.dtype.bitwidth // 8
+        aligned = min(CACHE_LINE, i.lanes * nbytes) if i.streaming else nbytes
         store = self.builder.store(narrow, self._at(i, narrow.type), align=aligned)
         if i.streaming:
             store.set_metadata("nontemporal", self.builder.module.add_metadata([_I32(1)]))

@@ -96,7 +96,7 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     p, w, b = row(x), beside(x, weight, "weight"), beside_or_none(x, bias, "bias")
     y = written(x, out, "out")
     centre = centring(p, number(mean, "mean"), number(rstd, "rstd"), 1.0)
-    normalize_row(p, len(x), centre, w, b, None, y, None)
+    normalize_row(p, len(x), centre, w, b, None, y, None, 0)
 
 
 @callable_from_python

@@ -137,43 +137,41 @@ def gradient_constants_at(constants, c, pitch):
 
 
 @primitive
-def block_moments(x, t, start, end, outer, channels, inner, pivots, partials, tiles):
-    """count, pivot, mean - pivot and m2 of tile t of the channels start..end; partials: (channels, tiles, 4).
+def block_moments(x, t, start, end, outer, channels, inner, pivots, partials):
+    """count, pivot, mean - pivot and m2 of tile t of the channels start..end; partials: (tiles, 4, channels).
 
     Run after run as they lie in memory: from memory a core reads runs of 3 KB that lie far apart at half
     the speed of a stream (measured). pivots: room for one of each channel.
     """
     run, runs, first, n = tile_bounds(t, outer, inner)
-    x = offset(x, run * channels * inner + first)
+    x, count = offset(x, run * channels * inner + first), offset(partials, 4 * t * channels)
+    pivot, s, q = offset(count, channels), offset(count, 2 * channels), offset(count, 3 * channels)
     for c in range(start, end):
-        own = offset(partials, 4 * (c * tiles + t))
-        own[2] = own[3] = 0.0
+        s[c] = q[c] = 0.0
         pivots[c] = pivot_of(offset(x, c * inner), n)
     for g in range(runs):
         for c in range(start, end):
-            own = offset(partials, 4 * (c * tiles + t))
-            s, q = run_sums(offset(x, (g * channels + c) * inner), n, pivots[c])
-            own[2] += np.float64(s)
-            own[3] += np.float64(q)
+            run_s, run_q = run_sums(offset(x, (g * channels + c) * inner), n, pivots[c])
+            s[c] += np.float64(run_s)
+            q[c] += np.float64(run_q)
     for c in range(start, end):
-        own = offset(partials, 4 * (c * tiles + t))
-        own[0], own[1], own[2], own[3] = corrected(
-            offset(x, c * inner), runs, channels * inner, n, pivots[c], own[2], own[3]
+        count[c], pivot[c], s[c], q[c] = corrected(
+            offset(x, c * inner), runs, channels * inner, n, pivots[c], s[c], q[c]
         )
 
 
 @primitive
 def block_dots(
-    dy, x, residual, t, start, end, outer, channels, inner, kind, dz, constants, affine, partials, tiles
+    dy, x, residual, t, start, end, outer, channels, inner, kind, dz, constants, affine, partials
 ):  # fmt: skip
-    """Sums of dy * (x - hi) * r and of dy of tile t of the channels start..end, as `block_moments`.
+    """Sums of dy * (x - hi) * r and of dy of tile t of channels start..end; partials: (tiles, 2, channels).
 
     dz: room for the runs of these channels, one after the other as they lie in memory.
     """
     run, runs, first, n = tile_bounds(t, outer, inner)
+    dots, sums = offset(partials, 2 * t * channels), offset(partials, (2 * t + 1) * channels)
     for c in range(start, end):
-        own = offset(partials, 2 * (c * tiles + t))
-        own[0] = own[1] = 0.0
+        dots[c] = sums[c] = 0.0
     for g in range(run, run + runs):
         for c in range(start, end):
             k = (g * channels + c) * inner + first
@@ -182,6 +180,5 @@ def block_dots(
                 offset(dy, k), offset(x, k), n, constants[c], constants[channels + c],
                 affine_at(affine, constants, c, channels), offset(residual, k), kind, offset(dz, z),
             )  # fmt: skip
-            own = offset(partials, 2 * (c * tiles + t))
-            own[0] += dot
-            own[1] += s
+            dots[c] += dot
+            sums[c] += s

@@ -5,7 +5,7 @@ at a time, which is read from memory once and from the cache the second time; th
 no bits. Where there are too few channels to share out, `forward_tiles` and `backward_tiles` share
 out the tiles of all channels, and read the array twice.
 
-In all of them constants: (4, channels) in the dtype of the arithmetic; partials: (channels, tiles, 4 or 2) in
+In all of them constants: (4, channels) in the dtype of the arithmetic; partials: (tiles, 4 or 2, channels) in
 float64; settings, statistics: as for `state_of`; running statistics may be None.
 
 Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
@@ -33,49 +33,52 @@ from .channel_primitives import (
     run_gradient,
     tile_dots,
 )
+from .column_primitives import add_moments, taken
 from .fusion import copy_run, first_of, tile_on_stack
 from .jit import kernel, primitive
 from .parallel import share
 from .pointers import fence, offset, pointer
-from .primitives import merged, tile_bounds, tile_count, tile_moments
+from .primitives import add, tile_bounds, tile_count, tile_moments, zero
 from .tuning import FINISHED, PIECE
 
 
 @primitive
 def _tile(k, outer, view):
-    """Channel, where it begins, runs and elements of one piece of work over tiles."""
+    """Channel and tile of one piece of work, where it begins, its runs and their elements."""
     tiles = tile_count(outer, view.inner)
-    c = k // tiles
-    run, runs, first, n = tile_bounds(k % tiles, outer, view.inner)
-    return c, (run * view.channels + c) * view.inner + first, runs, n
+    c, t = k // tiles, k % tiles
+    run, runs, first, n = tile_bounds(t, outer, view.inner)
+    return c, t, (run * view.channels + c) * view.inner + first, runs, n
 
 
 @primitive
 def _moments_piece(k, x, outer, view, partials):
-    _, start, runs, n = _tile(k, outer, view)
-    own = offset(partials, 4 * k)
-    own[0], own[1], own[2], own[3] = tile_moments(offset(x, start), runs, view.width, n)
+    c, t, start, runs, n = _tile(k, outer, view)
+    own, pitch = offset(partials, 4 * t * view.channels + c), view.channels
+    own[0], own[pitch], own[2 * pitch], own[3 * pitch] = tile_moments(offset(x, start), runs, view.width, n)
 
 
 @primitive
-def _merge(start, n, tiles, partials, mean, m2):
+def _merge(start, n, channels, tiles, partials, mean, m2):
     """mean and m2 of the n channels from `start`."""
-    for c in range(n):
-        mean[c], m2[c] = merged(offset(partials, 4 * tiles * (start + c)), tiles)
+    moments = offset(partials, start)
+    for t in range(1, tiles):
+        add_moments(n, moments, offset(moments, 4 * t * channels), channels)
+    taken(n, moments, channels, mean, m2)
 
 
 @primitive
 def _statistics_piece(b, x, view, tiles, partials, mean, var, rstd):
     start = b * FINISHED
     n, mean, m2 = min(FINISHED, view.channels - start), offset(mean, start), tile_on_stack(mean)
-    _merge(start, n, tiles, partials, mean, m2)
+    _merge(start, n, view.channels, tiles, partials, mean, m2)
     finish_statistics(x, view, start, n, 0.0, True, mean, offset(var, start), offset(rstd, start), m2)
 
 
 @kernel
 def moments(team, x, outer, channels, inner, partials, mean, var, rstd):
     """mean, population variance and its 1/sqrt of every channel."""
-    view, tiles = view_of(outer * channels * inner, 1, channels, inner), partials.shape[1]
+    view, tiles = view_of(outer * channels * inner, 1, channels, inner), len(partials)
     share(team, channels * tiles, _moments_piece, x, outer, view, partials)
     share(team, -(-channels // FINISHED), _statistics_piece, x, view, tiles, partials, mean, var, rstd)
 
@@ -89,7 +92,7 @@ def _finish_moments(
         n, mean, rstd = min(FINISHED, end - first), offset(state.mean, first), offset(state.rstd, first)
         m2 = tile_on_stack(mean)
         var, w, b = offset(m2, n), offset(m2, 2 * n), offset(m2, 3 * n)
-        _merge(first, n, tiles, partials, mean, m2)
+        _merge(first, n, view.channels, tiles, partials, mean, m2)
         finish_statistics(x, view, first, n, state.eps, True, mean, var, rstd, m2)
         for c in range(n):
             w[c], b[c] = weight[first + c], bias[first + c]
@@ -138,7 +141,7 @@ def _forward_piece(
     start, end, inner = b * block, min((b + 1) * block, view.channels), view.inner
     tiles = tile_count(outer, inner)
     for t in range(tiles):
-        block_moments(x, t, start, end, outer, view.channels, inner, constants, partials, tiles)
+        block_moments(x, t, start, end, outer, view.channels, inner, constants, partials)
     _finish_moments(
         x, view, start, end, tiles, partials, weight, bias, state, running_mean, running_var, constants
     )
@@ -169,7 +172,7 @@ def forward_tiles(
     constants, partials, kind, y, stream,
 ):  # fmt: skip
     """As `forward`; a tile is one piece of work."""
-    view, tiles = view_of(outer * channels * inner, 1, channels, inner), partials.shape[1]
+    view, tiles = view_of(outer * channels * inner, 1, channels, inner), len(partials)
     share(team, channels * tiles, _moments_piece, x, outer, view, partials)
     _finish_moments(
         pointer(x), view, 0, channels, tiles, pointer(partials), pointer(weight), pointer(bias),
@@ -195,11 +198,11 @@ def _finish_dots(
 ):  # fmt: skip
     """From the dots of tiles to the sums and the constants of the gradient of n channels."""
     dot, s = offset(dweight, start), offset(dbias, start)
-    for c in range(n):
-        dot[c] = s[c] = 0.0
-        for t in range(2 * tiles * (start + c), 2 * tiles * (start + c + 1), 2):
-            dot[c] += partials[t]
-            s[c] += partials[t + 1]
+    zero(dot, n)
+    zero(s, n)
+    for t in range(tiles):
+        add(dot, offset(partials, 2 * t * view.channels + start), n)
+        add(s, offset(partials, (2 * t + 1) * view.channels + start), n)
     rows_of_gradient_constants(
         x, n, view.size // view.channels, offset(mean, start), offset(rstd, start), offset(weight, start),
         training, dot, s, offset(constants, start), view.channels,
@@ -230,7 +233,7 @@ def _backward_piece(
         for t in range(tiles):
             block_dots(
                 dy, x, residual, t, start, end, outer, channels, inner, kind, own, constants, affine,
-                partials, tiles,
+                partials,
             )  # fmt: skip
         _finish_dots(
             x, view, start, end - start, tiles, partials, weight, mean, rstd, training, dweight, dbias,
@@ -266,8 +269,9 @@ def backward(
 
 @primitive
 def _dots_piece(k, dy, x, residual, outer, view, kind, constants, affine, dz, partials):
-    c, start, runs, n = _tile(k, outer, view)
-    partials[2 * k], partials[2 * k + 1] = tile_dots(
+    c, t, start, runs, n = _tile(k, outer, view)
+    own = offset(partials, 2 * t * view.channels + c)
+    own[0], own[view.channels] = tile_dots(
         offset(dy, start), offset(x, start), runs, view.width, n, constants[c], constants[view.channels + c],
         affine_at(affine, constants, c, view.channels), offset(residual, start), kind, offset(dz, start),
     )  # fmt: skip
@@ -295,7 +299,7 @@ def backward_tiles(
     affine, dz, partials, dx, dresidual, dweight, dbias, stream,
 ):  # fmt: skip
     """As `backward`; a tile is one piece of work, and dz is as large as x."""
-    view, tiles = view_of(outer * channels * inner, 1, channels, inner), partials.shape[1]
+    view, tiles = view_of(outer * channels * inner, 1, channels, inner), len(partials)
     _prepare_dots(
         pointer(x), 0, channels, channels, pointer(weight), pointer(bias), kind, pointer(mean), pointer(rstd),
         pointer(constants), pointer(affine),

@@ -11,7 +11,7 @@ from .channel_constants import (
     rows_of_output_constants,
     with_running,
 )
-from .column_primitives import add_dots, add_moments, columns_slope, joined, moments_of_tile
+from .column_primitives import add_dots, add_moments, columns_slope, joined, moments_of_tile, taken
 from .fusion import copy_run, tile_on_stack
 from .jit import primitive
 from .pointers import offset
@@ -86,8 +86,7 @@ def channel_statistics(x, view, part, sums, good, blocks, eps, mean, var, rstd, 
         if f > 0:
             add_moments(n, moments, own, n)
     if view.inner == 1:
-        for c in range(channels):
-            mean[c], m2[c] = moments[n + c] + moments[2 * n + c], moments[3 * n + c]
+        taken(n, moments, n, mean, m2)
     else:
         for c in range(channels):
             mean[c], m2[c] = joined(offset(moments, c * view.inner), view.inner, n)

@@ -130,6 +130,18 @@ def add_moments(n, moments, new, pitch):
 
 
 @step
+def _mean(i, mean, pivot, deviation):
+    mean[i] = pivot[i] + deviation[i]
+
+
+@primitive
+def taken(n, moments, pitch, mean, m2):
+    """mean and m2 from n moments, rows as for `add_moments`; m2 may stand where it is."""
+    each(n, None, _mean, mean, offset(moments, pitch), offset(moments, 2 * pitch))
+    copy_run(offset(moments, 3 * pitch), n, m2, None)
+
+
+@step
 def _add_mean(i, sums, pivot, mean, origin):
     return (sums[0] + ((pivot[i] - origin) + mean[i]),)
 

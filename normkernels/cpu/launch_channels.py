@@ -68,7 +68,7 @@ def _block(plan: ChannelPlan, tensors: int) -> int:
 
 def _partials(plan: ChannelPlan, numbers: int) -> Array:
     """Room for some numbers of every tile of every channel."""
-    return np.empty((plan.channels, tile_count.py_func(plan.outer, plan.inner), numbers))
+    return np.empty((tile_count.py_func(plan.outer, plan.inner), numbers, plan.channels))
 
 
 def _rows(width: int, plan: ChannelPlan) -> Array:
@@ -86,8 +86,8 @@ def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tupl
             x, plan.outer * c, plan.fold, c, *_tiles(plan, 3)(), mean, var, rstd,
         )  # fmt: skip
     else:
-        tiles = np.empty((c, tile_count.py_func(plan.outer, plan.inner), 4))
-        run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, tiles, mean, var, rstd)
+        partials = _partials(plan, 4)
+        run(channels.moments, plan.nbytes, threads, x, plan.outer, c, plan.inner, partials, mean, var, rstd)
     return mean, var, rstd
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .activations import slope
 from .channel_constants import finish_statistics, view_of
-from .column_primitives import add_moments, moments_of_tile, tile_sums
+from .column_primitives import add_moments, moments_of_tile, taken, tile_sums
 from .fusion import activated, add_residual, copy_run, first_of, plus, tile_on_stack
 from .jit import kernel, loop, primitive
 from .loops import each, sums
@@ -33,11 +33,6 @@ _NEW, _MEAN, _VAR = 4, 8, 10
 # Rows of the constants, of x_hat = (x - hi) * rstd + lo and of dx = ((x - hi) * k + wdy - c2) * rstd.
 CONSTANTS = 5
 _HI, _RSTD, _LO, _K, _C2 = range(CONSTANTS)
-
-
-@step
-def _mean(i, mean, pivot, deviation):
-    mean[i] = pivot[i] + deviation[i]
 
 
 @step
@@ -59,7 +54,7 @@ def _statistics(x, cols, pitch, n, eps, centred, own, room, width, mean, rstd):
         moments_of_tile(tile, rows, pitch, n, own, width, good, room if t == 0 else new, width)
         if t > 0:
             add_moments(n, room, new, width)
-    each(n, None, _mean, mean, offset(room, width), offset(room, 2 * width))
+    taken(n, room, width, mean, m2)
     if not centred:
         each(n, None, _about_zero, mean, m2, np.float64(cols))
     finish_statistics(x, view_of(cols * pitch, 1, pitch, 1), 0, n, eps, centred, mean, var, rstd, m2)

@@ -41,13 +41,15 @@ class _Recorder:
             self.launch = lambda args: point(ALONE, *args)
 
 
-def fits(layout: Layout, nbytes: int, threads: int | None, arrays: Sequence[Array | None]) -> bool:
-    """Whether arrays of this layout are prepared for, beside others."""
-    plain = all(a is None or a.flags.carray for a in arrays)
-    same = all(a is None or a.dtype == layout.dtype for a in arrays)
-    limit = SMALLEST if threads == 1 else tuning.PARALLEL_BYTES  # larger outputs come from the pool
-    small = 0 < nbytes < min(limit, tuning.STREAM_BYTES)
-    return small and plain and same and layout.order is None and layout.storage is layout.dtype
+def fits(layout: Layout, nbytes: int, threads: int | None, out: Vector, arrays: Sequence[Vector]) -> bool:
+    """Whether arrays of this layout are prepared for, beside others and an output, which may be absent."""
+    given = (*arrays, out)
+    plain = all(a is None or a.flags.carray for a in given)
+    same = all(a is None or a.dtype == layout.dtype for a in given)
+    limit = tuning.STREAM_BYTES if threads == 1 else min(tuning.PARALLEL_BYTES, tuning.STREAM_BYTES)
+    if out is None:
+        limit = min(limit, SMALLEST)  # larger outputs come from the pool
+    return 0 < nbytes < limit and plain and same and layout.order is None and layout.storage is layout.dtype
 
 
 def _absent(given: Vector, default: Vector) -> Any:
@@ -67,7 +69,7 @@ def row_forward(
     out: Vector,
 ) -> Callable[..., tuple[Array, Array]] | None:
     """(x, weight, bias, out) to y and the statistics that are kept, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, threads, (x, weight, bias, out)) or plan.inner > 1:
+    if not fits(plan.layout, plan.nbytes, threads, out, (x, weight, bias)) or plan.inner > 1:
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias)
@@ -112,12 +114,14 @@ def row_backward(
     plain = (
         plan.period == plan.inner == 1 and plan.cols <= ROWS_PIECE
     )  # longer rows have a kernel of their own
-    if not plain or not fits(plan.layout, plan.nbytes, threads, (dy, x, weight, bias, out)):
+    if not plain or not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros, part, period = parameters(plan, weight, bias, activation is not None)
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
     block, blocks, count, width = backward_room(plan, part, period)
+    if 8 * blocks * count * width >= SMALLEST:  # the sums come from the pool, too
+        return None
     room, fused, centred = blocks * rows.gradient_room.py_func(n), kind(activation), plan.centred
     sums, both, shaped = (blocks, count, width), count == 2, len(plan.parameter_shape) != 1
 
@@ -160,7 +164,7 @@ def channel_forward(
     out: Vector,
 ) -> Callable[..., tuple[Array, Array]] | None:
     """(x, weight, bias, running_mean, running_var, out) to y and (mean, rstd), for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, threads, (x, weight, bias, out)):
+    if not fits(plan.layout, plan.nbytes, threads, out, (x, weight, bias)):
         return None
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
@@ -195,7 +199,7 @@ def channel_backward(
     out: Vector,
 ) -> Callable[..., tuple[Array, Array, Array]] | None:
     """(dy, x, mean, rstd, weight, bias, out) to dx, dweight and dbias, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, threads, (dy, x, weight, bias, out)):
+    if not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
         return None
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
@@ -231,7 +235,7 @@ def group_forward(
     out: Vector,
 ) -> Callable[..., tuple[Array, Array]] | None:
     """(x, weight, bias, out) to y and the statistics that are kept, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, threads, (x, weight, bias, out)):
+    if not fits(plan.layout, plan.nbytes, threads, out, (x, weight, bias)):
         return None
     n, dtype, shape, empty = plan.inner, plan.layout.dtype, plan.layout.shape, np.empty
     if short(plan):

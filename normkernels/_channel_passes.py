@@ -41,7 +41,8 @@ def batch_norm(
     plain = type(training) is bool and type(channel_axis) is int
     if plain and residual is None and num_batches_tracked is None and norm == "batch_norm":
         options = (
-            keep, training, momentum, eps, channel_axis, activation, threads, type(threads),
+            keep, training, momentum, type(momentum), eps, type(eps), channel_axis, activation, threads,
+            type(threads),
             of(running_mean), of(running_var), of(out),
         )  # fmt: skip
         signature, call = find(options, x, weight, bias)

@@ -31,8 +31,8 @@ def group_norm(
 ) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
     options = (
-        "group_norm", keep, num_groups, type(num_groups), eps, channel_axis, type(channel_axis), activation,
-        threads, type(threads), of(out),
+        "group_norm", keep, num_groups, type(num_groups), eps, type(eps), channel_axis, type(channel_axis),
+        activation, threads, type(threads), of(out),
     )  # fmt: skip
     signature, call = find(options, x, weight, bias)
     if call is not None and (out is None or fit(out, (x,), (x if keep else None, weight, bias))):

@@ -34,7 +34,7 @@ def row_norm(
     signature = None
     if dim is None and residual is None and sum_out is None:
         shape = normalized_shape if type(normalized_shape) is int else _typed(normalized_shape)
-        options = norm, keep, shape, eps, activation, threads, type(threads), out if out is None else of(out)
+        options = norm, keep, shape, eps, type(eps), activation, threads, type(threads), of(out)
         signature, call = find(options, x, weight, bias)
         if call is not None and (out is None or fit(out, (x,), (x if keep else None, weight, bias))):
             return call(x, weight, bias, out)  # type: ignore[no-any-return]

@@ -73,7 +73,7 @@ def normalized_axes(value: Any, dim: Any, shape: tuple[int, ...]) -> tuple[int, 
     try:
         sizes = (value,) if isinstance(value, int) or not np.ndim(value) else value
         wanted = tuple(operator.index(n) for n in sizes)
-    except TypeError:
+    except (TypeError, ValueError):  # the latter of a ragged list
         raise TypeError(f"normalized_shape must be an integer or a sequence of them, got {value!r}") from None
     if dim is None:
         split = len(shape) - len(wanted)
@@ -118,7 +118,11 @@ def axes(value: Any, ndim: int) -> tuple[int, ...]:
 
 def _distinct(value: Any, ndim: int, name: str) -> tuple[int, ...]:
     """An axis, or several."""
-    named = tuple(axis(a, ndim, name) for a in (value if np.ndim(value) else (value,)))
+    try:
+        several = np.ndim(value) > 0
+    except ValueError:  # a ragged list
+        several = True
+    named = tuple(axis(a, ndim, name) for a in (value if several else (value,)))
     if len(set(named)) < len(named):
         raise ValueError(f"{name} must not name an axis twice, got {value}")
     return named
@@ -201,6 +205,8 @@ def _statistic(value: Any, name: str, channels: int, written: bool, x: Array) ->
         raise ValueError(f"{name} must have shape {(channels,)}, got {a.shape}")
     if written and not writeable(a):
         raise ValueError(f"{name} must be writeable, to be updated in place, got a read-only array")
+    if written and overlaps_itself(a):
+        raise ValueError(f"{name} must not overlap itself, its strides must nest, got {a.strides}")
     return a
 
 

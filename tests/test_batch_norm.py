@@ -171,3 +171,15 @@ def test_strided_running_statistics_move_in_place(rng):
     nk.batch_norm(x, wide[0, ::2], wide[1, ::2], training=True)
     assert_same_bits(wide[:, ::2], np.stack([expected["running_mean"], expected["running_var"]]))
     assert not wide[:, 1::2].any()
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_running_statistics_must_not_overlap_themselves(which):
+    running = [np.zeros(6), np.ones(6)]
+    running[which] = np.lib.stride_tricks.as_strided(np.ones(1), (6,), (0,))
+    name = ("running_mean", "running_var")[which]
+    with pytest.raises(ValueError, match=f"{name} must not overlap itself"):
+        nk.batch_norm(np.ones((4, 6)), *running, training=True)
+    with pytest.raises(ValueError, match=f"{name} must not overlap itself"):
+        nk.instance_norm(np.ones((4, 6, 3)), *running)
+    nk.batch_norm(np.ones((4, 6)), *running)

@@ -362,3 +362,9 @@ def test_tiles_share_a_sample_in_whole_cache_lines(cols, inner, dtype):
     tile = launch_positions.tile_of(plan)
     assert 1 <= tile <= min(inner, 4096)
     assert tile == inner or tile * x.itemsize % 64 == 0
+
+
+@pytest.mark.parametrize(("shape", "dim"), [((3, [4]), None), ((3, 4), (1, [2])), ([3, [4]], (1, 2))])
+def test_ragged_lists_are_type_errors_of_ours(shape, dim):
+    with pytest.raises(TypeError, match="(normalized_shape|dim) must be an integer"):
+        nk.layer_norm(np.ones((2, 3, 4)), shape, dim=dim)

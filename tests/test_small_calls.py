@@ -3,6 +3,7 @@
 import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -74,6 +75,8 @@ def test_what_is_wrong_is_said_however_often_it_went_well(rng):
     mean, var = np.zeros(8), np.ones(8)
     for _ in range(2):
         nk.layer_norm(x, 8, weight, bias, threads=1)
+        nk.layer_norm(x, 8, weight, bias, 0.5, threads=1)
+        nk.batch_norm(x, mean, var, weight, bias, True, 0.5)
         nk.layer_norm(x, (8,), weight, bias)
         nk.group_norm(x, 2, weight, bias)
         nk.batch_norm(x, mean, var, weight, bias, True)
@@ -85,6 +88,9 @@ def test_what_is_wrong_is_said_however_often_it_went_well(rng):
         (TypeError, lambda: nk.layer_norm(x.astype(int), 8, weight, bias, threads=1)),
         (ValueError, lambda: nk.layer_norm(x, 8, weight[:4], bias, threads=1)),
         (ValueError, lambda: nk.layer_norm(x, 8, weight, bias, eps=-1e-5, threads=1)),
+        (TypeError, lambda: nk.layer_norm(x, 8, weight, bias, Decimal("0.5"), threads=1)),
+        (TypeError, lambda: nk.group_norm(x, 2, weight, bias, 1e-5 + 0j)),
+        (TypeError, lambda: nk.batch_norm(x, mean, var, weight, bias, True, Decimal("0.5"))),
         (TypeError, lambda: nk.group_norm(x, 2.0, weight, bias)),
         (TypeError, lambda: nk.batch_norm(x, mean, var, weight, bias, 1)),
         (TypeError, lambda: nk.batch_norm(x, mean, var, weight, bias, True, channel_axis=1.0)),

@@ -62,7 +62,8 @@ def layer_norm(
     Returns
     -------
     array
-        y, of the shape and dtype of x, and of its memory layout; in C order where x was copied.
+        y, of the shape and dtype of x, and of its memory layout. Where x was copied it is in C order, or has
+        the axes of `dim` last in memory.
 
     Raises
     ------

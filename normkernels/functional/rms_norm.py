@@ -61,7 +61,8 @@ def rms_norm(
     Returns
     -------
     array
-        y, of the shape and dtype of x, and of its memory layout; in C order where x was copied. With
+        y, of the shape and dtype of x, and of its memory layout. Where x was copied it is in C order, or has
+        the axes of `dim` last in memory. With
         ``eps=0`` a row of zeros gives zeros.
 
     Raises

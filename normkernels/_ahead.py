@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product
 from threading import get_ident
@@ -23,7 +23,7 @@ DATA = ("moments", "zscore")
 """Functions of data that have kernels."""
 NAMES = (*NORMS, *DATA)
 # One for each kind of kernel: rows and columns, a long row, short runs, runs, few channels of many elements.
-SHAPES = ((4, 33), (1, 40_000), (2, 8, 3, 3), (2, 8, 12, 12), (2, 3, 50, 50))
+SHAPES = ((4, 33), (1, 40_000), (1_100, 3), (2, 8, 3, 3), (2, 8, 12, 12), (2, 3, 50, 50))
 # What to switch off for evaluation.
 EVALUATION = {"batch_norm": "training", "batch_renorm": "training", "instance_norm": "use_input_stats"}
 
@@ -172,6 +172,9 @@ def _passes(spec: NormSpec, x: Any, arguments: dict[str, Any], beside_dy: dict[s
     kernels = spec.kernels
     kernels.call(x, **arguments)
     kernels.backward(x, kernels.forward(x, **arguments)[1], **beside_dy)
+    if arguments.get("running_mean") is not None:
+        with suppress(ValueError):  # batch renormalization needs them
+            kernels.forward(x, **{**arguments, "running_mean": None, "running_var": None})
     if spec.name in EVALUATION:
         arguments = {**arguments, EVALUATION[spec.name]: False}
         kernels.backward(x, kernels.forward(x, **arguments)[1])

@@ -178,3 +178,13 @@ def test_the_command_says_what_is_wrong(normkernels: Any, options: tuple[str, ..
     assert shown.code == 2
     assert options[0] in shown.err
     assert shown.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("shape", [(4, 33), (2000, 8), (64, 300), (2, 1, 100, 100), (2, 8, 20, 20)], ids=str)
+def test_batch_norm_without_running_statistics_is_compiled_ahead(shape):
+    nk.compile(["batch_norm"], ["float32"], [""])
+    x = np.ones(shape, np.float32)
+    with _ahead.listening() as seconds:
+        nk.batch_norm(x, None, None, training=True)
+        nk.batch_norm(x, np.zeros(shape[1], np.float32), np.ones(shape[1], np.float32), training=True)
+    assert not seconds

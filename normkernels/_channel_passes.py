@@ -42,8 +42,7 @@ def batch_norm(
     if plain and residual is None and num_batches_tracked is None and norm == "batch_norm":
         options = (
             keep, training, momentum, type(momentum), eps, type(eps), channel_axis, activation, threads,
-            type(threads),
-            of(running_mean), of(running_var), of(out),
+            type(threads), of(running_mean), of(running_var), of(out),
         )  # fmt: skip
         signature, call = find(options, x, weight, bias)
         if call is not None and (

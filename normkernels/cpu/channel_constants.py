@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .channel_primitives import dot_constants, output_constants
+from .channel_primitives import dot_constants, gradient_constants, output_constants
 from .extremes import group_statistics, usual
 from .jit import primitive
 from .loops import each, sums
 from .pointers import offset, pointer
-from .primitives import as_scale, moved, reciprocal_sd, shift_of
+from .primitives import moved, reciprocal_sd
 from .tracing import step
 from .vectors import where, wide
 
@@ -162,12 +162,9 @@ def rows_of_dot_constants(x, n, mean, rstd, constants, pitch):
 
 @step
 def _gradient_constants(i, hi, scale, c2, k, x, mean, rstd, weight, dot, s, count, training):
-    h, total = hi[i], s[i]
-    dweight = dot[i] + (h - mean[i]) * scale[i] * total  # where scale is to be, r was
-    factor = as_scale(x, rstd[i] * -(dweight * (1.0 / count)))
-    shift = x.rounded(total * (1.0 / count) - shift_of(x, h, mean[i], factor))
-    dot[i], scale[i], k[i] = dweight, as_scale(x, rstd[i] * weight[i]), factor
-    hi[i], c2[i] = where(training, h, 0.0), where(training, shift, 0.0)
+    dweight, part = dot[i] + (hi[i] - mean[i]) * scale[i] * s[i], 1.0 / count  # where scale is to be, r was
+    h, scale[i], shift, k[i] = gradient_constants(x, mean[i], rstd[i], weight[i], dweight * part, s[i] * part)
+    dot[i], hi[i], c2[i] = dweight, where(training, h, 0.0), where(training, shift, 0.0)
 
 
 @primitive

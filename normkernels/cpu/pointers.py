@@ -12,7 +12,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from .vectors import Index, Pointer, arithmetic
+from .tracing import formula
+from .vectors import arithmetic
 
 
 @intrinsic
@@ -39,24 +40,16 @@ def offset(typingctx: Any, pointer: Any, index: Any) -> Any:
     return pointer(pointer, types.intp), codegen
 
 
-@intrinsic
-def element(typingctx: Any, pointer: Any, i: Any) -> Any:
+@formula
+def element(pointer: Any, i: Any) -> Any:
     """Element i in the dtype of the arithmetic."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return Pointer(builder, args[0], pointer.dtype)[Index(builder, args[1], 1)].ir
-
-    return arithmetic(pointer.dtype)(pointer, types.intp), codegen
+    return pointer.at(i)
 
 
-@intrinsic
-def as_element(typingctx: Any, pointer: Any, value: Any) -> Any:
+@formula
+def as_element(pointer: Any, value: Any) -> Any:
     """`value`, a number, rounded to the dtype of the pointer's arithmetic."""
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return context.cast(builder, args[1], sig.args[1], sig.return_type)
-
-    return arithmetic(pointer.dtype)(pointer, value), codegen
+    return pointer.rounded(value)
 
 
 @intrinsic

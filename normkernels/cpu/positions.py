@@ -16,13 +16,14 @@ import numpy as np
 
 from .activations import slope
 from .channel_constants import finish_statistics, view_of
+from .channel_primitives import gradient_constants
 from .column_primitives import add_moments, moments_of_tile, taken, tile_sums
 from .fusion import activated, add_residual, copy_run, first_of, plus, tile_on_stack
 from .jit import kernel, loop, primitive
 from .loops import each, sums
 from .parallel import share
 from .pointers import dtype_of, fence, offset, pointer
-from .primitives import add, as_scale, centring, flush, shift_of, zero
+from .primitives import add, centring, flush, zero
 from .tracing import step
 from .tuning import ROWS_SUMMED, TILE
 from .vectors import fma
@@ -188,9 +189,8 @@ def _add_dots_of_two(
 
 
 @step
-def _finish(i, k, c2, x, hi, mean, rstd, s, dot, part, part_of_mean):
-    factor = as_scale(x, rstd[i] * -(dot[i] * part))
-    k[i], c2[i] = factor, s[i] * part_of_mean - shift_of(x, hi[i], mean[i], factor)
+def _finish(i, k, c2, x, mean, rstd, s, dot, part, part_of_mean):
+    _, _, c2[i], k[i] = gradient_constants(x, mean[i], rstd[i], 1.0, dot[i] * part, s[i] * part_of_mean)
 
 
 @primitive
@@ -198,7 +198,7 @@ def _finish_dots(x, n, cols, centred, mean, rstd, dots, constants, width):
     """k and c2 of the gradient from the sums of wdy and of x_hat * wdy of n positions, rows of `dots`."""
     k, c2 = offset(constants, _K * width), offset(constants, _C2 * width)
     part, part_of_mean = 1.0 / cols, 1.0 / cols if centred else 0.0
-    each(n, None, _finish, k, c2, x, constants, mean, rstd, dots, offset(dots, width), part, part_of_mean)
+    each(n, None, _finish, k, c2, x, mean, rstd, dots, offset(dots, width), part, part_of_mean)
 
 
 @step

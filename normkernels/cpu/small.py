@@ -111,9 +111,8 @@ def row_backward(
     out: Vector,
 ) -> Callable[..., tuple[Array, Vector, Vector]] | None:
     """(dy, x, mean, rstd, weight, bias, out) to dx, dweight and dbias, for arrays such as these."""
-    plain = (
-        plan.period == plan.inner == 1 and plan.cols <= ROWS_PIECE
-    )  # longer rows have a kernel of their own
+    # Longer rows have a kernel of their own.
+    plain = plan.period == plan.inner == 1 and plan.cols <= ROWS_PIECE
     if not plain or not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
         return None
     n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty

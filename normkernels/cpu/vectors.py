@@ -151,14 +151,14 @@ def alike(*values: Any) -> list[ir.Value]:
     return [_as(given[0].builder, _lanes(widest, lanes), v) for v in values]
 
 
-def _multiply_add(operation: str, a: Value, b: Any, c: Any) -> Value:
-    arguments = alike(a, b, c)
+def _operation(name: str, builder: ir.IRBuilder, *arguments: ir.Value) -> Value:
+    """An operation that LLVM has for numbers and for vectors, on arguments of one type."""
     type_ = arguments[0].type
     lanes = f"v{type_.count}" if isinstance(type_, ir.VectorType) else ""
-    name = f"llvm.{operation}.{lanes}f{a.bits}"
-    function = ir.FunctionType(type_, [type_] * 3)
-    called = cgutils.get_or_insert_function(a.builder.module, function, name)
-    return Value(a.builder, a.builder.call(called, arguments))
+    bits = 32 if element_of(type_) == ir.FloatType() else 64
+    function = ir.FunctionType(type_, [type_] * len(arguments))
+    called = cgutils.get_or_insert_function(builder.module, function, f"llvm.{name}.{lanes}f{bits}")
+    return Value(builder, builder.call(called, arguments))
 
 
 def fma(a: Value, b: Any, c: Any) -> Value:
@@ -166,12 +166,12 @@ def fma(a: Value, b: Any, c: Any) -> Value:
 
     Where it has none, as before AVX2, an exact one would be a call for each element.
     """
-    return _multiply_add("fmuladd", a, b, c)
+    return _operation("fmuladd", a.builder, *alike(a, b, c))
 
 
 def exact_fma(a: Value, b: Any, c: Any) -> Value:
     """a * b + c with one rounding."""
-    return _multiply_add("fma", a, b, c)
+    return _operation("fma", a.builder, *alike(a, b, c))
 
 
 def polynomial(x: Value, coefficients: Sequence[float]) -> Value:
@@ -190,10 +190,7 @@ def wide(x: Value) -> Value:
 
 def sqrt(x: Value) -> Value:
     """The square root, correctly rounded."""
-    lanes = f"v{x.ir.type.count}" if isinstance(x.ir.type, ir.VectorType) else ""
-    function = ir.FunctionType(x.ir.type, [x.ir.type])
-    called = cgutils.get_or_insert_function(x.builder.module, function, f"llvm.sqrt.{lanes}f{x.bits}")
-    return Value(x.builder, x.builder.call(called, [x.ir]))
+    return _operation("sqrt", x.builder, x.ir)
 
 
 def where(condition: Value, a: Any, b: Any) -> Value:

@@ -21,6 +21,8 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 from numba.np.ufunc import parallel
 
+from .pointers import as_pointers, begin
+
 _POOLS = {"omp": "omppool", "tbb": "tbbpool", "workqueue": "workqueue"}
 
 _I64 = ir.IntType(64)
@@ -116,32 +118,21 @@ def _share_function(context: Any, module: Any, record: ir.Type, body: Any, sig: 
     return function
 
 
-def _as_pointer(type_: types.Type) -> types.Type:
-    return types.CPointer(type_.dtype) if isinstance(type_, types.Array) else type_
-
-
 @intrinsic  # type: ignore[untyped-decorator]
 def share(typingctx: Any, team: Any, pieces: Any, body: Any, *args: Any) -> Any:
     """body(piece, *args) for every piece below `pieces`; every thread of the team has neighbouring pieces.
 
     team: the address of `pool`, and the number of threads. Pieces can fail for want of memory only. They see
-    pointers to the arrays: each function that takes an array counts its references (measured: twice the time
-    for the statistics of a channel of 49 elements).
+    pointers to the arrays, in records too: each function that takes an array counts its references
+    (measured: twice the time for the statistics of a channel of 49 elements).
     """
-    handed = tuple(_as_pointer(a) for a in args)
+    handed = tuple(as_pointers(a) for a in args)
     sig = typingctx.resolve_function_type(body, (types.intp, *handed), {})
     packed = types.Tuple(args)
 
     def codegen(context: Any, builder: Any, _: Any, values: Any) -> ir.Value:
         team, pieces, _, given = values
-        arguments = context.make_tuple(
-            builder,
-            types.Tuple(handed),
-            [
-                context.make_array(t)(context, builder, v).data if isinstance(t, types.Array) else v
-                for t, v in zip(args, cgutils.unpack_tuple(builder, given), strict=True)
-            ],
-        )
+        arguments = begin(context, builder, packed, given)
         address, threads = builder.extract_value(team, 0), builder.extract_value(team, 1)
         shares = builder.select(builder.icmp_signed("<", threads, pieces), threads, pieces)
         alone = builder.icmp_signed("<=", shares, _I64(1))

@@ -10,32 +10,63 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from .tracing import formula
 from .vectors import arithmetic
 
 
+def as_pointers(type_: types.Type) -> types.Type:
+    """The type with pointers for arrays, in tuples and records too."""
+    if isinstance(type_, types.Array):
+        return types.CPointer(type_.dtype)
+    return with_parts(type_, [as_pointers(t) for t in type_]) if isinstance(type_, types.BaseTuple) else type_
+
+
+def with_parts(type_: types.BaseTuple, parts: list[types.Type]) -> types.BaseTuple:
+    """A tuple or record of these parts."""
+    return types.BaseTuple.from_types(parts, getattr(type_, "instance_class", None))
+
+
+def begin(context: Any, builder: Any, type_: types.Type, value: ir.Value) -> ir.Value:
+    """The value with pointers for arrays."""
+    if isinstance(type_, types.Array):
+        return context.make_array(type_)(context, builder, value).data
+    if not isinstance(type_, types.BaseTuple):
+        return value
+    parts = zip(type_, cgutils.unpack_tuple(builder, value), strict=True)
+    return context.make_tuple(builder, as_pointers(type_), [begin(context, builder, t, v) for t, v in parts])
+
+
 @intrinsic
 def pointer(typingctx: Any, array: Any) -> Any:
-    """Where `array` begins, which does not keep it alive: whoever calls the kernel does. None for None."""
-    if isinstance(array, types.NoneType | types.CPointer):
-        return array(array), lambda context, builder, sig, args: args[0]
+    """Where `array` begins, which does not keep it alive: whoever calls the kernel does.
+
+    Of a tuple or a record the same with pointers for its arrays; None and numbers stay what they are.
+    """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return context.make_array(sig.args[0])(context, builder, args[0]).data
+        return begin(context, builder, sig.args[0], args[0])
 
-    return types.CPointer(array.dtype)(array), codegen
+    return as_pointers(array)(array), codegen
+
+
+def _moved(context: Any, builder: Any, type_: types.Type, value: ir.Value, index: ir.Value) -> ir.Value:
+    if isinstance(type_, types.CPointer):
+        return builder.gep(value, [index])
+    if not isinstance(type_, types.BaseTuple):
+        return value
+    parts = zip(type_, cgutils.unpack_tuple(builder, value), strict=True)
+    return context.make_tuple(builder, type_, [_moved(context, builder, t, v, index) for t, v in parts])
 
 
 @intrinsic
 def offset(typingctx: Any, pointer: Any, index: Any) -> Any:
-    """The pointer `index` elements further on; None for None."""
-    if isinstance(pointer, types.NoneType):
-        return pointer(pointer, types.intp), lambda context, builder, sig, args: args[0]
+    """The pointer `index` elements further on; of a tuple or a record, all its pointers. None for None."""
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return builder.gep(args[0], [args[1]])
+        return _moved(context, builder, sig.args[0], *args)
 
     return pointer(pointer, types.intp), codegen
 

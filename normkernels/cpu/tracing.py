@@ -60,7 +60,8 @@ def seen(builder: Any, type_: types.Type, value: ir.Value) -> Any:
         return Pointer(builder, value, type_.dtype)
     if isinstance(type_, types.BaseTuple):
         parts = cgutils.unpack_tuple(builder, value)
-        return tuple(seen(builder, t, v) for t, v in zip(type_, parts, strict=True))
+        given = [seen(builder, t, v) for t, v in zip(type_, parts, strict=True)]
+        return type_.instance_class(*given) if isinstance(type_, types.BaseNamedTuple) else tuple(given)
     return Value(builder, value)
 
 

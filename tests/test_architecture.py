@@ -46,7 +46,7 @@ LAYERS = [
     "normkernels.cpu.row_primitives  normkernels.cpu.channel_primitives  normkernels.cpu.column_primitives",
     "normkernels.cpu.extremes",
     "normkernels.cpu.fusion",
-    "normkernels.cpu.activations  normkernels.cpu.primitives  normkernels.cpu.argument_types",
+    "normkernels.cpu.activations  normkernels.cpu.primitives",
     "normkernels.cpu.roots",
     "normkernels.cpu.jit",
     "normkernels.cpu.cache  normkernels.cpu.parallel",

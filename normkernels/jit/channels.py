@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ..cpu.argument_types import alike, channel, channels_of, number, written_alike
 from ..cpu.channel_primitives import (
     dot_constants,
     gradient_constants,
@@ -15,6 +14,7 @@ from ..cpu.extremes import group_statistics
 from ..cpu.jit import callable_from_python
 from ..cpu.pointers import offset
 from ..cpu.primitives import merge, tile_bounds, tile_count, tile_moments
+from .argument_types import alike, channel, channels_of, number, written_alike
 
 
 @callable_from_python

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from ..cpu.argument_types import beside, beside_or_none, number, row, written
 from ..cpu.channel_primitives import normalize_run
 from ..cpu.extremes import group_statistics
 from ..cpu.jit import callable_from_python
@@ -11,6 +10,7 @@ from ..cpu.primitives import centring
 from ..cpu.primitives import reciprocal_sd as _reciprocal_sd
 from ..cpu.row_primitives import normalize_row, row_gradient, row_moments, row_squares, tile_dots
 from ..cpu.tuning import TILE
+from .argument_types import beside, beside_or_none, number, row, written
 
 
 @callable_from_python

@@ -8,7 +8,7 @@ from numba import types
 from numba.core.errors import TypingError
 from numba.extending import overload
 
-from .pointers import pointer
+from ..cpu.pointers import pointer
 
 FLOATS = (types.float32, types.float64)
 
@@ -156,7 +156,7 @@ def _written_alike(x, other, name):
 
 
 def number(value, name):
-    """A number, as a float if it is an integer."""
+    """Make a number a float if it is an integer."""
 
 
 @overload(number, prefer_literal=True)

@@ -25,6 +25,7 @@ from normkernels.bench.measure import measure
 from normkernels.bench.peers.with_numpy import NumPy
 from normkernels.bench.results import Results, Row
 from normkernels.bench.timing import Contender, Effort, take_turns
+from normkernels.cpu.tuning import last_level_cache
 from normkernels.norms import NORMS
 
 ONCE = Effort(seconds=0, least=1, most=1)
@@ -139,6 +140,20 @@ def test_cache_sizes_count_every_cache_once(tmp_path: Path) -> None:
                 (index / name).write_text(f"{text}\n")
     (tmp_path / "cpu0/cache/index9").mkdir()
     assert machine.cache_sizes(tmp_path) == ({"L1d": 32768, "L3": 1 << 20}, 2 << 20)
+    assert last_level_cache(tmp_path / "cpu0/cache") == 1 << 20
+
+
+def test_an_unknown_last_level_cache_is_taken_to_have_32_mb(tmp_path: Path) -> None:
+    assert last_level_cache(tmp_path) == 32 << 20
+    (tmp_path / "index0/size").mkdir(parents=True)
+    assert last_level_cache(tmp_path) == 32 << 20
+
+
+@pytest.mark.skipif(
+    not Path("/sys/devices/system/cpu/cpu0/cache/index3/size").exists(), reason="no third level here"
+)
+def test_the_last_level_cache_is_that_of_this_machine() -> None:
+    assert last_level_cache() >= machine.cache_sizes()[0]["L3"]
 
 
 @pytest.mark.parametrize("c", small_cases(), ids=lambda c: c.id)

@@ -3,7 +3,7 @@
 Those of the first part decide in which order sums are formed: another one changes the last bits.
 """
 
-import os
+from pathlib import Path
 
 # -- What the order of sums depends on
 
@@ -34,16 +34,17 @@ CACHE_LINE = 64
 STREAM_RUN_BYTES = 512
 
 
-def _last_level_cache() -> int:
+def last_level_cache(caches: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """Bytes of the largest cache of processor 0, as Linux has it; 32 MB where that is not known."""
     try:
-        size = os.sysconf("SC_LEVEL3_CACHE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        size = 0
-    return size if size > 0 else 32 << 20
+        sizes = [file.read_text().strip() for file in caches.glob("index*/size")]
+    except OSError:
+        sizes = []
+    return max((int(size[:-1]) << 10 for size in sizes if size.endswith("K")), default=32 << 20)
 
 
 # From this size on an output goes past the caches: below, what is read next is still there (decision 0017).
-STREAM_BYTES = min(_last_level_cache() // 8, 32 << 20)
+STREAM_BYTES = min(last_level_cache() // 8, 32 << 20)
 
 # -- Rows
 

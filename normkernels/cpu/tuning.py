@@ -44,7 +44,7 @@ def last_level_cache(caches: Path = Path("/sys/devices/system/cpu/cpu0/cache")) 
 
 
 # From this size on an output goes past the caches: below, what is read next is still there (decision 0017).
-STREAM_BYTES = min(last_level_cache() // 8, 32 << 20)
+STREAM_BYTES = min(last_level_cache() // 8, 16 << 20)
 
 # -- Rows
 

@@ -17,15 +17,19 @@ REALS = (int, float, np.integer, np.floating)
 
 
 def integer(value: Any, name: str) -> int:
+    """A whole number, which a bool is not."""
     try:
-        return operator.index(value)
+        number = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        number = None
+    if number is None:
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    return number
 
 
 def real(value: Any, name: str) -> float:
-    """A finite number."""
-    if not isinstance(value, REALS):
+    """A finite number, which a bool is not."""
+    if isinstance(value, bool) or not isinstance(value, REALS):
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         result = float(value)
@@ -72,7 +76,7 @@ def normalized_axes(value: Any, dim: Any, shape: tuple[int, ...]) -> tuple[int, 
     """The axes that are normalized, whose sizes are the normalized shape: those of dim, or the last ones."""
     try:
         sizes = (value,) if isinstance(value, int) or not np.ndim(value) else value
-        wanted = tuple(operator.index(n) for n in sizes)
+        wanted = tuple(integer(n, "normalized_shape") for n in sizes)
     except (TypeError, ValueError):  # the latter of a ragged list
         raise TypeError(f"normalized_shape must be an integer or a sequence of them, got {value!r}") from None
     if dim is None:

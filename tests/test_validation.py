@@ -58,6 +58,13 @@ CASES = [
     (nk.layer_norm, {"eps": np.inf}, ValueError, "eps must", "inf"),
     (nk.layer_norm, {"eps": 10**400}, ValueError, "eps must be finite", "1000"),
     (nk.layer_norm, {"eps": "1"}, TypeError, "eps must", "'1'|str"),
+    # A bool is a number to Python; to a norm it is a mistake.
+    (nk.layer_norm, {"eps": True}, TypeError, "eps must be a number", "True"),
+    (nk.layer_norm, {"dim": True}, TypeError, "dim must be an integer", "True"),
+    (nk.layer_norm, {"threads": True}, TypeError, "threads must be an integer", "True"),
+    (nk.layer_norm, {"normalized_shape": True}, TypeError, "normalized_shape must be an integer", "True"),
+    (nk.batch_norm, {"channel_axis": True}, TypeError, "channel_axis must be an integer", "True"),
+    (nk.batch_norm, {"momentum": True}, TypeError, "momentum must be a number", "True"),
     (nk.layer_norm, {"threads": 0}, ValueError, "threads must", "0"),
     (
         nk.layer_norm,

@@ -46,31 +46,9 @@ def group_norm(
     y, flat = target(plan.layout, x, out, () if keep else (x,), (weight, bias, x if keep else None))
     mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, keep=keep)
     if signature is not None and isinstance(x, np.ndarray) and x.size:
-        _calls.keep(signature, _small_forward(plan, x, weight, bias, eps, activation, keep, threads, out))
+        given = x, weight, bias, out
+        _calls.keep(signature, small.row_forward("group_norm", plan, given, eps, activation, keep, threads))
     return delivered(y, out, x), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
-
-
-def _small_forward(
-    plan: GroupPlan,
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    activation: str | None,
-    keep: bool,
-    threads: int | None,
-    out: Any,
-) -> _calls.Call | None:
-    """(x, weight, bias, out) to what `group_norm` gives, for arrays such as these."""
-    forward = small.group_forward(plan, x, weight, bias, eps, activation, keep, threads, out)
-    if forward is None or not keep:
-        return forward
-
-    def call(x: Array, weight: Array | None, bias: Array | None, out: Array | None) -> Any:
-        y, statistics = forward(x, weight, bias, out)
-        return y, Saved(x, statistics[0], statistics[1], weight, bias, True, plan, "group_norm", activation)
-
-    return call
 
 
 def instance_norm(

@@ -7,11 +7,10 @@ import numpy as np
 from . import _arrays, _calls, _validate
 from ._calls import find, fit, of
 from ._dispatch import backend
-from ._layout import RowPlan
 from ._passes import delivered, grads, target
 from ._plan import row_plan
 from .cpu import small
-from .results import Array, G, Grads, ResidualGrads, Saved
+from .results import Array, G, ResidualGrads, Saved
 
 
 def row_norm(
@@ -86,8 +85,8 @@ def row_norm(
         h = _arrays.array(delivered(h, sum_out, x), "sum_out")
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
     if signature is not None and isinstance(x, np.ndarray):
-        given = plan, x, weight, bias, eps, activation, keep, threads, out
-        _calls.keep(signature, _small_forward(norm, *given))
+        given = x, weight, bias, out
+        _calls.keep(signature, small.row_forward(norm, plan, given, eps, activation, keep, threads))
     return delivered(y, out, x), saved
 
 
@@ -96,37 +95,11 @@ def _typed(shape: Any) -> Any:
     return (shape, *map(type, shape)) if type(shape) is tuple else []
 
 
-def _small_forward(
-    norm: str,
-    plan: RowPlan,
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    activation: str | None,
-    keep: bool,
-    threads: int | None,
-    out: Any,
-) -> _calls.Call | None:
-    """(x, weight, bias, out) to what `row_norm` gives, for arrays such as these."""
-    forward = small.row_forward(plan, x, weight, bias, eps, activation, keep, threads, out)
-    if forward is None:
-        return None
-    if not keep:
-        return forward
-
-    def call(x: Array, weight: Array | None, bias: Array | None, out: Array | None) -> Any:
-        y, statistics = forward(x, weight, bias, out)
-        return y, Saved(x, statistics[0], statistics[1], weight, bias, True, plan, norm, activation)
-
-    return call
-
-
 def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, threads: int | None) -> G:
     signature = None
     if dsum is None and type(saved) is Saved and type(saved.x) is np.ndarray:
-        x, _, _, weight, bias, _, plan, *more = saved
-        options = norm, plan, x.dtype, x.shape, x.flags.num, *more, threads, type(threads), of(out)
+        x, _, _, weight, bias, _, plan = saved[:7]
+        options = norm, plan, x.dtype, x.shape, x.flags.num, saved[7:], threads, type(threads), of(out)
         signature, call = find(options, dy, weight, bias)
         if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
             return call(dy, saved, out)  # type: ignore[no-any-return]
@@ -148,21 +121,6 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
         sums = kernels.zeros(plan.cols, dy), kernels.zeros(plan.cols, dy)
     dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
-    if signature is not None and isinstance(dy, np.ndarray):
-        _calls.keep(signature, _small_backward(dy, saved, threads, out))
+    if signature is not None and isinstance(dy, np.ndarray) and not saved.summed:
+        _calls.keep(signature, small.row_backward(dy, saved, threads, out))
     return cast("G", ResidualGrads(*result, dx) if saved.summed else result)
-
-
-def _small_backward(dy: Array, saved: Saved[Any], threads: int | None, out: Any) -> _calls.Call | None:
-    """(dy, saved, out) to what `row_norm_backward` gives, for arrays such as these."""
-    backward = small.row_backward(
-        saved.plan, dy, saved.x, saved.weight, saved.bias, saved.activation, threads, out
-    )
-    if backward is None or saved.summed:
-        return None
-
-    def call(dy: Array, saved: Saved[Any], out: Array | None) -> Grads:
-        x, mean, rstd, weight, bias = saved[:5]
-        return Grads(*backward(dy, x, mean, rstd, weight, bias, out))
-
-    return call

@@ -23,6 +23,7 @@ CASES = [
     ("layer_norm", (4, 64), {}),
     ("layer_norm", (3, 5, 7), {"normalized_shape": (5, 7)}),
     ("layer_norm", (4, 64), {"weight": None, "bias": None}),
+    ("layer_norm", (1, 40_000), {}),
     ("rms_norm", (2, 40), {}),
     ("group_norm", (2, 8, 3), {"num_groups": 4}),
     ("group_norm", (2, 8, 50), {"num_groups": 2}),

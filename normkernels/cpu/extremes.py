@@ -6,6 +6,7 @@ dtype can overflow before it is squared. All of this shows in rstd, so one compa
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,15 +29,25 @@ def usual(rstd):
     return (rstd > LEAST) & (rstd < MOST)
 
 
+class Group(NamedTuple):
+    """x + residual, which may be None, in `outer` runs of n elements that lie `stride` apart."""
+
+    x: object
+    residual: object
+    outer: int
+    stride: int
+    n: int
+
+
 @primitive
-def _sums(x, residual, outer, stride, n, scale, origin):
+def _sums(group, scale, origin):
     """The largest absolute value of h = x + residual, and the sums of d = h * scale - origin and of d * d."""
     top = s = q = 0.0
-    room = tile_on_stack(residual)
-    for g in range(outer):
-        for t in range(0, n, TILE):
-            k, count = g * stride + t, min(TILE, n - t)
-            h = add_residual(offset(x, k), offset(residual, k), count, room, None, None)
+    room = tile_on_stack(group.residual)
+    for g in range(group.outer):
+        for t in range(0, group.n, TILE):
+            own, count = offset(group, g * group.stride + t), min(TILE, group.n - t)
+            h = add_residual(own.x, own.residual, count, room, None, None)
             s_tile = q_tile = 0.0
             for i in range(count):
                 value = np.float64(element(h, i))
@@ -50,37 +61,36 @@ def _sums(x, residual, outer, stride, n, scale, origin):
 
 
 @primitive
-def _all_are(x, outer, stride, n, value):
-    """Whether every element is this value; it ends at the first that is not."""
-    for g in range(outer):
-        for i in range(n):
-            if np.float64(element(x, g * stride + i)) != value:
+def _all_are(group, value):
+    """Whether every element of x is this value; it ends at the first that is not."""
+    for g in range(group.outer):
+        for i in range(group.n):
+            if np.float64(element(group.x, g * group.stride + i)) != value:
                 return False
     return True
 
 
 @primitive
-def statistics_again(x, residual, outer, stride, n, divisor, eps, centred, mean, var, rstd):
+def _statistics_again(group, divisor, eps, centred, mean, var):
     """mean, var = m2 / divisor and rstd of a group, taken in a unit of its own, a power of two.
 
-    The group is x + residual, which may be None, `outer` runs of n elements, `stride` apart. mean, var and
-    rstd are those found before, which a group keeps that is constant, or has a NaN or an infinity.
+    mean and var are those found before, which a group keeps that is constant, or has a NaN or an infinity.
     """
-    if centred and residual is None and var == eps == 0.0 and _all_are(x, outer, stride, n, mean):
-        return mean, var, rstd  # as below, in a third of the time
-    count = np.float64(outer) * n
-    top, s, _ = _sums(x, residual, outer, stride, n, TINY, 0.0)
+    if centred and group.residual is None and var == eps == 0.0 and _all_are(group, mean):
+        return mean, var, reciprocal_sd(var, eps)  # as below, in a third of the time
+    count = np.float64(group.outer) * group.n
+    top, s, _ = _sums(group, TINY, 0.0)
     if s - s != 0.0:
-        return mean, var, rstd
+        return mean, var, reciprocal_sd(var, eps)
     exponent = math.frexp(max(top, math.sqrt(eps)))[1]
     scale = math.ldexp(1.0, min(max(-exponent, -1000), 1000))
     unit, origin = 1.0 / scale, 0.0
     if centred:
-        first = add_residual(x, residual, 1, tile_on_stack(residual), None, None)
+        first = add_residual(group.x, group.residual, 1, tile_on_stack(group.residual), None, None)
         origin = np.float64(element(first, 0)) * scale
-        _, s, _ = _sums(x, residual, outer, stride, n, scale, origin)
+        _, s, _ = _sums(group, scale, origin)
         origin += s / count
-    _, s, q = _sums(x, residual, outer, stride, n, scale, origin)
+    _, s, q = _sums(group, scale, origin)
     if centred:
         origin += s / count
         q -= s * (s / count)
@@ -90,10 +100,16 @@ def statistics_again(x, residual, outer, stride, n, divisor, eps, centred, mean,
 
 
 @primitive
-def group_statistics(x, outer, stride, n, eps, centred, mean, var):
-    """mean, var and rstd of a group from its mean and var, or from its elements where these are no use."""
+def statistics_of(group, divisor, eps, centred, mean, var):
+    """mean, var = m2 / divisor and rstd of a group from its mean and var, or its elements if these fail."""
     rstd = reciprocal_sd(var, eps)
-    constant = var == 0.0 and largest(x) < MOST  # in float64 a square may vanish
+    constant = var == 0.0 and largest(group.x) < MOST  # in float64 a square may vanish
     if constant or usual(rstd):
         return mean, var, rstd
-    return statistics_again(x, None, outer, stride, n, outer * n, eps, centred, mean, var, rstd)
+    return _statistics_again(group, divisor, eps, centred, mean, var)
+
+
+@primitive
+def group_statistics(x, outer, stride, n, eps, centred, mean, var):
+    """As `statistics_of`, of a group without a residual, whose m2 is divided by its elements."""
+    return statistics_of(Group(x, None, outer, stride, n), outer * n, eps, centred, mean, var)

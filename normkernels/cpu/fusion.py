@@ -32,26 +32,29 @@ def tile_on_stack(typingctx: Any, pointer: Any) -> Any:
     return pointer(pointer), codegen
 
 
+def _one_of(given: tuple[types.Type, types.Type], k: int) -> Any:
+    """What an intrinsic of two arguments gives that is one of them."""
+    return given[k](*given), lambda context, builder, sig, args: args[k]
+
+
 @intrinsic
 def first_of(typingctx: Any, pointer: Any, other: Any) -> Any:
     """The pointer, or the other one where it is None."""
-    chosen = int(isinstance(pointer, types.NoneType))
-
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return args[chosen]
-
-    return (pointer, other)[chosen](pointer, other), codegen
+    return _one_of((pointer, other), int(isinstance(pointer, types.NoneType)))
 
 
 @intrinsic
 def where_given(typingctx: Any, value: Any, other: Any) -> Any:
     """The value; None where the other is None."""
-    chosen = int(isinstance(other, types.NoneType))
+    return _one_of((value, other), int(isinstance(other, types.NoneType)))
 
-    def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
-        return args[chosen]
 
-    return (value, other)[chosen](value, other), codegen
+@intrinsic
+def where_absent(typingctx: Any, value: Any, other: Any) -> Any:
+    """The value where the other is None; None where that is given."""
+    if isinstance(other, types.NoneType):
+        return _one_of((value, other), 0)
+    return types.none(value, other), lambda context, builder, sig, args: context.get_dummy_value()
 
 
 def plus(value: Value, addend: Pointer | None, i: Index) -> Value:

@@ -4,97 +4,111 @@ Row i is group i % groups of a sample; its channels are runs of `inner` elements
 and a bias of its own. Group norm; with one channel per group instance norm; not centred and with a
 divisor of 1 weight norm.
 
-An absent parameter is one element, of which the stride is 0, for all channels. An activation `kind` that is
-not None follows the norm; its backward keeps a row of dz in `dz`.
+An activation `kind` that is not None follows the norm; its backward keeps a row of dz in `dz`.
+
+Kernels take tuples: arrays those of `Forward` or `Row`, affine that of `Affine`, norm that of `Groups`,
+statistics those of `Statistics`.
 """
 
+from typing import NamedTuple
+
 from .channel_primitives import dot_constants, normalize_run, output_constants, run_gradient, tile_dots
-from .extremes import statistics_again, usual
 from .fusion import first_of, where_given
-from .jit import loop
+from .jit import loop, primitive
 from .pointers import as_element, fence, offset
-from .primitives import centring, reciprocal_sd
-from .row_primitives import row_moments, row_squares
+from .primitives import centring
+from .row_primitives import Affine, Forward, Row, Statistics, row_at, row_statistics
 from .tuning import TILE
 
 
+class Groups(NamedTuple):
+    """What is known of groups: rows of all samples, groups of one, and their channels, which are runs.
+
+    pieces: of work, among which the rows are shared out; divisor: of the sums of a row, its elements for a
+    mean, 1 for a sum.
+    """
+
+    rows: int
+    groups: int
+    channels: int
+    inner: int
+    pieces: int
+    divisor: int
+    centred: bool
+
+
 @loop
-def forward(
-    b, x, rows, groups, channels, inner, block, divisor, weight, weight_stride, bias, bias_stride, kind,
-    centred, eps, y, kept, statistics, stream,
-):  # fmt: skip
-    """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor; `block` rows are one piece of work.
+def forward(b, arrays, affine, norm, eps, kept, statistics):
+    """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor.
 
     statistics: the first `kept` of mean, rstd and var, rows of them, in float64.
     """
-    cols = channels * inner
-    for i in range(b * block, min((b + 1) * block, rows)):
-        row = offset(x, i * cols)
-        if centred:
-            mean, m2 = row_moments(row, cols)
-        else:
-            mean, m2 = 0.0, row_squares(row, cols)
-        var = m2 / divisor
-        rstd = reciprocal_sd(var, eps)
-        if not usual(rstd):
-            mean, var, rstd = statistics_again(row, None, 1, 0, cols, divisor, eps, centred, mean, var, rstd)
+    arrays, affine = Forward(*arrays), Affine(*affine)
+    rows, groups, channels, inner, pieces, divisor, centred = Groups(*norm)
+    for i in range(b * rows // pieces, (b + 1) * rows // pieces):
+        row = offset(arrays, i * channels * inner)
+        mean, var, rstd = row_statistics(row.x, channels * inner, divisor, eps, centred)
         if kept >= 2:
             statistics[i], statistics[rows + i] = mean, rstd
         if kept == 3:
             statistics[2 * rows + i] = var
         for j in range(channels):
-            c, k = i % groups * channels + j, i * cols + j * inner
-            a = output_constants(x, mean, rstd, weight[c * weight_stride], bias[c * bias_stride])
-            normalize_run(offset(x, k), inner, a, None, kind, offset(y, k), stream)
-    if stream:
+            c, run = i % groups * channels + j, offset(row, j * inner)
+            a = output_constants(row.x, mean, rstd, affine.weight[c], affine.bias[c])
+            normalize_run(run.x, inner, a, None, affine.kind, run.y, run.stream)
+    if arrays.stream:
         fence()
 
 
+@primitive
+def _run_dots(run, inner, hi, scale, constants, kind):
+    """The sums of dy * (x - hi) * scale and of dy over a run; constants: those of its output, or None."""
+    dot = s = 0.0
+    for t in range(0, inner, TILE):
+        tile = offset(run, t)
+        dots = tile_dots(
+            tile.dy, tile.x, 1, 1, min(TILE, inner - t), hi, scale, constants, None, kind, tile.dz
+        )
+        dot += dots[0]
+        s += dots[1]
+    return dot, s
+
+
 @loop
-def backward(
-    b, dy, x, rows, groups, channels, inner, workers, divisor, weight, weight_stride, bias, bias_stride, kind,
-    centred, mean, rstd, dz, dx, dweight, dbias, stream,
-):  # fmt: skip
+def backward(b, arrays, affine, norm, statistics, dweight, dbias):
     """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
 
     Not centred, no sum of dy is asked for, and dbias is not written.
 
     The sums of a run give dweight and dbias, and weighted by weight c1 and c2: one pass for all four.
-    The rows are shared out among `workers`, each with room in dz for one of them.
+    Each piece of work has room in dz for one row.
     """
-    cols = channels * inner
-    own = offset(dz, b * cols)
-    for i in range(b * rows // workers, (b + 1) * rows // workers):
+    arrays, affine, statistics = Row(*arrays), Affine(*affine), Statistics(*statistics)
+    rows, groups, channels, inner, pieces, divisor, centred = Groups(*norm)
+    cols, x = channels * inner, arrays.x
+    for i in range(b * rows // pieces, (b + 1) * rows // pieces):
+        row, first = row_at(arrays, i * cols, offset(arrays.dz, b * cols)), i % groups * channels
         # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-        r = rstd[i] if cols > 1 or not centred else 0.0
-        hi, scale = dot_constants(x, mean[i], r)
+        mean, rstd = statistics.mean[i], statistics.rstd[i] if cols > 1 or not centred else 0.0
+        hi, scale = dot_constants(x, mean, rstd)
         c1 = c2 = 0.0
         for j in range(channels):
-            c = i % groups * channels + j
-            w = weight[c * weight_stride]
-            affine = where_given(output_constants(x, mean[i], r, w, bias[c * bias_stride]), kind)
-            dot = s = 0.0
-            for t in range(0, inner, TILE):
-                first, n = j * inner + t, min(TILE, inner - t)
-                dots = tile_dots(
-                    offset(dy, i * cols + first), offset(x, i * cols + first), 1, 1, n, hi, scale, affine,
-                    None, kind, offset(own, first),
-                )  # fmt: skip
-                dot += dots[0]
-                s += dots[1]
-            dot += (hi - mean[i]) * scale * s
+            w = affine.weight[first + j]
+            constants = output_constants(x, mean, rstd, w, affine.bias[first + j])
+            run = offset(row, j * inner)
+            dot, s = _run_dots(run, inner, hi, scale, where_given(constants, affine.kind), affine.kind)
+            dot += (hi - mean) * scale * s
             dweight[i * channels + j] = dot
             if centred:
                 dbias[i * channels + j] = s
             c1 += w * dot
             c2 += w * s
-        _, lo, k1 = centring(x, mean[i], r, -(c1 / divisor))
+        _, lo, k1 = centring(x, mean, rstd, -(c1 / divisor))
         a = hi, scale, as_element(x, (c2 / divisor if centred else 0.0) - lo), k1
         for j in range(channels):
-            k, c = i * cols + j * inner, i % groups * channels + j
+            run = offset(row, j * inner)
             run_gradient(
-                first_of(offset(own, j * inner), offset(dy, k)), offset(x, k), inner, a,
-                weight[c * weight_stride], offset(dx, k), stream,
-            )  # fmt: skip
-    if stream:
+                first_of(run.dz, run.dy), run.x, inner, a, affine.weight[first + j], run.dx, run.stream
+            )
+    if arrays.stream:
         fence()

@@ -1,4 +1,7 @@
-"""Plans of rows that lie across memory, and flat arrays, to calls of the kernels of positions."""
+"""Plans of rows that lie across memory to launches of the kernels of positions."""
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -6,8 +9,9 @@ from .. import _buffers
 from .._layout import RowPlan
 from ..results import Array
 from . import positions
+from .jit import Kernel
 from .parallel import team_size
-from .run import kind, parameter, run, streams
+from .run import ForwardLaunch, kind, streams
 from .tuning import CACHE_LINE, LEAST_POSITIONS, MOST_POSITIONS, PARTIALS, PIECE
 
 # Elements of a cache line in the narrowest dtype, of which the tiles of a sample are multiples.
@@ -21,10 +25,6 @@ def tile_of(plan: RowPlan) -> int:
     return plan.inner if tiles == 1 else -(-plan.inner // (tiles * LINE)) * LINE
 
 
-def _pieces(plan: RowPlan, tile: int) -> int:
-    return plan.rows // plan.inner * -(-plan.inner // tile)
-
-
 def _stores(plan: RowPlan, tile: int) -> tuple[bool, bool]:
     """Whether to write the output past the caches, and to gather it for that in whole cache lines."""
     whole = tile == plan.inner
@@ -32,65 +32,40 @@ def _stores(plan: RowPlan, tile: int) -> tuple[bool, bool]:
     return stream, stream and whole and tile * plan.layout.dtype.itemsize % CACHE_LINE > 0
 
 
-def _parameters(plan: RowPlan, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
-    dtype = plan.layout.arithmetic
-    return parameter(weight, plan.cols, 1.0, dtype), parameter(bias, plan.cols, 0.0, dtype)
+def _positions(plan: RowPlan, tile: int, block: int, threads: int | None) -> tuple[Any, ...]:
+    """What kernels take as `Positions`, and whether to write past the caches."""
+    pieces = plan.rows // plan.inner * -(-plan.inner // tile)
+    workers = min(-(-pieces // block), team_size(threads))
+    stream, gather = _stores(plan, tile)
+    return (pieces, plan.cols, plan.inner, tile, block, workers, plan.centred, gather), stream
 
 
-def row_forward(
-    plan: RowPlan,
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    y: Array,
-    threads: int | None,
-    activation: str | None,
-    residual: Array | None,
-    total: Array | None,
-    keep: bool,
-) -> tuple[Array, Array]:
-    """As that of `launch_rows`, of rows of which `inner` lie side by side."""
+def forward(
+    plan: RowPlan, weight: Array, bias: Array | None, activation: str | None, kept: int, threads: int | None
+) -> ForwardLaunch:
+    """As `launch_rows.row_forward_launch`, of rows of which `inner` lie side by side."""
     tile = tile_of(plan)
-    pieces = _pieces(plan, tile)
-    workers = min(pieces, team_size(threads))
-    statistics = np.empty((2 if keep else 0, plan.rows))
-    run(
-        positions.forward, plan.nbytes, threads, workers,
-        x, residual, pieces, plan.cols, plan.inner, tile, workers, *_parameters(plan, weight, bias),
-        kind(activation), plan.centred, eps,
-        None if residual is None else _buffers.empty(workers * plan.cols * tile, x.dtype), total, y,
-        plan.rows if keep else 0, statistics, *_stores(plan, tile),
-    )  # fmt: skip
-    return (statistics[0], statistics[1]) if keep else (statistics, statistics)
+    norm, stream = _positions(plan, tile, 1, threads)
+    workers, rows = norm[5], plan.rows if kept else 0
+    room = workers * plan.cols * tile
+    return ForwardLaunch(
+        positions.forward, (workers,), weight, bias, kind(activation), norm, rows, stream, room
+    )
 
 
-def row_backward(
-    plan: RowPlan,
-    dy: Array,
-    x: Array,
-    mean: Array,
-    rstd: Array,
-    weight: Array | None,
-    bias: Array | None,
-    dx: Array,
-    threads: int | None,
-    activation: str | None,
-    dsum: Array | None,
-) -> tuple[Array, Array | None]:
-    """As that of `launch_rows`; dweight and dbias in float64."""
-    tile = tile_of(plan)
-    pieces = _pieces(plan, tile)
-    block = -(-pieces // PARTIALS)
-    blocks = -(-pieces // block)
-    workers, scratch = min(blocks, team_size(threads)), None
-    if activation is not None:
-        scratch = _buffers.empty(workers * plan.cols * tile, plan.layout.arithmetic)
-    partials = np.empty((blocks, 2, plan.cols))
-    run(
-        positions.backward, plan.nbytes, threads,
-        dy, x, pieces, plan.cols, plan.inner, tile, block, workers, *_parameters(plan, weight, bias),
-        kind(activation), scratch, dsum, plan.centred, mean, rstd, dx, partials, *_stores(plan, tile),
-    )  # fmt: skip
-    dweight, dbias = partials[0].copy()
-    return dweight, dbias if plan.centred else None
+def backward(
+    plan: RowPlan, activation: str | None, threads: int | None
+) -> tuple[Kernel, Callable[..., tuple[Any, Any, Any]]]:
+    """As `launch_rows.row_backward_launch`; dweight and dbias in float64."""
+    tile, fused = tile_of(plan), kind(activation)
+    pieces = plan.rows // plan.inner * -(-plan.inner // tile)
+    norm, stream = _positions(plan, tile, -(-pieces // PARTIALS), threads)
+    room = norm[5] * plan.cols * tile
+
+    def arguments(dy: Any, x: Any, dsum: Any, dx: Any, statistics: Any, weight: Any, bias: Any) -> Any:
+        dz = None if fused is None else _buffers.empty(room, plan.layout.arithmetic)
+        dweight, dbias = np.empty(plan.cols), np.empty(plan.cols)
+        arrays, affine = (dy, x, dz, dsum, dx, stream), (weight, bias, fused, dweight, dbias)
+        return (arrays, affine, norm, statistics), dweight, dbias if plan.centred else None
+
+    return positions.backward, arguments

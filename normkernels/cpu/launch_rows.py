@@ -1,6 +1,7 @@
 """Plans of rows and of groups, and flat arrays, to kernel calls."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,28 +10,96 @@ from .. import _buffers
 from .._layout import GroupPlan, RowPlan
 from ..results import Array
 from . import groups, launch_positions, rows, tuning
+from .jit import Kernel
 from .parallel import team_size
-from .run import kind, parameter, run, streams, update
+from .run import ForwardLaunch, kind, parameter, run, run_forward, streams, update
 from .tuning import FEW, LONG_ROW, PARTIALS, ROWS_PIECE, SHORT_RUN_OF_GROUP, TILE
 
-# Statistics that are not kept.
-NOTHING = np.empty(0)
+Parameters = tuple[Array | None, Array | None]
+"""weight and bias."""
+BackwardLaunch = tuple[Array, Array | None, Kernel, Callable[..., tuple[Any, Any, Any]]]
+"""weight and bias as a kernel takes them, the kernel, and what makes its arguments, dweight and dbias."""
 
 
-def parameters(
-    plan: RowPlan, weight: Array | None, bias: Array | None, with_bias: bool = True
-) -> tuple[Array, Array | None, int, int]:
+def _parameters(plan: RowPlan, given: Parameters, biased: bool) -> tuple[Array, Array | None, int, int]:
     """weight and bias as kernels see them, how many elements of a row they are for, and their period.
 
-    Where there is neither, ones and zeros for a part of a row serve all of it. RMS norm, which never has a
-    bias, is spared reading zeros.
+    Where there is neither, ones and zeros for a part of a row serve all of it.
     """
-    dtype, part, period = plan.layout.arithmetic, plan.cols, plan.period
-    if weight is None and bias is None:
+    (weight, bias), dtype, part, period = given, plan.layout.arithmetic, plan.cols, plan.period
+    if weight is None and bias is None and plan.inner == 1:
         part, period = min(part, ROWS_PIECE), 1
-    w = parameter(weight, period * part, 1.0, dtype)
-    with_bias = with_bias and plan.centred
-    return w, parameter(bias, period * part, 0.0, dtype) if with_bias else None, part, period
+    size = period * part
+    w, b = parameter(weight, size, 1.0, dtype), parameter(bias, size, 0.0, dtype) if biased else None
+    return w, b, part, period
+
+
+def _pooled(shape: tuple[int, ...], dtype: Any = np.float64) -> Array:
+    return _buffers.empty(math.prod(shape), np.dtype(dtype)).reshape(shape)
+
+
+def row_forward_launch(
+    plan: RowPlan,
+    parameters: Parameters,
+    activation: str | None,
+    kept: int,
+    fused: bool,
+    threads: int | None,
+) -> ForwardLaunch:
+    """The kernel that gives the first `kept` of mean, rstd and var; fused: whether there is a residual.
+
+    RMS norm, which never has a bias, is spared reading zeros, but where rows lie side by side: there one
+    serves many elements.
+    """
+    weight, bias, part, period = _parameters(plan, parameters, plan.centred or plan.inner > 1)
+    if plan.inner > 1:
+        return launch_positions.forward(plan, weight, bias, activation, kept, threads)
+    n, m, stream, block = plan.cols, plan.rows, streams(plan, plan.cols), 1 + ROWS_PIECE // plan.cols
+    if (fused and n > LONG_ROW) or (n > ROWS_PIECE and m < team_size(threads)):  # the same bits as below
+        kernel, room = rows.forward_tiles, 0
+        pieces: tuple[int, ...] = ()
+    else:
+        if fused:
+            team = 1 if plan.nbytes < tuning.PARALLEL_BYTES else team_size(threads)
+            block = max(block, -(-m // team))  # one for each thread
+        kernel, pieces = rows.forward, (-(-m // block),)
+        room = -(-m // block) * rows.scratch_width.py_func(n)
+    norm = m, n, part, period, block, plan.centred
+    return ForwardLaunch(kernel, pieces, weight, bias, kind(activation), norm, kept, stream, room)
+
+
+def row_backward_launch(
+    plan: RowPlan, parameters: Parameters, activation: str | None, threads: int | None
+) -> BackwardLaunch:
+    """Of (dy, x, dsum, dx, (mean, rstd), weight, bias).
+
+    dweight and dbias are in the dtype of the arithmetic or in float64, and of any size where neither weight
+    nor bias is given; RMS norm has no dbias.
+    """
+    fused = activation is not None
+    w, b, part, period = _parameters(plan, parameters, (plan.centred and fused) or plan.inner > 1)
+    if plan.inner > 1:
+        return w, b, *launch_positions.backward(plan, activation, threads)
+    n, m, act, stream = plan.cols, plan.rows, kind(activation), streams(plan, plan.cols)
+    dtype, biased, samples = plan.layout.arithmetic, plan.centred, m // period
+    block = max(-(-m // PARTIALS), -(-ROWS_PIECE // n), min(16, -(-m // 2)))
+    block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
+    norm, blocks = (m, n, part, period, block, plan.centred), -(-m // block)
+    tiled, width = n > ROWS_PIECE and m < FEW and period == 1, period * (n if part == n else TILE)
+    sums, room = (blocks, 2 if biased else 1, width), (blocks * rows.gradient_room.py_func(n),)
+    if tiled:
+        width, room = part, (m * n,)
+    empty = np.empty if 8 * max(math.prod(sums), room[0]) < _buffers.SMALLEST else _pooled
+
+    def arguments(dy: Any, x: Any, dsum: Any, dx: Any, statistics: Any, weight: Any, bias: Any) -> Any:
+        dz = empty(room, dtype) if fused else None
+        dweight, dbias = np.empty(width, dtype), np.empty(width, dtype) if biased else None
+        arrays, affine = (dy, x, dz, dsum, dx, stream), (weight, bias, act, dweight, dbias)
+        if tiled:
+            return (arrays, affine, norm, statistics), dweight, dbias
+        return (arrays, affine, norm, statistics, empty(sums, dtype), empty(sums)), dweight, dbias
+
+    return w, b, rows.backward_tiles if tiled else rows.backward, arguments
 
 
 def row_forward(
@@ -47,61 +116,12 @@ def row_forward(
     keep: bool = True,
 ) -> tuple[Array, Array]:
     """Write y, and x + residual to total where it is wanted; mean and rstd, if they are kept."""
-    if plan.inner > 1:
-        return launch_positions.row_forward(
-            plan, x, weight, bias, eps, y, threads, activation, residual, total, keep
-        )
-    kept = 2 if keep else 0
-    statistics = _row_forward(plan, x, weight, bias, eps, y, threads, activation, kept, residual, total)
-    return (statistics[0], statistics[1]) if keep else (NOTHING, NOTHING)
-
-
-def _row_forward(
-    plan: RowPlan,
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    y: Array,
-    threads: int | None,
-    activation: str | None,
-    kept: int,
-    residual: Array | None = None,
-    total: Array | None = None,
-) -> Array:
-    """As `row_forward`; the statistics that are kept: mean and rstd, var too, or none."""
-    n = plan.cols
-    weight, bias, part, period = parameters(plan, weight, bias)
-    stream = streams(plan, n)
-    long = residual is not None and n > LONG_ROW
-    if long or (n > ROWS_PIECE and plan.rows < team_size(threads)):  # the same bits as below
-        statistics = np.empty((3, plan.rows))
-        run(
-            rows.forward_tiles, plan.nbytes, threads,
-            x, residual, plan.rows, n, weight, bias, part, period, kind(activation), plan.centred, eps,
-            np.empty((plan.rows, -(-n // TILE), 4)), total, y, statistics, stream,
-        )  # fmt: skip
-        return statistics
-    block, scratch = 1 + ROWS_PIECE // n, None
-    if residual is not None:
-        team = 1 if plan.nbytes < tuning.PARALLEL_BYTES else team_size(threads)
-        block = max(block, -(-plan.rows // team))  # one for each thread
-        scratch = np.empty(-(-plan.rows // block) * rows.scratch_width.py_func(n), x.dtype)
-    statistics = np.empty((kept, plan.rows))
-    run(
-        rows.forward, plan.nbytes, threads, -(-plan.rows // block),
-        x, residual, plan.rows, n, block, weight, bias, part, period, kind(activation), plan.centred, eps,
-        scratch, total, y, kept, statistics, stream,
-    )  # fmt: skip
-    return statistics
-
-
-def backward_room(plan: RowPlan, part: int, period: int) -> tuple[int, int, int, int]:
-    """Rows of a block, blocks, and sums of a block and elements of each, in the backward of rows."""
-    n, samples = plan.cols, plan.rows // period
-    block = max(-(-plan.rows // PARTIALS), -(-ROWS_PIECE // n), min(16, -(-plan.rows // 2)))
-    block = max(block, period * min(4, -(-samples // 2)))  # or the sums would take more room than x
-    return block, -(-plan.rows // block), 2 if plan.centred else 1, period * (n if part == n else TILE)
+    statistics = np.empty((2 if keep else 0, plan.rows))
+    launch = row_forward_launch(
+        plan, (weight, bias), activation, len(statistics), residual is not None, threads
+    )
+    run_forward(plan, threads, launch, (x, residual, total, y), eps, statistics)
+    return (statistics[0], statistics[1]) if keep else (statistics, statistics)
 
 
 def row_backward(
@@ -117,36 +137,16 @@ def row_backward(
     activation: str | None = None,
     dsum: Array | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Write dx + dsum; dweight and dbias in the dtype of the arithmetic; RMS norm has no dbias."""
-    if plan.inner > 1:
-        return launch_positions.row_backward(
-            plan, dy, x, mean, rstd, weight, bias, dx, threads, activation, dsum
-        )
-    n, dtype = plan.cols, plan.layout.arithmetic
-    fused = activation is not None
-    weight, bias, part, period = parameters(plan, weight, bias, fused)
-    if n > ROWS_PIECE and plan.rows < FEW and period == 1:
-        sums = np.empty(part, dtype), np.empty(part, dtype) if plan.centred else None
-        run(
-            rows.backward_tiles, plan.nbytes, threads,
-            dy, x, plan.rows, n, weight, bias, part, kind(activation),
-            _buffers.empty(x.size, dtype) if fused else None, dsum, plan.centred, mean, rstd, dx,
-            *sums, np.empty((-(-n // TILE), plan.rows, 2)), streams(plan, n),
-        )  # fmt: skip
-        return sums
-    block, blocks, count, width = backward_room(plan, part, period)
-    short, long = (
-        _buffers.empty(blocks * count * width, np.dtype(d)).reshape(blocks, count, width)
-        for d in (dtype, np.float64)
-    )
-    dweight, dbias = np.empty(width, dtype), np.empty(width, dtype) if count == 2 else None
-    run(
-        rows.backward, plan.nbytes, threads,
-        dy, x, plan.rows, n, block, weight, bias, part, period, kind(activation),
-        np.empty(blocks * rows.gradient_room.py_func(n), dtype) if fused else None, dsum, plan.centred, mean,
-        rstd, dx, short, long, dweight, dbias, streams(plan, n),
-    )  # fmt: skip
-    return (dweight, dbias) if part == n else (None, None)
+    """Write dx + dsum; dweight and dbias as `row_backward_launch` gives them."""
+    w, b, kernel, arguments = row_backward_launch(plan, (weight, bias), activation, threads)
+    given, dweight, dbias = arguments(dy, x, dsum, dx, (mean, rstd), w, b)
+    run(kernel, plan.nbytes, threads, *given)
+    return dweight, dbias
+
+
+def short(plan: GroupPlan) -> bool:
+    """Whether every element of a sample is to have a weight of its own; not if these are very many."""
+    return plan.centred and plan.inner < SHORT_RUN_OF_GROUP and plan.parameters * plan.inner <= LONG_ROW
 
 
 def as_rows(plan: GroupPlan) -> RowPlan:
@@ -155,20 +155,33 @@ def as_rows(plan: GroupPlan) -> RowPlan:
     return RowPlan(plan.layout, plan.rows, plan.cols, shape, plan.nbytes, plan.centred, plan.groups)
 
 
-def or_one(value: Array | None, default: float, dtype: np.dtype[Any]) -> tuple[Array, int]:
-    """A parameter of channels and its stride; one element in the place of an absent one."""
-    size, stride = (1, 0) if value is None else (value.size, 1)
-    return parameter(value, size, default, dtype), stride
-
-
-def short(plan: GroupPlan) -> bool:
-    """Whether every element of a sample is to have a weight of its own; not if these are very many."""
-    return plan.centred and plan.inner < SHORT_RUN_OF_GROUP and plan.parameters * plan.inner <= LONG_ROW
-
-
-def _for_each(value: Array | None, plan: GroupPlan) -> Array | None:
+def for_each(plan: GroupPlan, value: Array | None) -> Array | None:
     """A parameter of channels for every element of a sample."""
     return value if value is None or plan.inner == 1 else value.repeat(plan.inner)
+
+
+def group_forward_launch(
+    plan: GroupPlan, parameters: Parameters, activation: str | None, kept: int, threads: int | None
+) -> ForwardLaunch:
+    """As `row_forward_launch`."""
+    if short(plan):
+        each = for_each(plan, parameters[0]), for_each(plan, parameters[1])
+        return row_forward_launch(as_rows(plan), each, activation, kept, False, threads)
+    pieces, (weight, bias) = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), _of_channels(plan, parameters)
+    norm, stream = _groups(plan, pieces), streams(plan, plan.inner)
+    return ForwardLaunch(groups.forward, (pieces,), weight, bias, kind(activation), norm, kept, stream, 0)
+
+
+def _groups(plan: GroupPlan, pieces: int) -> tuple[Any, ...]:
+    """What kernels take as `Groups`."""
+    return plan.rows, plan.groups, plan.channels, plan.inner, pieces, plan.divisor, plan.centred
+
+
+def _of_channels(plan: GroupPlan, parameters: Parameters) -> tuple[Array, Array]:
+    """weight and bias of every channel."""
+    weight, bias = parameters
+    size, dtype = plan.parameters, plan.layout.arithmetic
+    return parameter(weight, size, 1.0, dtype), parameter(bias, size, 0.0, dtype)
 
 
 def group_forward(
@@ -186,38 +199,14 @@ def group_forward(
 ) -> tuple[Array, Array]:
     """Write y, and move running statistics of instances by `factor`; mean and rstd, kept or not."""
     kept = 3 if running else 2 if keep else 0
-    statistics = _group_forward(plan, x, weight, bias, eps, y, threads, activation, kept)
+    statistics = np.empty((kept, plan.rows))
+    launch = group_forward_launch(plan, (weight, bias), activation, kept, threads)
+    run_forward(plan, threads, launch, (x, None, None, y), eps, statistics)
     if running and factor != 0.0:  # the variance may be inf
         unbiased = statistics[2] * (plan.cols / (plan.cols - 1))
         means = (s.reshape(plan.samples, plan.groups).mean(0) for s in (statistics[0], unbiased))
         update(running, [(1 - factor) * old + factor * new for old, new in zip(running, means, strict=True)])
-    return (statistics[0], statistics[1]) if kept else (NOTHING, NOTHING)
-
-
-def _group_forward(
-    plan: GroupPlan,
-    x: Array,
-    weight: Array | None,
-    bias: Array | None,
-    eps: float,
-    y: Array,
-    threads: int | None,
-    activation: str | None,
-    kept: int,
-) -> Array:
-    n, dtype = plan.inner, plan.layout.arithmetic
-    if short(plan):
-        weight, bias = _for_each(weight, plan), _for_each(bias, plan)
-        return _row_forward(as_rows(plan), x, weight, bias, eps, y, threads, activation, kept)
-    block = 1 + ROWS_PIECE // plan.cols
-    statistics = np.empty((kept, plan.rows))
-    run(
-        groups.forward, plan.nbytes, threads, -(-plan.rows // block),
-        x, plan.rows, plan.groups, plan.channels, n, block, plan.divisor, *or_one(weight, 1.0, dtype),
-        *or_one(bias, 0.0, dtype), kind(activation), plan.centred, eps, y, kept, statistics,
-        streams(plan, n),
-    )  # fmt: skip
-    return statistics
+    return (statistics[0], statistics[1]) if kept else (statistics, statistics)
 
 
 def group_backward(
@@ -233,26 +222,24 @@ def group_backward(
     activation: str | None = None,
 ) -> tuple[Array | None, Array | None]:
     """Write dx; dweight and dbias of every channel in float64."""
-    n, dtype = plan.inner, plan.layout.arithmetic
+    n = plan.inner
     if short(plan):
-        given = weight is not None or bias is not None
-        weight, bias = _for_each(weight, plan), _for_each(bias, plan)
-        sums = row_backward(as_rows(plan), dy, x, mean, rstd, weight, bias, dx, threads, activation)
-        if given:
-            dweight, dbias = (None if s is None else s.reshape(-1, n).sum(1, np.float64) for s in sums)
-            return dweight, dbias
-        return sums
+        each = for_each(plan, weight), for_each(plan, bias)
+        sums = row_backward(as_rows(plan), dy, x, mean, rstd, *each, dx, threads, activation)
+        if weight is None and bias is None:
+            return sums
+        dweight, dbias = (None if s is None else s.reshape(-1, n).sum(1, np.float64) for s in sums)
+        return dweight, dbias
     dweight = np.empty((plan.samples, plan.parameters))
     dbias = np.empty_like(dweight) if plan.centred else np.empty((1, 1))
     workers, dz = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), None
     if activation is not None:
         workers = min(workers, team_size(threads))
-        dz = np.empty(workers * plan.cols, dtype)
+        dz = np.empty(workers * plan.cols, plan.layout.arithmetic)
+    affine = *_of_channels(plan, (weight, bias)), kind(activation)
     run(
-        groups.backward, plan.nbytes, threads, workers,
-        dy, x, plan.rows, plan.groups, plan.channels, n, workers, plan.divisor,
-        *or_one(weight, 1.0, dtype), *or_one(bias, 0.0, dtype), kind(activation), plan.centred, mean, rstd,
-        dz, dx, dweight, dbias, streams(plan, n),
+        groups.backward, plan.nbytes, threads, workers, (dy, x, dz, None, dx, streams(plan, n)), affine,
+        _groups(plan, workers), (mean, rstd), dweight, dbias,
     )  # fmt: skip
     if plan.samples == 1:
         return dweight[0], dbias[0]

@@ -6,34 +6,130 @@ enough to stay in the cache, so that memory sees x once. Every loop runs along t
 each of these has sums and constants of its own. While the output of a piece is written, the next one is
 fetched into the cache: 7 to 15 % faster (one thread, 96 to 768 channels; Sapphire Rapids, also as Haswell).
 
-What is fused, and what `centred` means, is as in `rows`. x + residual, and the gradient before the
-activation, of one piece are kept in `scratch`, (workers, cols * tile). The pieces are shared out among
-`workers`. constants: rows of `tile` numbers in the dtype of the arithmetic. gather: whether outputs of rows
-that follow on one another are put together, and written past the caches in whole lines.
+What is fused, what `centred` means, and the tuples that kernels take, are as in `rows`, but for `norm`, which
+is that of `Positions`. x + residual, and the gradient before the activation, of one piece are kept in `h` and
+`dz`, (workers, cols * tile). The pieces are shared out among `workers`.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 
-from .activations import slope
 from .channel_constants import finish_statistics, view_of
 from .channel_primitives import gradient_constants
 from .column_primitives import add_moments, moments_of_tile, taken, tile_sums
-from .fusion import activated, add_residual, copy_run, first_of, plus, tile_on_stack
-from .jit import kernel, loop, primitive
+from .fusion import add_residual, copy_run, first_of, plus, tile_on_stack
+from .jit import inlined, kernel, loop, primitive
 from .loops import each, sums
 from .parallel import share
 from .pointers import dtype_of, fence, offset, pointer
-from .primitives import add, centring, flush, zero
+from .primitives import centring, flush, zero
+from .row_primitives import (
+    Affine,
+    AffineSums,
+    Forward,
+    Row,
+    Statistics,
+    add_up,
+    gradient_of,
+    output_of,
+    row_at,
+    x_hat_of,
+)
 from .tracing import step
 from .tuning import ROWS_SUMMED, TILE
 from .vectors import fma
 
-# Rows of the room for statistics: moments of positions, those of more of their cols; mean, rstd and var.
-ROOM = 11
-_NEW, _MEAN, _VAR = 4, 8, 10
-# Rows of the constants, of x_hat = (x - hi) * rstd + lo and of dx = ((x - hi) * k + wdy - c2) * rstd.
 CONSTANTS = 5
-_HI, _RSTD, _LO, _K, _C2 = range(CONSTANTS)
+# Rows of the room for moments: those of positions, those of more of their cols; mean, rstd and var.
+MOMENTS = 11
+_M2, _NEW, _MEAN, _RSTD, _VAR = 3, 4, 8, 9, 10
+
+
+class Positions(NamedTuple):
+    """What is known of positions, and how they are shared out.
+
+    block: pieces whose sums are formed together; gather: whether outputs of rows that follow on one another
+    are put together, and written in whole cache lines.
+    """
+
+    pieces: int
+    cols: int
+    inner: int
+    tile: int
+    block: int
+    workers: int
+    centred: bool
+    gather: bool
+
+
+class Piece(NamedTuple):
+    """A tile of positions: first element, first position, how many; first element of the next piece."""
+
+    first: int
+    position: int
+    n: int
+    following: int
+
+
+class Constants(NamedTuple):
+    """Of each position: x_hat = (x - hi) * rstd + lo and dx = ((x - hi) * k + wdy - c2) * rstd."""
+
+    hi: object
+    rstd: object
+    lo: object
+    k: object
+    c2: object
+
+
+class Dots(NamedTuple):
+    """Of each position the sums of wdy and of x_hat * wdy."""
+
+    wdy: object
+    x_hat_wdy: object
+
+
+class Room(NamedTuple):
+    """What a worker needs for a piece: arrays of rows of `tile` numbers.
+
+    sums: of few cols, in the dtype of the arithmetic, as the constants; wide: in float64, moments or the dots
+    of all cols.
+    """
+
+    sums: object
+    wide: object
+    constants: object
+
+
+@primitive
+def _room(sums, wide, tile, like):
+    """Room for so many rows of sums and of wide ones; like: a pointer to numbers of the arithmetic."""
+    dtype = dtype_of(like)
+    return Room(np.empty((sums, tile), dtype), np.empty((wide, tile)), np.empty((CONSTANTS, tile), dtype))
+
+
+@primitive
+def _place(p, norm):
+    """First element and first position of piece p."""
+    tiles = -(-norm.inner // norm.tile)
+    outer, i = p // tiles * norm.inner, p % tiles * norm.tile
+    return outer * norm.cols + i, outer + i
+
+
+@primitive
+def _piece(p, end, norm):
+    """Piece p of a worker whose pieces end before `end`."""
+    first, position = _place(p, norm)
+    n = min(norm.tile, norm.inner - position % norm.inner)
+    return Piece(first, position, n, _place(min(p + 1, end - 1), norm)[0])
+
+
+@primitive
+def _constants(rows, tile):
+    """Constants in rows of `tile` numbers."""
+    return Constants(
+        rows, offset(rows, tile), offset(rows, 2 * tile), offset(rows, 3 * tile), offset(rows, 4 * tile)
+    )
 
 
 @step
@@ -43,53 +139,43 @@ def _about_zero(i, mean, m2, cols):
 
 
 @primitive
-def _statistics(x, cols, pitch, n, eps, centred, own, room, width, mean, rstd):
-    """mean and rstd of n positions, of which a row of cols lies `pitch` from the next.
-
-    own: 3 rows for sums, `width` apart, as in room.
-    """
-    new, m2, var = offset(room, _NEW * width), offset(room, 3 * width), offset(room, _VAR * width)
-    for t in range(0, cols, ROWS_SUMMED):
-        rows, tile = min(ROWS_SUMMED, cols - t), offset(x, t * pitch)
+def _statistics(x, pitch, n, norm, eps, statistics, room):
+    """mean and rstd of n positions, of which a row of cols lies `pitch` from the next."""
+    width, moments, own = norm.tile, pointer(room.wide), pointer(room.sums)
+    new, m2, var = offset(moments, _NEW * width), offset(moments, _M2 * width), offset(moments, _VAR * width)
+    mean, rstd = statistics
+    for t in range(0, norm.cols, ROWS_SUMMED):
+        rows, tile = min(ROWS_SUMMED, norm.cols - t), offset(x, t * pitch)
         good = tile_sums(tile, rows, pitch, n, own, width)
-        moments_of_tile(tile, rows, pitch, n, own, width, good, room if t == 0 else new, width)
+        moments_of_tile(tile, rows, pitch, n, own, width, good, moments if t == 0 else new, width)
         if t > 0:
-            add_moments(n, room, new, width)
-    taken(n, room, width, mean, m2)
-    if not centred:
-        each(n, None, _about_zero, mean, m2, np.float64(cols))
-    finish_statistics(x, view_of(cols * pitch, 1, pitch, 1), 0, n, eps, centred, mean, var, rstd, m2)
+            add_moments(n, moments, new, width)
+    taken(n, moments, width, mean, m2)
+    if not norm.centred:
+        each(n, None, _about_zero, mean, m2, np.float64(norm.cols))
+    view = view_of(norm.cols * pitch, 1, pitch, 1)
+    finish_statistics(x, view, 0, n, eps, norm.centred, mean, var, rstd, m2)
 
 
 @step
-def _centre(i, hi, rstd, lo, x, mean, r):
-    hi[i], lo[i], rstd[i] = centring(x, mean[i], r[i], 1.0)
+def _centre(i, hi, constants, x, statistics):
+    hi[i], constants.lo[i], constants.rstd[i] = centring(x, statistics.mean[i], statistics.rstd[i], 1.0)
 
 
-@primitive
-def _centre_of_positions(x, n, mean, rstd, constants, width):
-    """hi, rstd and lo of n positions, as of `centring`."""
-    r, lo = offset(constants, _RSTD * width), offset(constants, _LO * width)
-    each(n, None, _centre, constants, r, lo, x, mean, rstd)
-
-
-def _x_hat(i, x, constants, width):
-    return fma(x[i] - constants[i], constants[i + _RSTD * width], constants[i + _LO * width])
+def _centre_at(i, constants):
+    return constants.hi[i], constants.lo[i], constants.rstd[i]
 
 
 @step
-def _normalize(i, y, x, constants, width, weight, bias, kind, ahead):
+def _normalize(i, y, x, constants, affine, ahead):
     ahead.prefetch(i, 2)
-    y[i] = activated(fma(_x_hat(i, x, constants, width), weight, bias), kind)
+    y[i] = output_of(x_hat_of(x[i], _centre_at(i, constants)), affine)
 
 
-@primitive
-def _bounds(p, cols, inner, tile):
-    """Of piece p: its first element, its first position, and how many positions it has."""
-    tiles = -(-inner // tile)
-    first = p % tiles * tile
-    outer = p // tiles * inner
-    return outer * cols + first, outer + first, min(tile, inner - first)
+@inlined
+def _affine_at(affine, c):
+    """What follows row c: numbers."""
+    return Affine(affine.weight[c], affine.bias[c], affine.kind)
 
 
 @primitive
@@ -99,198 +185,159 @@ def _gathering(n, gather):
 
 
 @primitive
-def _forward_piece(
-    p, q, x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own, total, y, kept, statistics,
-    stream, gather, sums, constants, room,
-):  # fmt: skip
-    first, position, n = _bounds(p, cols, inner, tile)
-    following, a, pitch = _bounds(q, cols, inner, tile)[0], pointer(constants), inner
-    mean = offset(pointer(room), _MEAN * tile)
-    rstd = offset(mean, tile)
-    if kept > 0:
-        mean = offset(statistics, position)
-        rstd = offset(mean, kept)
-    if residual is not None:
+def _forward_piece(piece, arrays, affine, norm, eps, statistics, room):
+    n, cols, inner, pitch = piece.n, norm.cols, norm.inner, norm.inner
+    constants, own = _constants(pointer(room.constants), norm.tile), offset(arrays, piece.first)
+    if arrays.residual is not None:
         pitch = n
         for c in range(cols):
-            k = first + c * inner
-            add_residual(
-                offset(x, k), offset(residual, k), n, offset(own, c * n),
-                offset(total, k), stream,
-            )  # fmt: skip
-    h = first_of(own, offset(x, first))
-    _statistics(h, cols, pitch, n, eps, centred, pointer(sums), pointer(room), tile, mean, rstd)
-    _centre_of_positions(h, n, mean, rstd, a, tile)
-    together, gathered = _gathering(n, gather), tile_on_stack(y)
+            row, h = offset(own, c * inner), offset(arrays.h, c * n)
+            add_residual(row.x, row.residual, n, h, row.total, row.stream)
+    h = first_of(arrays.h, own.x)
+    _statistics(h, pitch, n, norm, eps, statistics, room)
+    each(n, None, _centre, constants.hi, constants, h, statistics)
+    together, gathered = _gathering(n, norm.gather), tile_on_stack(arrays.y)
     for start in range(0, cols, together):
-        y_rows, end = offset(y, first + start * inner), min(start + together, cols)
-        to = gathered if gather else y_rows
+        end, y = min(start + together, cols), offset(own.y, start * inner)
+        to = gathered if norm.gather else y
         for c in range(start, end):
             each(
-                n, stream and not gather, _normalize, offset(to, (c - start) * inner), offset(h, c * pitch),
-                a, tile, weight[c], bias[c], kind, offset(x, following + c * inner),
+                n, arrays.stream and not norm.gather, _normalize, offset(to, (c - start) * inner),
+                offset(h, c * pitch), constants, _affine_at(affine, c),
+                offset(arrays.x, piece.following + c * inner),
             )  # fmt: skip
-        if gather:
-            copy_run(gathered, (end - start) * n, y_rows, True)
+        if norm.gather:
+            copy_run(gathered, (end - start) * n, y, True)
 
 
 @loop
-def forward(
-    w, x, residual, pieces, cols, inner, tile, workers, weight, bias, kind, centred, eps, scratch, total, y,
-    kept, statistics, stream, gather,
-):  # fmt: skip
+def forward(w, arrays, affine, norm, eps, kept, statistics):
     """y = act((x + residual - mean) * rstd * weight + bias).
 
     statistics: mean and rstd of the `kept` positions, which are all or none, in float64.
     """
-    dtype = dtype_of(weight)
-    sums, constants = np.empty((3, tile), dtype), np.empty((CONSTANTS, tile), dtype)
-    room, own = np.empty((ROOM, tile)), offset(scratch, w * cols * tile)
-    end = (w + 1) * pieces // workers
-    for p in range(w * pieces // workers, end):
-        _forward_piece(
-            p, min(p + 1, end - 1), x, residual, cols, inner, tile, weight, bias, kind, centred, eps, own,
-            total, y, kept, statistics, stream, gather, sums, constants, room,
-        )  # fmt: skip
-    if stream:
+    (x, residual, h, total, y, stream), affine, norm = arrays, Affine(*affine), Positions(*norm)
+    tile = norm.tile
+    arrays = Forward(x, residual, offset(h, w * norm.cols * tile), total, y, stream)
+    room, end = _room(3, MOMENTS, tile, affine.weight), (w + 1) * norm.pieces // norm.workers
+    moments = pointer(room.wide)
+    for p in range(w * norm.pieces // norm.workers, end):
+        piece = _piece(p, end, norm)
+        found = Statistics(offset(moments, _MEAN * tile), offset(moments, _RSTD * tile))
+        if kept > 0:
+            found = Statistics(offset(statistics, piece.position), offset(statistics, kept + piece.position))
+        _forward_piece(piece, arrays, affine, norm, eps, found, room)
+    if arrays.stream:
         fence()
 
 
-def _dots(i, j, k, x, dy, constants, width, weight, bias, kind, dz):
-    """x_hat, dy and wdy of the element at j, whose position is i; dz, where there is one, is at k."""
-    hi, r, lo = (constants[i + row * width] for row in (_HI, _RSTD, _LO))
-    x_hat, d = fma(x[j] - hi, r, lo), dy[j]
-    if kind is not None:
-        d = slope(fma(x_hat, weight, bias), d, kind)
-        dz[k] = d
-    return x_hat, d, d * weight
+@step
+def _add_dots(i, totals, x, rows, constants, dots):
+    """Of each row and its affine the sums of x_hat * dy and of dy; of each position those of its dots."""
+    centre, new = _centre_at(i, constants), ()
+    wdy_sum, x_hat_wdy_sum = dots.wdy[i], dots.x_hat_wdy[i]
+    for k, (row, affine) in enumerate(rows):
+        x_hat, d = gradient_of(i, row, centre, affine)
+        wdy = d * affine.weight
+        wdy_sum, x_hat_wdy_sum = wdy_sum + wdy, fma(x_hat, wdy, x_hat_wdy_sum)
+        new = *new, fma(x_hat, d, totals[2 * k]), totals[2 * k + 1] + d
+    dots.wdy[i], dots.x_hat_wdy[i] = wdy_sum, x_hat_wdy_sum
+    return new
 
 
 @step
-def _add_dots(i, totals, x, dy, constants, width, weight, bias, kind, dz, s):
-    """The sums of x_hat * dy and dy of a row; for each position, those of wdy and x_hat * wdy."""
-    x_hat, d, wdy = _dots(i, i, i, x, dy, constants, width, weight, bias, kind, dz)
-    s[i] = s[i] + wdy
-    s[i + width] = fma(x_hat, wdy, s[i + width])
-    return fma(x_hat, d, totals[0]), totals[1] + d
+def _finish(i, k, c2, x, statistics, dots, part, part_of_mean):
+    c1, mean_of_wdy = dots.x_hat_wdy[i] * part, dots.wdy[i] * part_of_mean
+    mean, rstd = statistics.mean[i], statistics.rstd[i]
+    _, _, c2[i], k[i] = gradient_constants(x, mean, rstd, 1.0, c1, mean_of_wdy)
 
 
 @step
-def _add_dots_of_two(
-    i, totals, x, dy, inner, constants, width, weight, weight_b, bias, bias_b, kind, dz, s
-):  # fmt: skip
-    """As `_add_dots` for two rows, `inner` elements apart, of which the second has the parameters b."""
-    x_hat_a, d_a, wdy_a = _dots(i, i, i, x, dy, constants, width, weight, bias, kind, dz)
-    x_hat_b, d_b, wdy_b = _dots(i, i + inner, i + width, x, dy, constants, width, weight_b, bias_b, kind, dz)
-    s[i] = s[i] + wdy_a + wdy_b
-    s[i + width] = fma(x_hat_b, wdy_b, fma(x_hat_a, wdy_a, s[i + width]))
-    of_a = fma(x_hat_a, d_a, totals[0]), totals[1] + d_a
-    return *of_a, fma(x_hat_b, d_b, totals[2]), totals[3] + d_b
-
-
-@step
-def _finish(i, k, c2, x, mean, rstd, s, dot, part, part_of_mean):
-    _, _, c2[i], k[i] = gradient_constants(x, mean[i], rstd[i], 1.0, dot[i] * part, s[i] * part_of_mean)
-
-
-@primitive
-def _finish_dots(x, n, cols, centred, mean, rstd, dots, constants, width):
-    """k and c2 of the gradient from the sums of wdy and of x_hat * wdy of n positions, rows of `dots`."""
-    k, c2 = offset(constants, _K * width), offset(constants, _C2 * width)
-    part, part_of_mean = 1.0 / cols, 1.0 / cols if centred else 0.0
-    each(n, None, _finish, k, c2, x, mean, rstd, dots, offset(dots, width), part, part_of_mean)
-
-
-@step
-def _gradient(i, dx, dy, x, constants, width, weight, dsum, dy_ahead, x_ahead):
+def _gradient(i, dx, row, constants, weight, dy_ahead, x_ahead):
     dy_ahead.prefetch(i, 2)
     x_ahead.prefetch(i, 2)
-    hi, r, k, c2 = (constants[i + row * width] for row in (_HI, _RSTD, _K, _C2))
-    dx[i] = plus(fma(x[i] - hi, k, fma(dy[i], weight, -c2)) * r, dsum, i)
+    dy, x = row.dy if row.dz is None else row.dz, row.x[i] - constants.hi[i]
+    d = fma(x, constants.k[i], fma(dy[i], weight, -constants.c2[i]))
+    dx[i] = plus(d * constants.rstd[i], row.dsum, i)
+
+
+@inlined
+def _row(c, piece, arrays, affine, norm):
+    """Row c of a piece and its affine."""
+    dz = offset(arrays.dz, c * norm.tile)
+    return row_at(arrays, piece.first + c * norm.inner, dz), _affine_at(affine, c)
 
 
 @primitive
-def _backward_piece(
-    p, q, dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred, mean, rstd, dx, partials,
-    stream, gather, short, long, constants,
-):  # fmt: skip
-    first, position, n = _bounds(p, cols, inner, tile)
-    following = _bounds(q, cols, inner, tile)[0]
-    a, s, dots = pointer(constants), pointer(short), pointer(long)
-    mean, rstd = offset(mean, position), offset(rstd, position)
-    _centre_of_positions(x, n, mean, rstd, a, tile)
-    zero(s, 2 * tile)
-    zero(dots, 2 * tile)
+def _dots_of_piece(piece, arrays, affine, norm, constants, room, partials):
+    """The dots of every position, in float64; partials: rows of dweight and dbias of cols, which grow."""
+    tile, cols, short, long = norm.tile, norm.cols, pointer(room.sums), pointer(room.wide)
+    dots = Dots(short, offset(short, tile))
+    zero(short, 2 * tile)
+    zero(long, 2 * tile)
     for t in range(0, cols, ROWS_SUMMED):
         end = min(t + ROWS_SUMMED, cols)
         for c in range(t, end - 1, 2):
-            k = first + c * inner
-            pair = sums(
-                4, n, _add_dots_of_two, offset(x, k), offset(dy, k), inner, a, tile,
-                weight[c], weight[c + 1], bias[c], bias[c + 1], kind, offset(own, c * tile), s,
-            )  # fmt: skip
-            partials[c] += np.float64(pair[0])
-            partials[cols + c] += np.float64(pair[1])
-            partials[c + 1] += np.float64(pair[2])
-            partials[cols + c + 1] += np.float64(pair[3])
+            one, other = _row(c, piece, arrays, affine, norm), _row(c + 1, piece, arrays, affine, norm)
+            pair = sums(4, piece.n, _add_dots, arrays.x, (one, other), constants, dots)
+            for k in range(2):
+                partials[c + k] += np.float64(pair[2 * k])
+                partials[cols + c + k] += np.float64(pair[2 * k + 1])
         for c in range(end - (end - t) % 2, end):
-            k = first + c * inner
-            row = sums(
-                2, n, _add_dots, offset(x, k), offset(dy, k), a, tile, weight[c], bias[c],
-                kind, offset(own, c * tile), s,
-            )  # fmt: skip
-            partials[c] += np.float64(row[0])
-            partials[cols + c] += np.float64(row[1])
-        flush(s, dots, 2 * tile)
-    _finish_dots(x, n, cols, centred, mean, rstd, dots, a, tile)
-    together, gathered = _gathering(n, gather), tile_on_stack(dx)
-    for start in range(0, cols, together):
-        dx_rows, end = offset(dx, first + start * inner), min(start + together, cols)
-        to = gathered if gather else dx_rows
-        for c in range(start, end):
-            k, ahead = first + c * inner, following + c * inner
-            each(
-                n, stream and not gather, _gradient, offset(to, (c - start) * inner),
-                first_of(offset(own, c * tile), offset(dy, k)), offset(x, k), a, tile,
-                weight[c], offset(dsum, k), offset(dy, ahead), offset(x, ahead),
-            )  # fmt: skip
-        if gather:
-            copy_run(gathered, (end - start) * n, dx_rows, True)
+            one = _row(c, piece, arrays, affine, norm)
+            alone = sums(2, piece.n, _add_dots, arrays.x, (one,), constants, dots)
+            partials[c] += np.float64(alone[0])
+            partials[cols + c] += np.float64(alone[1])
+        flush(short, long, 2 * tile)
+    return Dots(long, offset(long, tile))
 
 
 @primitive
-def _backward_worker(
-    w, dy, x, pieces, cols, inner, tile, block, workers, weight, bias, kind, scratch, dsum, centred, mean,
-    rstd, dx, partials, blocks, stream, gather,
-):  # fmt: skip
-    dtype = dtype_of(weight)
-    short, long = np.empty((2, tile), dtype), np.empty((2, tile))
-    constants, own = np.empty((CONSTANTS, tile), dtype), offset(scratch, w * cols * tile)
-    for b in range(w * blocks // workers, (w + 1) * blocks // workers):
-        sums_of_block = offset(partials, b * 2 * cols)
-        zero(sums_of_block, 2 * cols)
-        for p in range(b * block, min((b + 1) * block, pieces)):
-            _backward_piece(
-                p, min(p + 1, pieces - 1), dy, x, cols, inner, tile, weight, bias, kind, own, dsum, centred,
-                mean, rstd, dx, sums_of_block, stream, gather, short, long, constants,
+def _backward_piece(piece, arrays, affine, norm, statistics, room, partials):
+    n, cols, inner = piece.n, norm.cols, norm.inner
+    constants, statistics = _constants(pointer(room.constants), norm.tile), offset(statistics, piece.position)
+    each(n, None, _centre, constants.hi, constants, arrays.x, statistics)
+    dots = _dots_of_piece(piece, arrays, affine, norm, constants, room, partials)
+    part, part_of_mean = 1.0 / cols, 1.0 / cols if norm.centred else 0.0
+    each(n, None, _finish, constants.k, constants.c2, arrays.x, statistics, dots, part, part_of_mean)
+    together, gathered = _gathering(n, norm.gather), tile_on_stack(arrays.dx)
+    for start in range(0, cols, together):
+        end, dx = min(start + together, cols), offset(arrays.dx, piece.first + start * inner)
+        to = gathered if norm.gather else dx
+        for c in range(start, end):
+            row, own = _row(c, piece, arrays, affine, norm)
+            ahead = offset(arrays, piece.following + c * inner)
+            each(
+                n, arrays.stream and not norm.gather, _gradient, offset(to, (c - start) * inner), row,
+                constants, own.weight, ahead.dy, ahead.x,
             )  # fmt: skip
-    if stream:
+        if norm.gather:
+            copy_run(gathered, (end - start) * n, dx, True)
+
+
+@primitive
+def _backward_worker(w, arrays, affine, norm, statistics, partials, blocks):
+    cols, room = norm.cols, _room(2, 2, norm.tile, affine.weight)
+    arrays = row_at(arrays, 0, offset(arrays.dz, w * cols * norm.tile))
+    for b in range(w * blocks // norm.workers, (w + 1) * blocks // norm.workers):
+        own = offset(partials, b * 2 * cols)
+        zero(own, 2 * cols)
+        for p in range(b * norm.block, min((b + 1) * norm.block, norm.pieces)):
+            piece = _piece(p, norm.pieces, norm)
+            _backward_piece(piece, arrays, affine, norm, statistics, room, own)
+    if arrays.stream:
         fence()
 
 
 @kernel
-def backward(
-    team, dy, x, pieces, cols, inner, tile, block, workers, weight, bias, kind, scratch, dsum, centred, mean,
-    rstd, dx, partials, stream, gather,
-):  # fmt: skip
-    """dx + dsum, and the sums of dy * x_hat and of dy of every element of cols, in the first of partials.
+def backward(team, arrays, affine, norm, statistics):
+    """dx + dsum, and dweight and dbias, the sums of dy * x_hat and of dy of every element of cols.
 
-    partials: (blocks, 2, cols) in float64, of `block` pieces each.
+    These are sums of those of blocks, in float64.
     """
-    share(
-        team, workers, _backward_worker, dy, x, pieces, cols, inner, tile, block, workers, weight, bias, kind,
-        scratch, dsum, centred, mean, rstd, dx, partials, len(partials), stream, gather,
-    )  # fmt: skip
-    total = pointer(partials)
-    for b in range(1, len(partials)):
-        add(total, offset(total, b * 2 * cols), 2 * cols)
+    arrays, statistics = Row(*arrays), Statistics(*statistics)
+    affine, norm = AffineSums(*affine), Positions(*norm)
+    blocks = -(-norm.pieces // norm.block)
+    partials = np.empty((blocks, 2, norm.cols))
+    share(team, norm.workers, _backward_worker, arrays, affine, norm, statistics, partials, blocks)
+    add_up(partials, affine.dweight, affine.dbias)

@@ -154,19 +154,26 @@ def tile_moments(x, outer, stride, n):
     return corrected(x, outer, stride, n, pivot, s, q)
 
 
-@primitive
-def merged(tiles, count):
-    """mean and m2 of a group from (count, pivot, mean - pivot, m2) of each of its tiles.
+@formula
+def with_tile(moments, tile):
+    """count, pivot, mean - pivot and m2 of a group and its next tile together, from those of both.
 
     Between tiles the mean is kept relative to the first pivot: at mean/sd = 1e8 a float64 mean
     is good to 1e-8 sd only, which would show in m2.
     """
-    n, origin, mean, m2 = tiles[0], tiles[1], tiles[2], tiles[3]
+    count, origin, mean, m2 = moments
+    n, pivot, mean_of_tile, m2_of_tile = tile
+    mean, m2 = merge(count, mean, m2, n, (pivot - origin) + mean_of_tile, m2_of_tile)
+    return count + n, origin, mean, m2
+
+
+@primitive
+def merged(tiles, count):
+    """mean and m2 of a group from (count, pivot, mean - pivot, m2) of each of its tiles."""
+    moments = tiles[0], tiles[1], tiles[2], tiles[3]
     for t in range(4, 4 * count, 4):
-        n_t, pivot, mean_t, m2_t = tiles[t], tiles[t + 1], tiles[t + 2], tiles[t + 3]
-        mean, m2 = merge(n, mean, m2, n_t, (pivot - origin) + mean_t, m2_t)
-        n += n_t
-    return origin + mean, m2
+        moments = with_tile(moments, (tiles[t], tiles[t + 1], tiles[t + 2], tiles[t + 3]))
+    return moments[1] + moments[2], moments[3]
 
 
 @formula

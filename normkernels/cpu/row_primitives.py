@@ -5,53 +5,123 @@ bias; and `dsum`, a gradient that is added to dx.
 """
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 
 from .activations import slope
-from .extremes import group_statistics, usual
-from .fusion import activated, first_of, plus
+from .extremes import Group, statistics_of, usual
+from .fusion import activated, copy_run, plus
 from .jit import inlined, primitive
 from .loops import each, sums
-from .pointers import as_element, offset
+from .pointers import as_element, offset, pointer
 from .primitives import (
+    add,
     are_good,
     centring,
-    merge,
     pivot_of,
     run_squares,
     run_sums,
     tile_moments,
     tile_squares,
+    with_tile,
 )
 from .tracing import step
 from .tuning import PAIRED, TILE
 from .vectors import fma, sqrt, where
 
 
+class Norm(NamedTuple):
+    """What is known of rows: how many, their elements, and which parameters each takes.
+
+    part: for how many elements there are parameters, fewer than cols where one and zero serve for all;
+    period: after how many rows these begin again; block: rows of a piece of work.
+    """
+
+    rows: int
+    cols: int
+    part: int
+    period: int
+    block: int
+    centred: bool
+
+
+class Forward(NamedTuple):
+    """What a forward reads and writes at the same index, and whether results go past the caches.
+
+    residual is added to x before the norm, and total receives the sum. h is room for the sum of what is taken
+    together, at an index of its own. All three may be None.
+    """
+
+    x: object
+    residual: object
+    h: object
+    total: object
+    y: object
+    stream: object
+
+
+class Row(NamedTuple):
+    """What a backward reads and writes at the same index, and whether dx goes past the caches.
+
+    dz receives the gradient before the activation, and dsum is added to dx; either may be None.
+    """
+
+    dy: object
+    x: object
+    dz: object
+    dsum: object
+    dx: object
+    stream: object
+
+
+class Affine(NamedTuple):
+    """What follows x_hat: act(x_hat * weight + bias). bias and kind, the activation's number, may be None."""
+
+    weight: object
+    bias: object
+    kind: object
+
+
+class AffineSums(NamedTuple):
+    """What follows x_hat, and at the same index sums of gradients of its parameters; dbias may be None."""
+
+    weight: object
+    bias: object
+    kind: object
+    dweight: object
+    dbias: object
+
+
+class Statistics(NamedTuple):
+    """Of rows, in float64."""
+
+    mean: object
+    rstd: object
+
+
 @primitive
-def row_moments(x, n):
-    """mean and m2 of one run: its tiles merged in their order."""
-    count, origin, mean, m2 = tile_moments(x, 1, 0, min(n, TILE))
+def tile_of_row(x, n, centred):
+    """count, pivot, mean - pivot and m2 of a tile of a row; not centred about 0."""
+    if centred:
+        return tile_moments(x, 1, 0, n)
+    return np.float64(n), 0.0, 0.0, tile_squares(x, n)
+
+
+@primitive
+def row_statistics(x, n, divisor, eps, centred):
+    """mean, var = m2 / divisor and rstd of a row, whatever its length and range."""
+    moments = tile_of_row(x, min(n, TILE), centred)
     for t in range(TILE, n, TILE):
-        count_t, pivot, mean_t, m2_t = tile_moments(offset(x, t), 1, 0, min(TILE, n - t))
-        mean, m2 = merge(count, mean, m2, count_t, (pivot - origin) + mean_t, m2_t)
-        count += count_t
-    return origin + mean, m2
-
-
-@primitive
-def row_squares(x, n):
-    """The sum of squares of one run: that of its tiles in their order."""
-    q = 0.0
-    for t in range(0, n, TILE):
-        q += tile_squares(offset(x, t), min(TILE, n - t))
-    return q
+        moments = with_tile(moments, tile_of_row(offset(x, t), min(TILE, n - t), centred))
+    _, pivot, mean, m2 = moments
+    return statistics_of(Group(x, None, 1, 0, n), divisor, eps, centred, pivot + mean, m2 / divisor)
 
 
 @step
-def _statistics_of_rows(i, sums, var, mean, rstd, n, eps):
+def _statistics_of_rows(i, sums, var, statistics, n, eps):
     """mean, rstd and var of rows from pivot, s and q, which stand there; rstd is NaN where these are poor."""
+    mean, rstd = statistics
     s, q = rstd[i], var[i]
     deviation, good = s * (1.0 / n), are_good(s, q, n)
     mean[i], v = mean[i] + deviation, (q - s * deviation) / n
@@ -61,12 +131,12 @@ def _statistics_of_rows(i, sums, var, mean, rstd, n, eps):
 
 
 @primitive
-def batch_statistics(x, rows, n, eps, centred, mean, var, rstd):
-    """mean, var and rstd of a few rows, in float64.
+def batch_statistics(x, rows, n, eps, centred, statistics, var):
+    """mean, rstd and var of a few rows, in float64.
 
     First the sums of each row, then the divisions and roots of all of them, as vectors.
     """
-    poor = n > TILE
+    poor, (mean, rstd) = n > TILE, statistics
     for i in range(0 if poor else rows):
         row = offset(x, i * n)
         if centred:
@@ -75,163 +145,175 @@ def batch_statistics(x, rows, n, eps, centred, mean, var, rstd):
             mean[i], rstd[i], var[i] = pivot, s, q
         else:
             mean[i], rstd[i], var[i] = 0.0, 0.0, run_squares(row, n)
-    if poor or sums(1, rows, _statistics_of_rows, var, mean, rstd, n, eps)[0] > 0.0:
+    if poor or sums(1, rows, _statistics_of_rows, var, statistics, n, eps)[0] > 0.0:
         for i in range(rows):
             if n > TILE or not usual(rstd[i]):
-                mean[i], var[i], rstd[i] = row_statistics(offset(x, i * n), n, eps, centred)
+                mean[i], var[i], rstd[i] = row_statistics(offset(x, i * n), n, n, eps, centred)
 
 
-@primitive
-def row_statistics(x, n, eps, centred):
-    """mean, var and rstd of a row, whatever its length and range"""
-    if centred:
-        mean, m2 = row_moments(x, n)
-    else:
-        mean, m2 = 0.0, row_squares(x, n)
-    return group_statistics(x, 1, 0, n, eps, centred, mean, m2 / n)
+def x_hat_of(x, centre):
+    """(x - mean) * rstd; centre: that of `centring`"""
+    hi, lo, rstd = centre
+    return fma(x - hi, rstd, lo)
 
 
-def _affine(x_hat, weight, bias, i):
+def at(affine, i):
+    """What follows element i."""
+    return Affine(affine.weight[i], None if affine.bias is None else affine.bias[i], affine.kind)
+
+
+def _before(x_hat, affine):
     """x_hat * weight + bias"""
-    if bias is None:
-        return x_hat * weight[i]
-    return fma(x_hat, weight[i], bias[i])
+    return x_hat * affine.weight if affine.bias is None else fma(x_hat, affine.weight, affine.bias)
+
+
+def output_of(x_hat, affine):
+    """act(x_hat * weight + bias)"""
+    return activated(_before(x_hat, affine), affine.kind)
+
+
+def gradient_of(i, row, centre, affine):
+    """x_hat and dy of element i; with an activation the gradient before it, which dz[i] receives."""
+    x_hat, d = x_hat_of(row.x[i], centre), row.dy[i]
+    if affine.kind is not None:
+        d = slope(_before(x_hat, affine), d, affine.kind)
+        row.dz[i] = d
+    return x_hat, d
 
 
 @step
-def _normalize(i, y, x, hi, lo, rstd, weight, bias, kind, ahead):
+def _normalize(i, y, x, centre, affine, ahead):
     x.prefetch(i + ahead, 2)
-    x_hat = fma(x[i] - hi, rstd, lo)
-    y[i] = activated(_affine(x_hat, weight, bias, i), kind)
+    y[i] = output_of(x_hat_of(x[i], centre), at(affine, i))
 
 
 @inlined
-def normalize_row(x, n, centre, weight, bias, kind, y, stream, ahead):
+def normalize_row(x, n, centre, affine, y, stream, ahead):
     """y = act((x - mean) * rstd * weight + bias) of a row of n elements; centre: that of `centring`
 
     Meanwhile what lies `ahead` of x is fetched, which is read next: 2 to 15 % faster from memory (256 to
     16384 columns; Sapphire Rapids), even where it is in the cache.
     """
-    hi, lo, rstd = centre
-    each(n, stream, _normalize, y, x, hi, lo, rstd, weight, bias, kind, ahead)
+    each(n, stream, _normalize, y, x, centre, affine, ahead)
 
 
 @primitive
-def normalize_rows(x, rows, n, first, period, mean, rstd, weight, bias, kind, y, stream):
+def normalize_rows(x, to, rows, n, first, period, statistics, affine):
     """As `normalize_row`, of rows that take the parameters from row `first` of `period` on, over and over."""
     j = first * n
     for i in range(rows):
-        row = offset(x, i * n)
-        centre = centring(row, mean[i], rstd[i], 1.0)
-        normalize_row(
-            row, n, centre, offset(weight, j), offset(bias, j), kind, offset(y, i * n), stream, rows * n
-        )
+        k = i * n
+        centre = centring(x, statistics.mean[i], statistics.rstd[i], 1.0)
+        normalize_row(offset(x, k), n, centre, offset(affine, j), offset(to.y, k), to.stream, rows * n)
         j = j + n if j + n < period * n else 0
 
 
-def _row_dots(i, j, x, dy, centre, weight, bias, kind, dz):
-    """x_hat and dy of element j, which has the parameters of i"""
-    hi, lo, rstd = centre
-    x_hat = fma(x[j] - hi, rstd, lo)
-    if kind is None:
-        return x_hat, dy[j]
-    d = slope(_affine(x_hat, weight, bias, i), dy[j], kind)
-    dz[j] = d
-    return x_hat, d
+@inlined
+def row_at(arrays, k, dz):
+    """The row that begins at element k, with a dz of its own."""
+    dy, x, _, dsum, dx, stream = arrays
+    return Row(offset(dy, k), offset(x, k), dz, offset(dsum, k), offset(dx, k), stream)
 
 
 @step
-def _add_dots(i, sums, x, dy, centre, weight, bias, kind, dz, dweight, dbias):
-    x_hat, d = _row_dots(i, i, x, dy, centre, weight, bias, kind, dz)
-    wdy = weight[i] * d
-    dweight[i] = fma(x_hat, d, dweight[i])
+def _add_dots(i, totals, x, rows, affine):
+    """Of each row and its centre the sums of x_hat * wdy and of wdy; dweight += x_hat * dy, dbias += dy."""
+    own, dweight, new = at(affine, i), affine.dweight[i], ()
+    dbias = None if affine.dbias is None else affine.dbias[i]
+    for k, (row, centre) in enumerate(rows):
+        x_hat, d = gradient_of(i, row, centre, own)
+        wdy = own.weight * d
+        dweight = fma(x_hat, d, dweight)
+        dbias = None if dbias is None else dbias + d
+        new = *new, fma(x_hat, wdy, totals[2 * k]), totals[2 * k + 1] + wdy
+    affine.dweight[i] = dweight
     if dbias is not None:
-        dbias[i] = dbias[i] + d
-    return fma(x_hat, wdy, sums[0]), sums[1] + wdy
-
-
-@step
-def _add_dots_of_two(i, sums, x, dy, n, a, b, weight, bias, kind, dz, dweight, dbias):
-    """As `_add_dots` for two rows, n elements apart"""
-    x_hat_a, d_a = _row_dots(i, i, x, dy, a, weight, bias, kind, dz)
-    x_hat_b, d_b = _row_dots(i, i + n, x, dy, b, weight, bias, kind, dz)
-    w = weight[i]
-    wdy_a, wdy_b = w * d_a, w * d_b
-    dweight[i] = fma(x_hat_b, d_b, fma(x_hat_a, d_a, dweight[i]))
-    if dbias is not None:
-        dbias[i] = dbias[i] + d_a + d_b
-    return fma(x_hat_a, wdy_a, sums[0]), sums[1] + wdy_a, fma(x_hat_b, wdy_b, sums[2]), sums[3] + wdy_b
+        affine.dbias[i] = dbias
+    return new
 
 
 @inlined
-def tile_dots(dy, x, n, centre, weight, bias, kind, dz, dweight, dbias):
+def tile_dots(row, n, centre, affine):
     """Sums of x_hat * wdy and of wdy of a tile of a row; dweight += dy * x_hat, dbias += dy.
 
     centre: that of `centring`. dweight and dbias are summed here, because the pass that writes
     dx with streaming stores loses a fifth of its speed to other stores (measured). With an activation
     dy stands for the gradient before it, which dz receives.
     """
-    c1, c2 = sums(2, n, _add_dots, x, dy, centre, weight, bias, kind, dz, dweight, dbias)
+    c1, c2 = sums(2, n, _add_dots, row.x, ((row, centre),), affine)
     return np.float64(c1), np.float64(c2)
 
 
 @step
-def _gradient(i, dx, dy, x, hi, lo, rstd, c1, c2, weight, dsum, n):
+def _gradient(i, dx, row, centre, means, affine, n):
+    dy, (c1, c2) = row.dy if row.dz is None else row.dz, means
     if i.streaming:  # the next row; arrays that are in the cache take 5 to 9 % longer with it
         dy.prefetch(i + n, 2)
-        x.prefetch(i + n, 2)
-    x_hat = fma(x[i] - hi, rstd, lo)
-    d = fma(dy[i], weight[i], -c2)
-    dx[i] = plus(fma(x_hat, -c1, d) * rstd, dsum, i)
+        row.x.prefetch(i + n, 2)
+    d = fma(dy[i], affine.weight[i], -c2)
+    dx[i] = plus(fma(x_hat_of(row.x[i], centre), -c1, d) * centre[2], row.dsum, i)
 
 
 @inlined
-def row_gradient(dy, x, n, centre, c1, c2, weight, dsum, dx, stream):
+def row_gradient(row, n, centre, c1, c2, affine):
     """dx = (wdy - x_hat * c1 - c2) * rstd + dsum; centre: that of `centring`"""
-    hi, lo, rstd = centre
-    c1, c2 = as_element(x, c1), as_element(x, c2)
-    each(n, stream, _gradient, dx, dy, x, hi, lo, rstd, c1, c2, weight, dsum, n)
+    means = as_element(row.x, c1), as_element(row.x, c2)
+    each(n, row.stream, _gradient, row.dx, row, centre, means, affine, n)
 
 
 @inlined
-def _centre(x, n, i, mean, rstd, centred):
-    """That of `centring` of row i, for a backward"""
+def centre_of(x, norm, statistics, i):
+    """That of `centring` of row i, for a backward."""
     # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-    return centring(x, mean[i], rstd[i] if n > 1 or not centred else 0.0, 1.0)
+    rstd = statistics.rstd[i] if norm.cols > 1 or not norm.centred else 0.0
+    return centring(x, statistics.mean[i], rstd, 1.0)
 
 
 @primitive
-def rows_gradient(
-    dy, x, rows, n, first, period, centred, mean, rstd, weight, bias, kind, dz, dsum, dx, dweight, dbias,
-    stream,
-):  # fmt: skip
-    """As `tile_dots` and `row_gradient`, of rows of one tile, as in `normalize_rows`."""
-    i, j, c1_of_1, c2_of_1 = 0, first * n, 1.0 / n, 1.0 / n if centred else 0.0
+def gradient_of_row(row, norm, centre, affine):
+    """As `tile_dots` and `row_gradient`, of a row of any number of tiles."""
+    n, whole, c1, c2 = norm.cols, norm.part == norm.cols, 0.0, 0.0
+    for c in range(0, n, TILE):
+        dots = tile_dots(offset(row, c), min(TILE, n - c), centre, offset(affine, c * whole))
+        c1, c2 = c1 + dots[0], c2 + dots[1]
+    c1, c2 = c1 * (1.0 / n), c2 * (1.0 / n) if norm.centred else 0.0
+    for c in range(0, n, norm.part):
+        row_gradient(offset(row, c), min(norm.part, n - c), centre, c1, c2, affine)
+
+
+@primitive
+def rows_gradient(arrays, rows, first, norm, statistics, affine):
+    """As `gradient_of_row`, of rows that take parameters as in `normalize_rows`; dz: room for one or two."""
+    n, i, j, one = norm.cols, 0, first * norm.cols, 1.0 / norm.cols
+    one_of_mean = one if norm.centred else 0.0
     while i < rows:
-        k = i * n
-        row, dy_row, w = offset(x, k), offset(dy, k), offset(weight, j)
-        a = _centre(x, n, i, mean, rstd, centred)
-        if n <= PAIRED and period == 1 and i + 1 < rows:
-            b = _centre(x, n, i + 1, mean, rstd, centred)
-            dots = sums(4, n, _add_dots_of_two, row, dy_row, n, a, b, w, bias, kind, dz, dweight, dbias)
-            c1, c2 = np.float64(dots[2]) * c1_of_1, np.float64(dots[3]) * c2_of_1
-            row_gradient(
-                first_of(dz, dy_row), row, n, a, np.float64(dots[0]) * c1_of_1,
-                np.float64(dots[1]) * c2_of_1, w, offset(dsum, k), offset(dx, k), stream,
-            )  # fmt: skip
-            k = k + n
-            row_gradient(
-                first_of(offset(dz, n), offset(dy, k)), offset(x, k), n, b, c1, c2, w, offset(dsum, k),
-                offset(dx, k), stream,
-            )  # fmt: skip
+        row, centre = row_at(arrays, i * n, arrays.dz), centre_of(arrays.x, norm, statistics, i)
+        if n <= PAIRED and norm.period == 1 and i + 1 < rows:
+            other = row_at(arrays, (i + 1) * n, offset(arrays.dz, n))
+            centre_of_other = centre_of(arrays.x, norm, statistics, i + 1)
+            dots = sums(4, n, _add_dots, row.x, ((row, centre), (other, centre_of_other)), affine)
+            c1, c2 = np.float64(dots[0]) * one, np.float64(dots[1]) * one_of_mean
+            row_gradient(row, n, centre, c1, c2, affine)
+            c1, c2 = np.float64(dots[2]) * one, np.float64(dots[3]) * one_of_mean
+            row_gradient(other, n, centre_of_other, c1, c2, affine)
             i += 2
         else:
-            c1, c2 = tile_dots(
-                dy_row, row, n, a, w, offset(bias, j), kind, dz, offset(dweight, j), offset(dbias, j)
-            )
-            row_gradient(
-                first_of(dz, dy_row), row, n, a, c1 * c1_of_1, c2 * c2_of_1, w, offset(dsum, k),
-                offset(dx, k), stream,
-            )  # fmt: skip
+            own = offset(affine, j)
+            if n <= TILE:  # without the loops over tiles: 1.15 times as fast (64 elements)
+                c1, c2 = tile_dots(row, n, centre, own)
+                row_gradient(row, n, centre, c1 * one, c2 * one_of_mean, own)
+            else:
+                gradient_of_row(row, norm, centre, own)
             i += 1
-        j = j + n if j + n < period * n else 0
+        j = j + n if j + n < norm.period * n else 0
+
+
+@primitive
+def add_up(partials, dweight, dbias):
+    """dweight and dbias, which may be None, from partials, (blocks, 1 or 2, n): the first receive the sum."""
+    total, n, size = pointer(partials), partials.shape[2], partials.shape[1] * partials.shape[2]
+    for b in range(1, len(partials)):
+        add(total, offset(total, b * size), size)
+    copy_run(total, n, pointer(dweight), None)
+    if dbias is not None:
+        copy_run(offset(total, n), n, pointer(dbias), None)

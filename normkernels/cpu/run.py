@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import _buffers
-from .._layout import ACTIVATIONS, Plan
+from .._layout import ACTIVATIONS, GroupPlan, Plan, RowPlan
 from ..results import Array
 from . import tuning
 from .jit import Kernel
@@ -24,6 +24,35 @@ def run(kernel: Kernel, nbytes: int, threads: int | None, *args: Any) -> None:
             kernel(team_of(size), *args)
     else:
         kernel(team_of(size), *args)
+
+
+class ForwardLaunch(NamedTuple):
+    """A kernel of a forward, and what it takes beside x, residual and their sum, y, eps and the statistics.
+
+    pieces: of a kernel that is one loop; room: elements of that for x + residual.
+    """
+
+    kernel: Kernel
+    pieces: tuple[int, ...]
+    weight: Array
+    bias: Array | None
+    kind: int | None
+    norm: tuple[Any, ...]
+    kept: int
+    stream: bool
+    room: int
+
+
+def run_forward(
+    plan: RowPlan | GroupPlan, threads: int | None, launch: ForwardLaunch, arrays: Sequence[Any], eps: float,
+    statistics: Array,
+) -> None:  # fmt: skip
+    """Write y, the sum, where it is wanted, and statistics; arrays: x, residual, sum and y."""
+    kernel, pieces, weight, bias, fused, norm, kept, stream, room = launch
+    x, residual, total, y = arrays
+    h = None if residual is None else _buffers.empty(room, x.dtype)
+    given, affine = (x, residual, h, total, y, stream), (weight, bias, fused)
+    run(kernel, plan.nbytes, threads, *pieces, given, affine, norm, eps, kept, statistics)
 
 
 def streams(plan: Plan, run: int) -> bool:

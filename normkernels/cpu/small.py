@@ -7,20 +7,20 @@ its type, which takes 0.8 µs (Sapphire Rapids).
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
 
 from .._buffers import SMALLEST
 from .._layout import ChannelPlan, GroupPlan, Layout, RowPlan
-from ..results import Array
-from . import groups, rows, tuning
+from ..results import Array, Grads, Saved
+from . import tuning
 from .jit import Kernel
 from .launch_channels import backward_kernel, forward_kernel, normalize_kernel
-from .launch_rows import as_rows, backward_room, parameters, short
+from .launch_rows import for_each, group_forward_launch, row_backward_launch, row_forward_launch, short
 from .parallel import ALONE
 from .run import kind, parameter
-from .tuning import ROWS_PIECE
 
 Vector = Array | None
 
@@ -58,40 +58,51 @@ def _absent(given: Vector, default: Vector) -> Any:
 
 
 def row_forward(
-    plan: RowPlan,
-    x: Array,
-    weight: Vector,
-    bias: Vector,
+    norm: str,
+    plan: RowPlan | GroupPlan,
+    arrays: Sequence[Vector],
     eps: float,
     activation: str | None,
     keep: bool,
     threads: int | None,
-    out: Vector,
-) -> Callable[..., tuple[Array, Array]] | None:
-    """(x, weight, bias, out) to y and the statistics that are kept, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, threads, out, (x, weight, bias)) or plan.inner > 1:
+) -> Callable[..., tuple[Array, Any]] | None:
+    """(x, weight, bias, out) to y, and with `keep` what is saved, for arrays such as these; groups, too."""
+    x, weight, bias, out = arrays
+    if isinstance(plan, RowPlan) and plan.inner > 1:
         return None
-    n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
-    ones, zeros, part, period = parameters(plan, weight, bias)
+    if not fits(plan.layout, plan.nbytes, threads, out, (x, weight, bias)):
+        return None
+    shape, dtype, empty, kept = plan.layout.shape, plan.layout.dtype, np.empty, 2 if keep else 0
+    flat: Any = None
+    if isinstance(plan, RowPlan):
+        launch = row_forward_launch(plan, (weight, bias), activation, kept, False, threads)
+        if len(plan.parameter_shape) != 1:
+            flat = methodcaller("ravel")
+    else:
+        launch = group_forward_launch(plan, (weight, bias), activation, kept, threads)
+        if short(plan):
+            flat = partial(for_each, plan)
+    kernel, pieces, ones, zeros, fused, given, _, stream, _ = launch
     absent = _absent(weight, ones), _absent(bias, zeros)
-    block, fused, centred, kept = 1 + ROWS_PIECE // n, kind(activation), plan.centred, 2 if keep else 0
-    pieces, shaped, none = -(-m // block), len(plan.parameter_shape) != 1, empty((0, m))
+    size, nothing = (2, plan.rows), empty((0, plan.rows))
 
-    def call(x: Array, weight: Vector, bias: Vector, out: Vector) -> tuple[Array, Array]:
+    def call(x: Any, weight: Any, bias: Any, out: Vector) -> tuple[Array, Any]:
         y = empty(shape, dtype) if out is None else out
-        statistics = empty((kept, m)) if keep else none
+        statistics = empty(size) if keep else nothing
         w, b = absent[0] if weight is None else weight, absent[1] if bias is None else bias
-        if shaped:
-            w, b = w.ravel(), b if b is None else b.ravel()
-        launch((
-            x.ravel(), None, m, n, block, w, b, part, period, fused, centred, eps, None, None, y.ravel(),
-            kept, statistics, False,
+        if flat is not None:
+            w, b = w if weight is None else flat(weight), b if bias is None else flat(bias)
+        run((
+            (x.ravel(), None, None, None, y.ravel(), stream), (w, b, fused), given, eps, kept, statistics
         ))  # fmt: skip
-        return y, statistics
+        if keep:
+            mean, rstd = statistics[0], statistics[1]
+            return y, Saved(x, mean, rstd, weight, bias, True, plan, norm, activation)
+        return y, None
 
-    launch: Any = _Recorder(rows.forward, (pieces,))
+    run: Any = _Recorder(kernel, pieces)
     call(x, weight, bias, None)
-    launch = launch.launch
+    run = run.launch
     return call
 
 
@@ -101,51 +112,32 @@ def _like(parameter: Vector, gradient: Vector) -> Vector:
 
 
 def row_backward(
-    plan: RowPlan,
-    dy: Array,
-    x: Array,
-    weight: Vector,
-    bias: Vector,
-    activation: str | None,
-    threads: int | None,
-    out: Vector,
-) -> Callable[..., tuple[Array, Vector, Vector]] | None:
-    """(dy, x, mean, rstd, weight, bias, out) to dx, dweight and dbias, for arrays such as these."""
-    # Longer rows have a kernel of their own.
-    plain = plan.period == plan.inner == 1 and plan.cols <= ROWS_PIECE
-    if not plain or not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
+    dy: Array, saved: Saved[Any], threads: int | None, out: Vector
+) -> Callable[..., Grads] | None:
+    """(dy, saved, out) to the gradients, for arrays such as these."""
+    x, _, _, weight, bias, _, plan, _, activation, *_ = saved
+    if plan.inner > 1 or not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
         return None
-    n, m, shape, dtype, empty = plan.cols, plan.rows, plan.layout.shape, plan.layout.dtype, np.empty
-    ones, zeros, part, period = parameters(plan, weight, bias, activation is not None)
+    ones, zeros, kernel, arguments = row_backward_launch(plan, (weight, bias), activation, threads)
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
-    block, blocks, count, width = backward_room(plan, part, period)
-    if 8 * blocks * count * width >= SMALLEST:  # the sums come from the pool, too
-        return None
-    room, fused, centred = blocks * rows.gradient_room.py_func(n), kind(activation), plan.centred
-    sums, both, shaped = (blocks, count, width), count == 2, len(plan.parameter_shape) != 1
+    shape, dtype, empty, flat = plan.layout.shape, plan.layout.dtype, np.empty, len(plan.parameter_shape) != 1
+    both = empty((2, plan.rows))
+    sample, *_ = arguments(dy.ravel(), x.ravel(), None, dy.ravel(), (both[0], both[1]), ones, zeros)
+    entry = kernel.entry(ALONE, *sample)
 
-    def call(
-        dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector, out: Vector
-    ) -> tuple[Array, Vector, Vector]:
+    def call(dy: Any, saved: Saved[Any], out: Vector) -> Grads:
+        x, mean, rstd, weight, bias = saved[:5]
         dx = empty(shape, dtype) if out is None else out
-        dweight, dbias = empty(width, dtype), empty(width, dtype) if both else None
         w = absent[0] if weight is None else weight
         b = bias if biased and bias is not None else absent[1]
-        if shaped:
+        if flat:
             w, b = w.ravel(), b if b is None else b.ravel()
-        launch((
-            dy.ravel(), x.ravel(), m, n, block, w, b, part, period, fused,
-            None if fused is None else empty(room, dtype), None, centred, mean, rstd, dx.ravel(),
-            empty(sums, dtype), empty(sums), dweight, dbias, False,
-        ))  # fmt: skip
-        if weight is None or bias is None or shaped:
-            return dx, _like(weight, dweight), _like(bias, dbias)
-        return dx, dweight, dbias
+        given, dweight, dbias = arguments(dy.ravel(), x.ravel(), None, dx.ravel(), (mean, rstd), w, b)
+        entry(ALONE, *given)
+        if weight is None or bias is None or flat:
+            return Grads(dx, _like(weight, dweight), _like(bias, dbias))
+        return Grads(dx, dweight, dbias)
 
-    launch: Any = _Recorder(rows.backward)
-    statistics = empty((2, m))
-    call(dy, x, statistics[0], statistics[1], weight, bias, None)
-    launch = launch.launch
     return call
 
 
@@ -218,50 +210,5 @@ def channel_backward(
     launch: Any = _Recorder(kernel)
     statistics = empty((2, c))
     call(dy, x, statistics[0], statistics[1], weight, bias, None)
-    launch = launch.launch
-    return call
-
-
-def group_forward(
-    plan: GroupPlan,
-    x: Array,
-    weight: Vector,
-    bias: Vector,
-    eps: float,
-    activation: str | None,
-    keep: bool,
-    threads: int | None,
-    out: Vector,
-) -> Callable[..., tuple[Array, Array]] | None:
-    """(x, weight, bias, out) to y and the statistics that are kept, for arrays such as these."""
-    if not fits(plan.layout, plan.nbytes, threads, out, (x, weight, bias)):
-        return None
-    n, dtype, shape, empty = plan.inner, plan.layout.dtype, plan.layout.shape, np.empty
-    if short(plan):
-        one_each = as_rows(plan)
-
-        def repeated(p: Vector) -> Vector:
-            return p if p is None or n == 1 else p.repeat(n)
-
-        given = repeated(weight), repeated(bias), eps, activation, keep, threads, out
-        rows_call = row_forward(one_each, x, *given)
-        if rows_call is None:
-            return None
-        return lambda x, weight, bias, out: rows_call(x, repeated(weight), repeated(bias), out)
-    one, zero = parameter(None, 1, 1.0, dtype), parameter(None, 1, 0.0, dtype)
-    weight_stride, bias_stride = int(weight is not None), int(bias is not None)
-    m, block, fused, kept = plan.rows, 1 + ROWS_PIECE // plan.cols, kind(activation), 2 if keep else 0
-
-    def call(x: Array, weight: Vector, bias: Vector, out: Vector) -> tuple[Array, Array]:
-        y, statistics = empty(shape, dtype) if out is None else out, empty((kept, m))
-        launch((
-            x.ravel(), m, plan.groups, plan.channels, n, block, plan.divisor,
-            one if weight is None else weight, weight_stride, zero if bias is None else bias, bias_stride,
-            fused, plan.centred, eps, y.ravel(), kept, statistics, False,
-        ))  # fmt: skip
-        return y, statistics
-
-    launch: Any = _Recorder(groups.forward, (-(-m // block),))
-    call(x, weight, bias, None)
     launch = launch.launch
     return call

@@ -146,7 +146,8 @@ def layer_norm_forward(
     saved : Saved
         What `layer_norm_backward` takes. ``saved.x`` is what was normalized, x itself or the sum with
         residual (in `sum_out` where that is given): do not change it in between. A residual stream that is
-        updated in place by the next layer loses what this layer's backward needs.
+        updated in place by the next layer loses what this layer's backward needs. ``saved.mean`` and
+        ``saved.rstd`` are flat, in the order of memory, also under `dim`.
 
     Raises
     ------

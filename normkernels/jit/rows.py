@@ -5,11 +5,17 @@ from typing import Any
 from ..cpu.channel_primitives import normalize_run
 from ..cpu.extremes import group_statistics
 from ..cpu.jit import callable_from_python
-from ..cpu.pointers import offset
 from ..cpu.primitives import centring
 from ..cpu.primitives import reciprocal_sd as _reciprocal_sd
-from ..cpu.row_primitives import normalize_row, row_gradient, row_moments, row_squares, tile_dots
-from ..cpu.tuning import TILE
+from ..cpu.row_primitives import (
+    Affine,
+    AffineSums,
+    Norm,
+    Row,
+    gradient_of_row,
+    normalize_row,
+    row_statistics,
+)
 from .argument_types import beside, beside_or_none, number, row, written
 
 
@@ -62,10 +68,7 @@ def moments(x: Any) -> Any:
     p = row(x)
     if len(x) == 0:
         raise ValueError("moments needs at least one element")
-    n = len(x)
-    mean, m2 = row_moments(p, n)
-    mean, var, _ = group_statistics(p, 1, 0, n, 0.0, True, mean, m2 / n)
-    return mean, var
+    return row_statistics(p, len(x), len(x), 0.0, True)[:2]
 
 
 @callable_from_python
@@ -96,7 +99,7 @@ def normalize(x: Any, mean: Any, rstd: Any, weight: Any, bias: Any, out: Any) ->
     p, w, b = row(x), beside(x, weight, "weight"), beside_or_none(x, bias, "bias")
     y = written(x, out, "out")
     centre = centring(p, number(mean, "mean"), number(rstd, "rstd"), 1.0)
-    normalize_row(p, len(x), centre, w, b, None, y, None, 0)
+    normalize_row(p, len(x), centre, Affine(w, b, None), y, None, 0)
 
 
 @callable_from_python
@@ -187,9 +190,7 @@ def rms_norm(x: Any, weight: Any, bias: Any, eps: Any, out: Any) -> None:
     p = row(x)
     if len(x) == 0:
         raise ValueError("rms_norm needs at least one element")
-    n = len(x)
-    m2 = row_squares(p, n)
-    mean, _, rstd = group_statistics(p, 1, 0, n, number(eps, "eps"), False, 0.0, m2 / n)
+    mean, _, rstd = row_statistics(p, len(x), len(x), number(eps, "eps"), False)
     normalize(x, mean, rstd, weight, bias, out)
 
 
@@ -229,11 +230,5 @@ def layer_norm_gradient(
     dw, db, dx = written(x, dweight, "dweight"), written(x, dbias, "dbias"), written(x, out, "out")
     scale = number(rstd, "rstd") if n > 1 else 0.0
     centre = centring(p, number(mean, "mean"), scale, 1.0)
-    c1 = c2 = 0.0
-    for t in range(0, n, TILE):
-        tile = tile_dots(
-            offset(g, t), offset(p, t), min(TILE, n - t), centre, offset(w, t), None, None, None,
-            offset(dw, t), offset(db, t),
-        )  # fmt: skip
-        c1, c2 = c1 + tile[0], c2 + tile[1]
-    row_gradient(g, p, n, centre, c1 * (1.0 / n), c2 * (1.0 / n), w, None, dx, None)
+    norm = Norm(1, n, max(1, n), 1, 1, True)
+    gradient_of_row(Row(g, p, None, None, dx, None), norm, centre, AffineSums(w, None, None, dw, db))

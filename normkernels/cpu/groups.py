@@ -8,7 +8,7 @@ An absent parameter is one element, of which the stride is 0, for all channels. 
 not None follows the norm; its backward keeps a row of dz in `dz`.
 """
 
-from .channel_primitives import dot_constants, normalize_run, output_constants, run_gradient, tile_dots
+from .channel_primitives import dot_constants, normalize_run, output_constants, run_dots, run_gradient
 from .extremes import statistics_again, usual
 from .fusion import first_of, where_given
 from .jit import loop
@@ -76,8 +76,8 @@ def backward(
             dot = s = 0.0
             for t in range(0, inner, TILE):
                 first, n = j * inner + t, min(TILE, inner - t)
-                dots = tile_dots(
-                    offset(dy, i * cols + first), offset(x, i * cols + first), 1, 1, n, hi, scale, affine,
+                dots = run_dots(
+                    offset(dy, i * cols + first), offset(x, i * cols + first), n, (hi, scale), affine,
                     None, kind, offset(own, first),
                 )  # fmt: skip
                 dot += dots[0]

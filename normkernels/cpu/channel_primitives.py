@@ -15,7 +15,7 @@ import numpy as np
 
 from .activations import slope
 from .fusion import activated, copy_run, plus, where_given
-from .jit import primitive
+from .jit import inlined, primitive
 from .loops import each, sums
 from .pointers import offset
 from .primitives import as_scale, centre, centring
@@ -109,7 +109,7 @@ def run_gradient(dy, x, n, constants, weight, dx, stream):
     each(n, stream, _gradient, dx, dy, x, constants, weight)
 
 
-@primitive
+@inlined
 def write_gradient(dz, a, n, constants, training):
     """dx and dresidual of n elements from dz, the gradient before the activation; a: Backward, at the first.
 

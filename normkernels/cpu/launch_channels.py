@@ -74,10 +74,6 @@ def _partials(plan: ChannelPlan, numbers: int) -> Room:
     return (tile_count.py_func(plan.outer, plan.inner), numbers, plan.channels), np.dtype(np.float64)
 
 
-def _empty(rooms: Sequence[Room]) -> list[Array]:
-    return [np.empty(shape, dtype) for shape, dtype in rooms]
-
-
 def _view(plan: ChannelPlan, columns: int) -> tuple[int, ...]:
     """The fields of `channel_constants.View`."""
     c, n = plan.channels, plan.inner
@@ -95,7 +91,7 @@ def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tupl
     statistics = np.empty(c), np.empty(c), np.empty(c)
     ways = (columns.moments, _sums(plan, 3)), (channels.moments, _partials(plan, 4))
     kernel, room = ways[plan.inner > 1]
-    run(kernel, plan.nbytes, threads, x, _view(plan, 1), *_empty([room]), statistics)
+    run(kernel, plan.nbytes, threads, x, _view(plan, 1), np.empty(*room), statistics)
     return statistics
 
 
@@ -174,22 +170,22 @@ def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
 
     parameters: the arguments of `channel_constants.state_of`.
     """
-    c, n, dtype, fused = plan.channels, plan.inner, plan.layout.arithmetic, kind(activation)
-    blocks: tuple[int, ...] = (_block(plan, 1),)
+    c, n, fused, block = plan.channels, plan.inner, kind(activation), _block(plan, 1)
+    lead: tuple[Any, ...]
     if _in_blocks(plan):
-        kernel, view, length, room = column_blocks.forward, _view(plan, n), blocks[0] * n, []
-    elif n == 1:
-        width = plan.fold * c
-        kernel, view, length, blocks = columns.forward, _view(plan, n), width, ()
-        room = [_sums(plan, 3), ((3, width), dtype)]
+        view, stream = _view(plan, n), streams(plan, block * n)
+        return column_blocks.forward, lambda x, residual, parameters, y: (
+            (x, residual, fused, y, stream), view, block, parameters
+        )  # fmt: skip
+    if n == 1:
+        kernel, sums, width, lead = columns.forward, _sums(plan, 3), plan.fold * c, (_view(plan, n),)
+    elif _tiled(plan):
+        kernel, sums, width, lead = channels.forward_tiles, _partials(plan, 4), c, (_view(plan, 1),)
     else:
-        kernel, view, length = channels.forward, _view(plan, 1), n
-        room = [_partials(plan, 4), ((3, c), dtype)]
-        if _tiled(plan):
-            kernel, blocks = channels.forward_tiles, ()
-    stream = streams(plan, length)
+        kernel, sums, width, lead = channels.forward, _partials(plan, 4), c, (_view(plan, 1), block)
+    stream, constants = streams(plan, width if n == 1 else n), ((4, width), plan.layout.arithmetic)
     return kernel, lambda x, residual, parameters, y: (
-        (x, residual, fused, y, stream), view, *blocks, parameters, *_empty(room)
+        (x, residual, fused, y, stream), *lead, parameters, np.empty(*sums), np.empty(*constants)
     )  # fmt: skip
 
 
@@ -198,11 +194,11 @@ def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     c, n, dtype, fused = plan.channels, plan.inner, plan.layout.arithmetic, kind(activation)
     if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
         width = plan.fold * c * n
-        kernel, view, stream, room = columns.normalize, _view(plan, n), streams(plan, width), (3, width)
+        kernel, view, stream, constants = columns.normalize, _view(plan, n), streams(plan, width), (4, width)
     else:
-        kernel, view, stream, room = channels.normalize, _view(plan, 1), streams(plan, n), (3, c)
+        kernel, view, stream, constants = channels.normalize, _view(plan, 1), streams(plan, n), (4, c)
     return kernel, lambda x, residual, parameters, y: (
-        (x, residual, fused, y, stream), view, parameters, np.empty(room, dtype)
+        (x, residual, fused, y, stream), view, parameters, np.empty(constants, dtype)
     )  # fmt: skip
 
 
@@ -243,29 +239,39 @@ def backward_kernel(plan: ChannelPlan, activation: str | None, tensors: int, thr
     given: the fields of `channel_constants.Given`.
     """
     c, n, dtype, fused = plan.channels, plan.inner, plan.layout.arithmetic, kind(activation)
-    rows, block = 4 if fused is None else 7, _block(plan, tensors)
+    block, width = _block(plan, tensors), plan.fold * c
     count = -(-c // block)
     workers = count if fused is None else min(count, team_size(threads))  # each has room for dz of a block
-    blocks: tuple[tuple[int, int], ...] = ((block, workers),)
-    dz: list[Any] = [workers * block * plan.count]
+    blocks, constants = (block, workers), (4 if fused is None else 8, width)
+
+    def room() -> Array | None:
+        return None if fused is None else np.empty(workers * block * plan.count, dtype)
+
     if _in_blocks(plan):
-        kernel, view, length, room = column_blocks.backward, _view(plan, n), block * n, []
-    elif n == 1:
-        width = plan.fold * c
-        kernel, view, length, blocks, dz = columns.backward, _view(plan, n), width, (), []
-        room = [_sums(plan, 2), ((rows, width), dtype)]
-    else:
-        kernel, view, length = channels.backward, _view(plan, 1), n
-        room = [_partials(plan, 2), ((rows, c), dtype)]
-        if _tiled(plan):
-            kernel, blocks, dz = channels.backward_tiles, (), [plan.layout.size]
-    stream = streams(plan, length)
+        view, stream = _view(plan, n), streams(plan, block * n)
+        return column_blocks.backward, lambda dy, x, residual, given, dx, dresidual: (
+            (dy, x, residual, fused, dx, dresidual, stream), view, blocks, given, room()
+        )  # fmt: skip
+    if n == 1:
+        view, stream, sums = _view(plan, n), streams(plan, width), _sums(plan, 2)
+        return columns.backward, lambda dy, x, residual, given, dx, dresidual: (
+            (dy, x, residual, fused, dx, dresidual, stream), view, given, np.empty(*sums),
+            np.empty(constants, dtype),
+        )  # fmt: skip
+    view, stream, sums = _view(plan, 1), streams(plan, n), _partials(plan, 2)
+    if not _tiled(plan):
+        return channels.backward, lambda dy, x, residual, given, dx, dresidual: (
+            (dy, x, residual, fused, dx, dresidual, stream), view, blocks, given, np.empty(*sums),
+            np.empty(constants, dtype), room(),
+        )  # fmt: skip
 
-    def arguments(dy: Any, x: Any, residual: Any, given: Any, dx: Any, dresidual: Any) -> tuple[Any, ...]:
-        kept: Any = [None if fused is None else _buffers.empty(size, dtype) for size in dz]
-        if not blocks and dz and dresidual is not None and dresidual.dtype == dtype:
-            kept, dresidual = [dresidual], None  # is dz where nothing is rounded
+    def tiled(dy: Array, x: Array, residual: Any, given: Any, dx: Array, dresidual: Any) -> tuple[Any, ...]:
+        dz = None
+        if dresidual is not None and dresidual.dtype == dtype:  # serves as dz where nothing is rounded
+            dz, dresidual = dresidual, None
+        elif fused is not None:
+            dz = _buffers.empty(dx.size, dtype)
         arrays = dy, x, residual, fused, dx, dresidual, stream
-        return arrays, view, *blocks, given, *_empty(room), *kept
+        return arrays, view, given, np.empty(*sums), np.empty(constants, dtype), dz
 
-    return kernel, arguments
+    return channels.backward_tiles, tiled

@@ -40,7 +40,7 @@ LAYERS = [
     "normkernels.cpu.layouts",
     "normkernels.cpu.run",
     "normkernels.cpu.rows  normkernels.cpu.groups  normkernels.cpu.local_response  normkernels.cpu.positions",
-    "normkernels.cpu.channels  normkernels.cpu.columns  normkernels.cpu.column_blocks",
+    "normkernels.cpu.channels  normkernels.cpu.columns",
     "normkernels.cpu.column_channels",
     "normkernels.cpu.channel_constants",
     "normkernels.cpu.row_primitives  normkernels.cpu.column_primitives",

@@ -82,38 +82,23 @@ class Given(NamedTuple):
     dbias: object
 
 
-class Statistics(NamedTuple):
-    """Of channels, in float64."""
-
-    mean: object
-    var: object
-    rstd: object
-    m2: object
-
-
-class Output(NamedTuple):
-    """What the output of channels depends on."""
-
-    mean: object
-    rstd: object
-    weight: object
-    bias: object
-
-
 @step
-def _statistics(i, sums, m2, statistics, count, eps):
+def _statistics(i, sums, m2, var, rstd, count, eps):
     v = m2[i] / count
     r = reciprocal_sd(v, eps)
-    statistics.var[i], statistics.rstd[i] = v, r
+    var[i], rstd[i] = v, r
     return (sums[0] + where(usual(r), m2.rounded(0.0), 1.0),)
 
 
 @primitive
 def finish_statistics(x, view, start, n, eps, centred, statistics):
-    """var and rstd of the n channels from `start`, from mean and m2; x: at the first of all."""
+    """var and rstd of the n channels from `start`; statistics: mean, var, rstd and m2.
+
+    x: at the first channel of all.
+    """
     mean, var, rstd, m2 = statistics
     count = view.size // view.channels
-    if sums(1, n, _statistics, m2, statistics, count, eps)[0] > 0.0:
+    if sums(1, n, _statistics, m2, var, rstd, count, eps)[0] > 0.0:
         for c in range(n):
             mean[c], var[c], rstd[c] = group_statistics(
                 offset(x, (start + c) * view.inner), count // view.inner, view.channels * view.inner,
@@ -145,14 +130,14 @@ def _move_variance(i, running, var, m2, count, factor):
 
 
 @primitive
-def with_running(running_mean, running_var, n, count, state, statistics, output):
+def with_running(running_mean, running_var, n, count, state, statistics, weight, bias):
     """Move the running statistics of n channels, where there are any, which may be None.
 
-    Before, in batch renormalization, r and d enter weight and bias of the output, which are in float64.
+    Before, in batch renormalization, r and d enter weight and bias, which are in float64.
     """
     if running_mean is None:
         return
-    mean, rstd, weight, bias = output
+    mean, var, rstd, m2 = statistics
     if state.renormalized:
         for c in range(n):
             old_mean, old_var = np.float64(running_mean[c]), np.float64(running_var[c])
@@ -160,59 +145,35 @@ def with_running(running_mean, running_var, n, count, state, statistics, output)
             weight[c], bias[c] = weight[c] * state.r[c], bias[c] + weight[c] * state.d[c]
     if state.factor != 0.0:  # the variance may be inf
         each(n, None, _move, running_mean, mean, state.factor)
-        var, m2 = statistics.var, statistics.m2
         each(n, None, _move_variance, running_var, var, m2, np.float64(count), state.factor)
 
 
 @step
-def _take(i, mean, state):
+def taken_statistics(i, mean, state):
+    """mean and rstd from running statistics."""
     mean[i], state.rstd[i] = state.running_mean[i], reciprocal_sd(wide(state.running_var[i]), state.eps)
 
 
-@primitive
-def take_statistics(running_mean, n, state):
-    """mean and rstd of n channels from running statistics, where these are not None."""
-    if running_mean is not None:
-        each(n, None, _take, state.mean, state)
+@step
+def output_rows(i, hi, pitch, mean, rstd, weight, bias):
+    """hi, scale and shift of the output."""
+    hi[i], hi[i + pitch], hi[i + pitch * 2] = output_constants(hi, mean[i], rstd[i], weight[i], bias[i])
 
 
 @step
-def _output_constants(i, hi, pitch, given):
-    hi[i], hi[i + pitch], hi[i + pitch * 2] = output_constants(
-        hi, given.mean[i], given.rstd[i], given.weight[i], given.bias[i]
-    )
-
-
-@primitive
-def rows_of_output_constants(n, given, constants):
-    """hi, scale and shift of the outputs, as `channel_primitives.output_constants` has them."""
-    each(n, None, _output_constants, constants.first, constants.pitch, given)
+def dot_rows(i, hi, pitch, mean, rstd):
+    """hi and r for the dots."""
+    hi[i], hi[i + pitch] = dot_constants(hi, mean[i], rstd[i])
 
 
 @step
-def _dot_constants(i, hi, pitch, given):
-    hi[i], hi[i + pitch] = dot_constants(hi, given.mean[i], given.rstd[i])
+def gradient_rows(i, hi, pitch, given, part):
+    """hi, scale, c2 and k of the gradient, where hi and r were; the dot about hi becomes dweight.
 
-
-@primitive
-def rows_of_dot_constants(n, given, constants):
-    """hi and r for the dots, as `channel_primitives.dot_constants` has them."""
-    each(n, None, _dot_constants, constants.first, constants.pitch, given)
-
-
-@step
-def _gradient_constants(i, hi, pitch, given, part):
+    In evaluation dx = dy * scale: then hi and c2 are 0. part: one part in all elements of a channel.
+    """
     mean, rstd, dot, s = given.mean[i], given.rstd[i], given.dweight, given.dbias[i]
     dweight = dot[i] + (hi[i] - mean) * hi[i + pitch] * s
     h, scale, shift, k = gradient_constants(hi, mean, rstd, given.weight[i], dweight * part, s * part)
     dot[i], hi[i], hi[i + pitch] = dweight, where(given.training, h, 0.0), scale
     hi[i + pitch * 2], hi[i + pitch * 3] = where(given.training, shift, 0.0), k
-
-
-@primitive
-def rows_of_gradient_constants(n, count, given, constants):
-    """hi, scale, c2 and k of the gradients, in rows that hold hi and r; dot about hi becomes dweight.
-
-    In evaluation dx = dy * scale: then hi and c2 are 0.
-    """
-    each(n, None, _gradient_constants, constants.first, constants.pitch, given, 1.0 / count)

@@ -135,9 +135,9 @@ def write_slope(a, n, affine, dz):
 
 
 @step
-def _add_dots(i, sums, x, dy, centre, affine, residual, kind, dz):
+def _add_dots(i, sums, x, dy, centre, fused):
     """The sums of dy * (x - hi) * r and of dy; with an activation of dz = dy * act'(z)."""
-    d, (hi, r) = dy[i], centre
+    d, (hi, r), (affine, residual, kind, dz) = dy[i], centre, fused
     if kind is not None:
         d = slope(_affine(i, x, affine, residual), d, kind)
         dz[i] = d
@@ -147,31 +147,24 @@ def _add_dots(i, sums, x, dy, centre, affine, residual, kind, dz):
 @primitive
 def run_dots(dy, x, n, centre, affine, residual, kind, dz):
     """The sums of dy * (x - hi) * r and of dy over a run; centre: hi and r"""
-    run = sums(2, n, _add_dots, x, dy, centre, affine, residual, kind, dz)
+    run = sums(2, n, _add_dots, x, dy, centre, (affine, residual, kind, dz))
     return np.float64(run[0]), np.float64(run[1])
 
 
 @formula
-def output_constants_at(constants, c):
-    """hi, scale and shift of channel c."""
-    first, pitch = constants
-    return first.at(c), first.at(pitch + c), first.at(2 * pitch + c)
-
-
-@formula
-def gradient_constants_at(constants, c):
-    """hi, scale, c2 and k of channel c."""
+def constants_at(constants, c):
+    """Those of channel c, from rows of them."""
     first, pitch = constants
     return first.at(c), first.at(pitch + c), first.at(2 * pitch + c), first.at(3 * pitch + c)
 
 
 @primitive
 def affine_rows(constants, kind):
-    """The constants of the output: with an activation they follow on the four rows of the gradient."""
+    """The constants of the output: with an activation they follow on the four rows of the gradient's."""
     return constants if kind is None else offset(constants, 4 * constants.pitch)
 
 
 @primitive
 def affine_at(constants, c, kind):
     """Those of channel c; None where there is no activation."""
-    return where_given(output_constants_at(affine_rows(constants, kind), c), kind)
+    return where_given(constants_at(affine_rows(constants, kind), c), kind)

@@ -6,42 +6,49 @@ no bits. Where there are too few channels to share out, `forward_tiles` and `bac
 out the tiles of all channels, and read the array twice.
 
 arrays: the fields of Forward or Backward; view: those of View; parameters: the arguments of `state_of` or the
-fields of Given. constants: 3 rows of channels, in a backward 4 and with an activation 7, in the dtype of the
-arithmetic; partials: (tiles, 4 or 2, channels) in float64.
+fields of Given. constants: 4 rows of channels, in a backward with an activation 8, in the dtype of the
+arithmetic; partials: (tiles, 4 or 2, channels) in float64. blocks: channels of a block, and among how many
+workers the blocks are shared out.
 """
 
 import numpy as np
 
-from .channel_constants import Given, Statistics, View, finish_statistics, state_of
+from .channel_constants import Given, View, finish_statistics, state_of
 from .channel_primitives import (
     Backward,
     Forward,
     Rows,
     affine_at,
-    gradient_constants_at,
+    constants_at,
     normalize_run,
-    output_constants_at,
     run_dots,
     write_gradient,
 )
-from .column_channels import Blocks, Sums, finish_dots, finish_output, prepare_dots, take_output
+from .column_channels import Sums, finish_dots, finish_output, part, parts, prepare_dots, take_output
 from .column_primitives import add_moments, taken
 from .fusion import first_of, tile_on_stack
 from .jit import kernel, primitive
 from .parallel import share
 from .pointers import as_element, fence, offset, pointer
 from .primitives import corrected, pivot_of, run_sums, tile_bounds
-from .tuning import FINISHED, PIECE
+from .tuning import PIECE
 
 
 @primitive
-def _tile_moments(t, start, end, x, view, partials):
-    """count, pivot, mean - pivot and m2 of tile t of the channels start..end.
+def _block(b, size, view):
+    """The channels start..end of block b."""
+    return b * size, min((b + 1) * size, view.channels)
+
+
+@primitive
+def _tile_moments(k, block, x, view, partials):
+    """count, pivot, mean - pivot and m2 of one tile of a block of channels: piece k, block after block.
 
     Run after run as they lie in memory: from memory a core reads runs of 3 KB that lie far apart at half
     the speed of a stream (measured).
     """
     channels, inner, width = view.channels, view.inner, view.width
+    (start, end), t = _block(k // partials.tiles, block, view), k % partials.tiles
     run, runs, first, n = tile_bounds(t, view.size // width, inner)
     x, count = offset(x, run * width + first), offset(partials.first, 4 * t * channels)
     pivot, s, q = offset(count, channels), offset(count, 2 * channels), offset(count, 3 * channels)
@@ -59,12 +66,6 @@ def _tile_moments(t, start, end, x, view, partials):
 
 
 @primitive
-def _moments_piece(k, x, view, partials):
-    c = k // partials.tiles
-    _tile_moments(k % partials.tiles, c, c + 1, x, view, partials)
-
-
-@primitive
 def _merge(start, n, partials, mean, m2):
     """mean and m2 of the n channels from `start`."""
     moments = offset(partials.first, start)
@@ -75,25 +76,25 @@ def _merge(start, n, partials, mean, m2):
 
 @primitive
 def _statistics_piece(b, x, view, partials, statistics):
-    start, m2 = b * FINISHED, tile_on_stack(statistics[0])
-    n, (mean, var, rstd) = min(FINISHED, view.channels - start), offset(statistics, start)
+    (start, n), m2 = part(b, 0, view.channels, view), tile_on_stack(statistics[0])
+    mean, var, rstd = offset(statistics, start)
     _merge(start, n, partials, mean, m2)
-    finish_statistics(x, view, start, n, 0.0, True, Statistics(mean, var, rstd, m2))
+    finish_statistics(x, view, start, n, 0.0, True, (mean, var, rstd, m2))
 
 
 @kernel
 def moments(team, x, view, partials, statistics):
     """statistics: mean, population variance and its 1/sqrt of every channel."""
     view, partials = View(*view), Sums(partials, view[3], len(partials))
-    share(team, view.channels * partials.tiles, _moments_piece, x, view, partials)
-    share(team, -(-view.channels // FINISHED), _statistics_piece, x, view, partials, statistics)
+    share(team, view.channels * partials.tiles, _tile_moments, 1, x, view, partials)
+    share(team, parts(view, view.channels), _statistics_piece, x, view, partials, statistics)
 
 
 @primitive
-def _finish_moments(x, view, start, end, state, partials, constants):
+def _finish_moments(start, end, x, view, state, partials, constants):
     """Statistics, and constants of the output, of the channels start..end."""
-    for c in range(start, end, FINISHED):
-        n, m2 = min(FINISHED, end - c), tile_on_stack(state.mean)
+    for b in range(parts(view, end - start)):
+        (c, n), m2 = part(b, start, end, view), tile_on_stack(state.mean)
         _merge(c, n, partials, offset(state.mean, c), m2)
         finish_output(x, view, c, n, state, m2, constants)
 
@@ -104,7 +105,7 @@ def _normalize(k, end, a, view, constants):
     c, n = k // view.inner % view.channels, view.inner - k % view.inner
     while k < end:
         n, here = min(n, end - k), offset(a, k)
-        own = output_constants_at(constants, c)
+        own = constants_at(constants, c)
         normalize_run(here.x, n, own, here.residual, here.kind, here.y, here.stream)
         k, c, n = k + n, c + 1 if c + 1 < view.channels else 0, view.inner
 
@@ -123,16 +124,16 @@ def normalize(team, arrays, view, parameters, constants):
     Where they are None, with the mean and rstd that stand there.
     """
     a, view, constants = Forward(*arrays), View(*view), Rows(constants, view[3])
-    take_output(view, 0, view.channels, state_of(*parameters), pointer(constants))
+    share(team, parts(view, view.channels), take_output, view, state_of(*parameters), constants)
     share(team, -(-view.size // PIECE), _normalize_piece, a, view, constants)
 
 
 @primitive
 def _forward_piece(b, a, view, block, state, partials, constants):
-    start, end = b * block, min((b + 1) * block, view.channels)
+    start, end = _block(b, block, view)
     for t in range(partials.tiles):
-        _tile_moments(t, start, end, a.x, view, partials)
-    _finish_moments(a.x, view, start, end, state, partials, constants)
+        _tile_moments(b * partials.tiles + t, block, a.x, view, partials)
+    _finish_moments(start, end, a.x, view, state, partials, constants)
     for k in range(0, view.size, view.width):
         _normalize(k + start * view.inner, k + end * view.inner, a, view, constants)
     if a.stream:
@@ -154,18 +155,19 @@ def forward_tiles(team, arrays, view, parameters, partials, constants):
     """As `forward`; a tile is one piece of work."""
     a, view, partials = Forward(*arrays), View(*view), Sums(partials, view[3], len(partials))
     constants, state = Rows(constants, view.channels), state_of(*parameters)
-    share(team, view.channels * partials.tiles, _moments_piece, a.x, view, partials)
-    x = pointer(a.x)
-    _finish_moments(x, view, 0, view.channels, state, pointer(partials), pointer(constants))
+    share(team, view.channels * partials.tiles, _tile_moments, 1, a.x, view, partials)
+    x, own = pointer(a.x), pointer(constants)
+    _finish_moments(0, view.channels, x, view, state, pointer(partials), own)
     share(team, -(-view.size // PIECE), _normalize_piece, a, view, constants)
 
 
 @primitive
-def _tile_dots(t, start, end, a, view, constants, dz, partials):
-    """Sums of dy * (x - hi) * r and of dy of tile t of the channels start..end.
+def _tile_dots(k, block, a, view, constants, dz, partials):
+    """Sums of dy * (x - hi) * r and of dy of one tile of a block of channels, as of `_tile_moments`.
 
     With an activation dz, a row for each of `outer`, receives the gradient before it.
     """
+    (start, end), t = _block(k // partials.tiles, block, view), k % partials.tiles
     run, runs, first, n = tile_bounds(t, view.size // view.width, view.inner)
     dots = offset(partials.first, 2 * t * partials.pitch)
     sums, hi, r = offset(dots, partials.pitch), constants.first, offset(constants.first, constants.pitch)
@@ -173,20 +175,14 @@ def _tile_dots(t, start, end, a, view, constants, dz, partials):
         dots[c] = sums[c] = 0.0
     for g in range(run, run + runs):
         for c in range(start, end):
-            k = c * view.inner + first
-            here, affine = offset(a, g * view.width + k), affine_at(constants, c, a.kind)
+            j = c * view.inner + first
+            here, affine = offset(a, g * view.width + j), affine_at(constants, c, a.kind)
             dot, s = run_dots(
                 here.dy, here.x, n, (hi[c], r[c]), affine, here.residual, here.kind,
-                offset(dz.first, g * dz.pitch + k),
+                offset(dz.first, g * dz.pitch + j),
             )  # fmt: skip
             dots[c] += dot
             sums[c] += s
-
-
-@primitive
-def _dots_piece(k, a, view, constants, dz, partials):
-    c = k // partials.tiles
-    _tile_dots(k % partials.tiles, c, c + 1, a, view, constants, dz, partials)
 
 
 @primitive
@@ -196,7 +192,7 @@ def _gradient(k, end, a, view, training, constants, dz):
     while k < end:
         n, here = min(n, end - k), offset(a, k)
         own = first_of(offset(dz, k), here.dy)
-        write_gradient(own, here, n, gradient_constants_at(constants, c), training)
+        write_gradient(own, here, n, constants_at(constants, c), training)
         k, c, n = k + n, c + 1 if c + 1 < view.channels else 0, view.inner
 
 
@@ -209,15 +205,17 @@ def _gradient_piece(p, a, view, training, constants, dz):
 
 @primitive
 def _backward_piece(w, a, view, blocks, given, constants, dz, partials):
-    count, inner = -(-view.channels // blocks.channels), view.inner
-    own = offset(dz, w * blocks.channels * (view.size // view.channels))
-    for b in range(w * count // blocks.workers, (w + 1) * count // blocks.workers):
-        start, end = b * blocks.channels, min((b + 1) * blocks.channels, view.channels)
+    (block, workers), inner = blocks, view.inner
+    count, own = -(-view.channels // block), offset(dz, w * block * (view.size // view.channels))
+    for b in range(w * count // workers, (w + 1) * count // workers):
+        start, end = _block(b, block, view)
         room = Rows(offset(own, -start * inner), (end - start) * inner)
-        prepare_dots(view, start, end, given, constants, a.kind)
+        for p in range(parts(view, end - start)):
+            prepare_dots(p, start, end, view, given, constants, a.kind)
         for t in range(partials.tiles):
-            _tile_dots(t, start, end, a, view, constants, room, partials)
-        finish_dots(view, start, end, given, partials, constants)
+            _tile_dots(b * partials.tiles + t, block, a, view, constants, room, partials)
+        for p in range(parts(view, end - start)):
+            finish_dots(p, start, end, view, given, partials, constants)
         for g in range(view.size // view.width):
             k, z = g * view.width, offset(room.first, g * (room.pitch - view.width))
             _gradient(k + start * inner, k + end * inner, a, view, given.training, constants, z)
@@ -231,9 +229,9 @@ def backward(team, arrays, view, blocks, parameters, partials, constants, dz):
 
     dz: with an activation, room for a block for each of the workers.
     """
-    view, blocks, partials = View(*view), Blocks(*blocks), Sums(partials, view[3], len(partials))
+    view, partials = View(*view), Sums(partials, view[3], len(partials))
     share(
-        team, blocks.workers, _backward_piece, Backward(*arrays), view, blocks, Given(*parameters),
+        team, blocks[1], _backward_piece, Backward(*arrays), view, blocks, Given(*parameters),
         Rows(constants, view.channels), dz, partials,
     )  # fmt: skip
 
@@ -243,10 +241,8 @@ def backward_tiles(team, arrays, view, parameters, partials, constants, dz):
     """As `backward`; a tile is one piece of work, and dz is as large as x."""
     a, view, partials = Backward(*arrays), View(*view), Sums(partials, view[3], len(partials))
     given, constants = Given(*parameters), Rows(constants, view.channels)
-    own, of_all = pointer(constants), pointer(given)
-    prepare_dots(view, 0, view.channels, of_all, own, a.kind)
-    pieces = view.channels * partials.tiles
-    share(team, pieces, _dots_piece, a, view, constants, Rows(dz, view.width), partials)
-    finish_dots(view, 0, view.channels, of_all, pointer(partials), own)
-    pieces = -(-view.size // PIECE)
-    share(team, pieces, _gradient_piece, a, view, given.training, constants, dz)
+    rows, channels = Rows(dz, view.width), view.channels
+    share(team, parts(view, channels), prepare_dots, 0, channels, view, given, constants, a.kind)
+    share(team, channels * partials.tiles, _tile_dots, 1, a, view, constants, rows, partials)
+    share(team, parts(view, channels), finish_dots, 0, channels, view, given, partials, constants)
+    share(team, -(-view.size // PIECE), _gradient_piece, a, view, given.training, constants, dz)

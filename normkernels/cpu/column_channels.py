@@ -3,24 +3,25 @@
 A channel has `view.columns` columns in a row of sums or constants. Rows begin with the first column of all,
 even where a part of them is in memory only: pointers may lie before it. How columns belong to channels is
 said in `columns`.
+
+What is finished together is a part of the channels start..end: part b of `parts`.
 """
 
 from typing import NamedTuple
 
 from .channel_constants import (
-    Output,
-    Statistics,
+    dot_rows,
     finish_statistics,
-    rows_of_dot_constants,
-    rows_of_gradient_constants,
-    rows_of_output_constants,
-    take_statistics,
+    gradient_rows,
+    output_rows,
+    taken_statistics,
     with_running,
 )
 from .channel_primitives import Rows, affine_rows, normalize_run, write_slope
 from .column_primitives import add_dots, add_moments, joined, moments_of_tile, taken, tile_sums
 from .fusion import copy_run, tile_on_stack
 from .jit import primitive
+from .loops import each
 from .pointers import offset
 from .primitives import add, zero
 from .tuning import FINISHED, ROWS_SUMMED
@@ -34,25 +35,18 @@ class Sums(NamedTuple):
     tiles: int
 
 
-class Blocks(NamedTuple):
-    """Blocks of so many neighbouring channels, shared out among `workers`."""
-
-    channels: int
-    workers: int
+@primitive
+def parts(view, channels):
+    """Parts of so many channels."""
+    return -(-channels // max(1, FINISHED // view.columns))
 
 
 @primitive
-def together(view):
-    """How many channels are finished together."""
-    return max(1, FINISHED // view.columns)
-
-
-class Tile(NamedTuple):
-    """Some rows of an array, from the element `start`."""
-
-    start: int
-    rows: int
-    columns: int
+def part(b, start, end, view):
+    """The first channel of part b, and how many they are."""
+    together = max(1, FINISHED // view.columns)
+    first = start + b * together
+    return first, min(together, end - first)
 
 
 @primitive
@@ -63,21 +57,21 @@ def row_tiles(size, width):
 
 @primitive
 def tile_of_rows(t, view):
-    """Tile t."""
+    """Of tile t its first element, its rows, and its columns."""
     rows = view.size // view.width
     first = min(t * ROWS_SUMMED, rows)
     if first < rows:
-        return Tile(first * view.width, min(ROWS_SUMMED, rows - first), view.width)
-    return Tile(first * view.width, 1, view.size % view.width)
+        return first * view.width, min(ROWS_SUMMED, rows - first), view.width
+    return first * view.width, 1, view.size % view.width
 
 
 @primitive
-def sum_columns(t, first, n, x, view, sums):
-    """Sums of the n columns from `first`, or fewer, of tile t."""
-    tile = tile_of_rows(t, view)
+def sum_columns(k, n, x, view, sums):
+    """Sums of n columns of one tile: piece k of the tiles cut into so many columns."""
+    t, first = k // -(-view.width // n), k % -(-view.width // n) * n
+    start, rows, columns = tile_of_rows(t, view)
     own = offset(sums.first, 3 * t * sums.pitch + first)
-    n = min(n, tile.columns - first)
-    tile_sums(offset(x, tile.start + first), tile.rows, view.width, n, own, sums.pitch)
+    tile_sums(offset(x, start + first), rows, view.width, min(n, columns - first), own, sums.pitch)
 
 
 @primitive
@@ -94,12 +88,10 @@ def _merge_tiles(x, view, first, n, sums, moments):
     """count, pivot, mean - pivot and m2 of the n columns from `first`: 4 rows of n, with room for as many."""
     new = offset(moments, 4 * n)
     for t in range(sums.tiles):
-        tile = tile_of_rows(t, view)
-        m, own = min(n, tile.columns - first), offset(sums.first, 3 * t * sums.pitch + first)
-        moments_of_tile(
-            offset(x, tile.start + first), tile.rows, view.width, m, own, sums.pitch,
-            moments if t == 0 else new, n,
-        )  # fmt: skip
+        start, rows, columns = tile_of_rows(t, view)
+        tile, own = offset(x, start + first), offset(sums.first, 3 * t * sums.pitch + first)
+        m = min(n, columns - first)
+        moments_of_tile(tile, rows, view.width, m, own, sums.pitch, moments if t == 0 else new, n)
         if t > 0:
             add_moments(m, moments, new, n)
 
@@ -144,10 +136,10 @@ def _spread(rows, n, values, constants, view):
 
 
 @primitive
-def _constants_of_output(n, given, constants, view):
+def _finish_constants(n, mean, rstd, weight, bias, constants, view):
     """hi, scale and shift of the outputs of all columns of n channels; all at the first of these."""
     values = constants if _alone(view) else Rows(tile_on_stack(constants.first), n)
-    rows_of_output_constants(n, given, values)
+    each(n, None, output_rows, values.first, values.pitch, mean, rstd, weight, bias)
     _spread(3, n, values, constants, view)
 
 
@@ -157,73 +149,80 @@ def finish_output(x, view, start, n, state, m2, constants):
 
     m2 has room for three more rows of them.
     """
-    state, constants = offset(state, start), offset(constants, start * view.columns)
-    statistics = Statistics(state.mean, offset(m2, n), state.rstd, m2)
-    output = Output(state.mean, state.rstd, offset(m2, 2 * n), offset(m2, 3 * n))
-    finish_statistics(x, view, start, n, state.eps, True, statistics)
-    copy_run(state.weight, n, output.weight, None)
-    copy_run(state.bias, n, output.bias, None)
+    own, var, weight, bias = offset(state, start), offset(m2, n), offset(m2, 2 * n), offset(m2, 3 * n)
+    statistics = own.mean, var, own.rstd, m2
+    finish_statistics(x, view, start, n, own.eps, True, statistics)
+    copy_run(own.weight, n, weight, None)
+    copy_run(own.bias, n, bias, None)
     count = view.size // view.channels
-    with_running(state.running_mean, state.running_var, n, count, state, statistics, output)
-    _constants_of_output(n, output, constants, view)
+    with_running(own.running_mean, own.running_var, n, count, own, statistics, weight, bias)
+    to = offset(constants, start * view.columns)
+    _finish_constants(n, own.mean, own.rstd, weight, bias, to, view)
 
 
 @primitive
-def finish_columns(x, view, start, end, state, sums, constants):
-    """The same of the channels start..end, from the sums of their columns."""
-    for c in range(start, end, together(view)):
-        n, m2 = min(together(view), end - c), tile_on_stack(state.mean)
-        channel_moments(x, view, c, n, sums, offset(state.mean, c), m2)
-        finish_output(x, view, c, n, state, m2, constants)
+def finish_columns(b, start, end, x, view, state, sums, constants):
+    """The same of a part of channels, from the sums of their columns."""
+    (c, n), m2 = part(b, start, end, view), tile_on_stack(state.mean)
+    channel_moments(x, view, c, n, sums, offset(state.mean, c), m2)
+    finish_output(x, view, c, n, state, m2, constants)
 
 
 @primitive
-def take_output(view, start, end, state, constants):
-    """Statistics, and constants of the output, of the channels start..end, from running statistics."""
-    for c in range(start, end, together(view)):
-        n, own = min(together(view), end - c), offset(state, c)
-        take_statistics(own.running_mean, n, own)
-        _constants_of_output(n, own, offset(constants, c * view.columns), view)
+def _take(running_mean, n, state):
+    if running_mean is not None:
+        each(n, None, taken_statistics, state.mean, state)
 
 
 @primitive
-def prepare_dots(view, start, end, given, constants, kind):
-    """hi and r, for the dots, of the channels start..end; with an activation those of their output."""
-    for c in range(start, end, together(view)):
-        n, own, to = min(together(view), end - c), offset(given, c), offset(constants, c * view.columns)
-        values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
-        rows_of_dot_constants(n, own, values)
-        _spread(2, n, values, to, view)
-        if kind is not None:
-            _constants_of_output(n, own, affine_rows(to, kind), view)
+def take_output(b, view, state, constants):
+    """Constants of the output of a part of all channels; statistics from running ones, if there are any."""
+    c, n = part(b, 0, view.channels, view)
+    own = offset(state, c)
+    _take(own.running_mean, n, own)
+    to = offset(constants, c * view.columns)
+    _finish_constants(n, own.mean, own.rstd, own.weight, own.bias, to, view)
 
 
 @primitive
-def dots_of_columns(t, first, n, a, view, constants, dz, sums):
-    """Sums of dy * (x - hi) * r and of dy of the n columns from `first`, or fewer, of tile t.
+def prepare_dots(b, start, end, view, given, constants, kind):
+    """hi and r, for the dots, of a part of channels; with an activation the constants of their output."""
+    c, n = part(b, start, end, view)
+    own, to = offset(given, c), offset(constants, c * view.columns)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    each(n, None, dot_rows, values.first, values.pitch, own.mean, own.rstd)
+    _spread(2, n, values, to, view)
+    if kind is not None:
+        _finish_constants(n, own.mean, own.rstd, own.weight, own.bias, affine_rows(to, kind), view)
+
+
+@primitive
+def dots_of_columns(k, n, a, view, constants, dz, sums):
+    """Sums of dy * (x - hi) * r and of dy of n columns of one tile: piece k, as of `sum_columns`.
 
     With an activation dz, rows as those of sums, receives the gradient before it.
     """
-    tile, constants = tile_of_rows(t, view), offset(constants, first)
-    n, a = min(n, tile.columns - first), offset(a, tile.start + first)
+    t, first = k // -(-view.width // n), k % -(-view.width // n) * n
+    start, rows, columns = tile_of_rows(t, view)
+    a, constants, n = offset(a, start + first), offset(constants, first), min(n, columns - first)
     dot = offset(sums.first, 2 * t * sums.pitch + first)
     s = offset(dot, sums.pitch)
     zero(dot, n)
     zero(s, n)
     if dz is None:
-        add_dots(a.dy, a.x, tile.rows, view.width, n, constants, dot, s)
+        add_dots(a.dy, a.x, rows, view.width, n, constants, dot, s)
     else:
         affine = affine_rows(constants, a.kind)
-        for i in range(tile.rows):
+        for i in range(rows):
             row = offset(a, i * view.width)
-            own = offset(dz.first, (tile.start // view.width + i) * dz.pitch + first)
+            own = offset(dz.first, (start // view.width + i) * dz.pitch + first)
             write_slope(row, n, affine, own)
             add_dots(own, row.x, 1, view.width, n, constants, dot, s)
 
 
 @primitive
 def _add_tiles(view, start, n, sums, dot, s):
-    """dot and s of n columns are the sums over all tiles, and over what is folded."""
+    """dot and s of n columns: the sums over all tiles, and over what is folded."""
     zero(dot, n)
     zero(s, n)
     columns, rest = view.fold * view.channels * view.columns, view.size % view.width
@@ -253,15 +252,15 @@ def _sums_of_channels(view, start, n, sums, dot, s):
 
 
 @primitive
-def finish_dots(view, start, end, given, sums, constants):
-    """The sums of the channels start..end, and the constants of their gradient."""
-    for c in range(start, end, together(view)):
-        n, own, to = min(together(view), end - c), offset(given, c), offset(constants, c * view.columns)
-        values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
-        _sums_of_channels(view, c, n, sums, own.dweight, own.dbias)
-        if not _alone(view):
-            for k in range(n):
-                hi = k * view.columns
-                values.first[k], values.first[n + k] = to.first[hi], to.first[to.pitch + hi]
-        rows_of_gradient_constants(n, view.size // view.channels, own, values)
-        _spread(4, n, values, to, view)
+def finish_dots(b, start, end, view, given, sums, constants):
+    """The sums of a part of channels, and the constants of their gradient."""
+    c, n = part(b, start, end, view)
+    own, to = offset(given, c), offset(constants, c * view.columns)
+    _sums_of_channels(view, c, n, sums, own.dweight, own.dbias)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    if not _alone(view):
+        for k in range(n):
+            hi = k * view.columns
+            values.first[k], values.first[n + k] = to.first[hi], to.first[to.pitch + hi]
+    each(n, None, gradient_rows, values.first, values.pitch, own, 1.0 / (view.size // view.channels))
+    _spread(4, n, values, to, view)

@@ -83,34 +83,34 @@ def tile_sums(x, rows, width, n, room, pitch):
 
 
 @step
-def _moments(i, sums, count, pivot, mean, m2, p, s, q, rows):
+def _moments(i, sums, moments, apart, tile, pitch, rows):
     """Of each column; how many of them are not good."""
-    total = wide(s[i])
-    average = total * (1.0 / rows)
-    squares = q[i] - total * average
-    count[i], pivot[i], mean[i], m2[i] = rows, p[i], average, squares
-    return (sums[0] + where(squares.equals(squares), 0.0, count.rounded(1.0)),)
+    total = wide(tile[i + pitch])
+    mean = total * (1.0 / rows)
+    m2 = tile[i + pitch * 2] - total * mean
+    moments[i], moments[i + apart], moments[i + apart * 2], moments[i + apart * 3] = rows, tile[i], mean, m2
+    return (sums[0] + where(m2.equals(m2), 0.0, moments.rounded(1.0)),)
 
 
 @primitive
 def moments_of_tile(x, rows, width, n, tile, pitch, moments, apart):
     """count, pivot, mean - pivot and m2 of n columns of a tile from its sums; moments: 4 rows, `apart`."""
-    count, pivot = moments, offset(moments, apart)
-    mean, m2 = offset(moments, 2 * apart), offset(moments, 3 * apart)
-    s, q = offset(tile, pitch), offset(tile, 2 * pitch)
-    if sums(1, n, _moments, count, pivot, mean, m2, tile, s, q, np.float64(rows))[0] > 0.0:
-        for j in range(n):
-            if m2[j] != m2[j]:
-                _, pivot[j], mean[j], m2[j] = tile_moments(offset(x, j), rows, width, 1)
+    if sums(1, n, _moments, moments, apart, tile, pitch, np.float64(rows))[0] == 0.0:
+        return
+    pivot, mean, m2 = offset(moments, apart), offset(moments, 2 * apart), offset(moments, 3 * apart)
+    for j in range(n):
+        if m2[j] != m2[j]:
+            _, pivot[j], mean[j], m2[j] = tile_moments(offset(x, j), rows, width, 1)
 
 
 @step
-def _add_moments(i, count, pivot, mean, m2, other_count, other_pivot, other_mean, other_m2):
-    own, other = count[i], other_count[i]
-    delta = (other_pivot[i] - pivot[i]) + other_mean[i] - mean[i]
-    share = other / (own + other)
-    mean[i], m2[i] = mean[i] + delta * share, m2[i] + (other_m2[i] + delta * delta * (own * share))
-    count[i] = own + other
+def _add_moments(i, moments, new, pitch):
+    pivot, mean, m2 = (i + pitch * k for k in (1, 2, 3))
+    count, other, average = moments[i], new[i], moments[mean]
+    delta = (new[pivot] - moments[pivot]) + new[mean] - average
+    share = other / (count + other)
+    moments[m2] = moments[m2] + (new[m2] + delta * delta * (count * share))
+    moments[i], moments[mean] = count + other, average + delta * share
 
 
 @primitive
@@ -119,10 +119,7 @@ def add_moments(n, moments, new, pitch):
 
     Both: rows of count, pivot, mean - pivot and m2, `pitch` apart.
     """
-    each(
-        n, None, _add_moments, moments, offset(moments, pitch), offset(moments, 2 * pitch),
-        offset(moments, 3 * pitch), new, offset(new, pitch), offset(new, 2 * pitch), offset(new, 3 * pitch),
-    )  # fmt: skip
+    each(n, None, _add_moments, moments, new, pitch)
 
 
 @step

@@ -6,15 +6,20 @@ alone would make a row too short, or one sample with `inner` elements of each ch
 and constants of its own; a channel has those of its columns together. Elements beyond the last whole row,
 which only folded samples leave, are a row of their own.
 
-The kernels share out tiles of rows, and go through memory in its order: an array larger than the cache is
-read twice. `backward` forms dz, the gradient before the activation, in both passes: memory to keep it in
-costs more than the slopes.
+`forward` and `backward` share out tiles of rows, and go through memory in its order: an array larger than the
+cache is read twice. Both passes of `backward` form dz, the gradient before the activation: memory to keep it
+in costs more than the slopes.
+
+`forward_blocks` and `backward_blocks` share out blocks of neighbouring channels, which are read from memory
+once, if they stay in the cache between statistics and output. A block changes no bits.
 
 Arguments are as in `channels`, with constants of every column, and sums: (tiles, 3 or 2, columns), in the
 dtype of the arithmetic.
 """
 
-from .channel_constants import Given, Statistics, View, finish_statistics, state_of
+import numpy as np
+
+from .channel_constants import Given, View, finish_statistics, state_of
 from .channel_primitives import Backward, Forward, Rows, affine_rows, write_gradient, write_slope
 from .column_channels import (
     Sums,
@@ -23,63 +28,24 @@ from .column_channels import (
     finish_columns,
     finish_dots,
     normalize_columns,
+    part,
+    parts,
     prepare_dots,
+    row_tiles,
     sum_columns,
     take_output,
 )
 from .fusion import first_of, tile_on_stack, where_given
 from .jit import kernel, primitive
 from .parallel import share
-from .pointers import fence, offset
-from .tuning import COLS, FINISHED, PIECE
+from .pointers import dtype_of, fence, offset, pointer
+from .tuning import COLS, PIECE
 
 
 @primitive
-def _blocks_of_columns(view):
-    """Blocks of columns whose sums are formed together."""
-    return -(-view.width // COLS)
-
-
-@primitive
-def _sums_piece(k, x, view, sums):
-    """Sums of COLS columns of one tile."""
-    blocks = _blocks_of_columns(view)
-    sum_columns(k // blocks, k % blocks * COLS, COLS, x, view, sums)
-
-
-@primitive
-def _parts(view):
-    """Pieces of work that finish FINISHED channels each."""
-    return -(-view.channels // FINISHED)
-
-
-@primitive
-def _part(b, view):
-    """The channels that piece b finishes."""
-    return b * FINISHED, min((b + 1) * FINISHED, view.channels)
-
-
-@primitive
-def _statistics_piece(b, x, view, sums, statistics):
-    start, end = _part(b, view)
-    mean, var, rstd = offset(statistics, start)
-    m2 = tile_on_stack(mean)
-    channel_moments(x, view, start, end - start, sums, mean, m2)
-    finish_statistics(x, view, start, end - start, 0.0, True, Statistics(mean, var, rstd, m2))
-
-
-@kernel
-def moments(team, x, view, sums, statistics):
-    """statistics: mean, population variance and its 1/sqrt of every channel."""
-    view, sums = View(*view), Sums(sums, view[1], len(sums))
-    share(team, sums.tiles * _blocks_of_columns(view), _sums_piece, x, view, sums)
-    share(team, _parts(view), _statistics_piece, x, view, sums, statistics)
-
-
-@primitive
-def _finish_piece(b, x, view, state, sums, constants):
-    start, end = _part(b, view)
-    finish_columns(x, view, start, end, state, sums, constants)
+def _tile_pieces(sums):
+    """Pieces of work of COLS columns of one tile."""
+    return sums.tiles * -(-sums.pitch // COLS)
 
 
 @primitive
@@ -95,6 +61,22 @@ def _row_pieces(view):
 
 
 @primitive
+def _statistics_piece(b, x, view, sums, statistics):
+    (start, n), m2 = part(b, 0, view.channels, view), tile_on_stack(statistics[0])
+    mean, var, rstd = offset(statistics, start)
+    channel_moments(x, view, start, n, sums, mean, m2)
+    finish_statistics(x, view, start, n, 0.0, True, (mean, var, rstd, m2))
+
+
+@kernel
+def moments(team, x, view, sums, statistics):
+    """statistics: mean, population variance and its 1/sqrt of every channel."""
+    view, sums = View(*view), Sums(sums, view[1], len(sums))
+    share(team, _tile_pieces(sums), sum_columns, COLS, x, view, sums)
+    share(team, parts(view, view.channels), _statistics_piece, x, view, sums, statistics)
+
+
+@primitive
 def _normalize_piece(b, a, view, constants):
     size = _rows_of_piece(view)
     normalize_columns(0, view.width, b * size, min((b + 1) * size, view.size), a, view, constants)
@@ -106,16 +88,10 @@ def _normalize_piece(b, a, view, constants):
 def forward(team, arrays, view, parameters, sums, constants):
     """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
     a, view, sums = Forward(*arrays), View(*view), Sums(sums, view[1], len(sums))
-    state, constants = state_of(*parameters), Rows(constants, view.width)
-    share(team, sums.tiles * _blocks_of_columns(view), _sums_piece, a.x, view, sums)
-    share(team, _parts(view), _finish_piece, a.x, view, state, sums, constants)
+    state, constants, channels = state_of(*parameters), Rows(constants, view.width), view.channels
+    share(team, _tile_pieces(sums), sum_columns, COLS, a.x, view, sums)
+    share(team, parts(view, channels), finish_columns, 0, channels, a.x, view, state, sums, constants)
     share(team, _row_pieces(view), _normalize_piece, a, view, constants)
-
-
-@primitive
-def _take_piece(b, view, state, constants):
-    start, end = _part(b, view)
-    take_output(view, start, end, state, constants)
 
 
 @kernel
@@ -125,29 +101,46 @@ def normalize(team, arrays, view, parameters, constants):
     Where they are None, with the mean and rstd that stand there.
     """
     a, view, constants = Forward(*arrays), View(*view), Rows(constants, view[1])
-    share(team, _parts(view), _take_piece, view, state_of(*parameters), constants)
+    share(team, parts(view, view.channels), take_output, view, state_of(*parameters), constants)
     share(team, _row_pieces(view), _normalize_piece, a, view, constants)
 
 
 @primitive
-def _prepare_piece(b, view, given, constants, kind):
-    start, end = _part(b, view)
-    prepare_dots(view, start, end, given, constants, kind)
+def _forward_block(b, block, a, view, state, sums_array, constants_array):
+    """Arrays, which numba keeps until this returns: it would not for their pointers."""
+    start, n = b * block, constants_array.shape[1]
+    first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
+    sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))
+    constants = Rows(offset(pointer(constants_array), -first), n)
+    for t in range(sums.tiles):
+        sum_columns(t * blocks + b, block * view.inner, a.x, view, sums)
+    for p in range(parts(view, channels)):
+        finish_columns(p, start, start + channels, a.x, view, state, sums, constants)
+    normalize_columns(first, n, 0, view.size, a, view, constants)
+
+
+@primitive
+def _forward_piece(b, a, view, block, state):
+    n, dtype = min(block, view.channels - b * block) * view.inner, dtype_of(state.weight)
+    sums, constants = np.empty((row_tiles(view.size, view.width), 3, n), dtype), np.empty((4, n), dtype)
+    _forward_block(b, block, a, view, state, sums, constants)
+    if a.stream:
+        fence()
+
+
+@kernel
+def forward_blocks(team, arrays, view, block, parameters):
+    """As `forward`; a block of channels is one piece of work."""
+    a, view, state = Forward(*arrays), View(*view), state_of(*parameters)
+    share(team, -(-view.channels // block), _forward_piece, a, view, block, state)
 
 
 @primitive
 def _dots_piece(k, a, view, constants, sums):
     """The dots of COLS columns of one tile, whose rows leave dz in one place."""
-    blocks, room = _blocks_of_columns(view), tile_on_stack(constants.first)
-    first = k % blocks * COLS
+    room, first = tile_on_stack(constants.first), k % -(-view.width // COLS) * COLS
     dz = where_given(Rows(offset(room, -first), 0), a.kind)
-    dots_of_columns(k // blocks, first, COLS, a, view, constants, dz, sums)
-
-
-@primitive
-def _finish_dots_piece(b, view, given, sums, constants):
-    start, end = _part(b, view)
-    finish_dots(view, start, end, given, sums, constants)
+    dots_of_columns(k, COLS, a, view, constants, dz, sums)
 
 
 @primitive
@@ -167,8 +160,46 @@ def _gradient_piece(b, a, view, training, constants):
 def backward(team, arrays, view, parameters, sums, constants):
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     a, view, sums = Backward(*arrays), View(*view), Sums(sums, view[1], len(sums))
-    given, constants = Given(*parameters), Rows(constants, view.width)
-    share(team, _parts(view), _prepare_piece, view, given, constants, a.kind)
-    share(team, sums.tiles * _blocks_of_columns(view), _dots_piece, a, view, constants, sums)
-    share(team, _parts(view), _finish_dots_piece, view, given, sums, constants)
+    given, constants, channels = Given(*parameters), Rows(constants, view.width), view.channels
+    share(team, parts(view, channels), prepare_dots, 0, channels, view, given, constants, a.kind)
+    share(team, _tile_pieces(sums), _dots_piece, a, view, constants, sums)
+    share(team, parts(view, channels), finish_dots, 0, channels, view, given, sums, constants)
     share(team, _row_pieces(view), _gradient_piece, a, view, given.training, constants)
+
+
+@primitive
+def _backward_block(b, block, a, view, given, dz, sums_array, constants_array):
+    """Arrays, as for `_forward_block`."""
+    start, n = b * block, constants_array.shape[1]
+    first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
+    sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))
+    constants = Rows(offset(pointer(constants_array), -first), n)
+    rows = where_given(Rows(offset(dz, -first), n), dz)
+    for p in range(parts(view, channels)):
+        prepare_dots(p, start, start + channels, view, given, constants, a.kind)
+    for t in range(sums.tiles):
+        dots_of_columns(t * blocks + b, block * view.inner, a, view, constants, rows, sums)
+    for p in range(parts(view, channels)):
+        finish_dots(p, start, start + channels, view, given, sums, constants)
+    for i in range(view.size // view.width):
+        here, own = offset(a, i * view.width + first), offset(constants, first)
+        write_gradient(first_of(offset(dz, i * n), here.dy), here, n, own, given.training)
+
+
+@primitive
+def _backward_piece(w, a, view, blocks, given, dz):
+    (block, workers), tiles, dtype = blocks, row_tiles(view.size, view.width), dtype_of(given.weight)
+    count, own = -(-view.channels // block), offset(dz, w * block * (view.size // view.channels))
+    for b in range(w * count // workers, (w + 1) * count // workers):
+        n = min(block, view.channels - b * block) * view.inner
+        sums, constants = np.empty((tiles, 2, n), dtype), np.empty((8, n), dtype)
+        _backward_block(b, block, a, view, given, own, sums, constants)
+    if a.stream:
+        fence()
+
+
+@kernel
+def backward_blocks(team, arrays, view, blocks, parameters, dz):
+    """As `backward`; dz: with an activation, room for a block for each of the workers."""
+    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    share(team, blocks[1], _backward_piece, a, view, blocks, given, dz)

@@ -8,7 +8,7 @@ import numpy as np
 from .. import _buffers
 from .._layout import ChannelPlan
 from ..results import Array
-from . import channels, column_blocks, columns, tuning
+from . import channels, columns, tuning
 from .column_channels import row_tiles
 from .jit import Kernel
 from .parallel import team_size
@@ -174,7 +174,7 @@ def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     lead: tuple[Any, ...]
     if _in_blocks(plan):
         view, stream = _view(plan, n), streams(plan, block * n)
-        return column_blocks.forward, lambda x, residual, parameters, y: (
+        return columns.forward_blocks, lambda x, residual, parameters, y: (
             (x, residual, fused, y, stream), view, block, parameters
         )  # fmt: skip
     if n == 1:
@@ -249,7 +249,7 @@ def backward_kernel(plan: ChannelPlan, activation: str | None, tensors: int, thr
 
     if _in_blocks(plan):
         view, stream = _view(plan, n), streams(plan, block * n)
-        return column_blocks.backward, lambda dy, x, residual, given, dx, dresidual: (
+        return columns.backward_blocks, lambda dy, x, residual, given, dx, dresidual: (
             (dy, x, residual, fused, dx, dresidual, stream), view, blocks, given, room()
         )  # fmt: skip
     if n == 1:

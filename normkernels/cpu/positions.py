@@ -15,7 +15,7 @@ that follow on one another are put together, and written past the caches in whol
 import numpy as np
 
 from .activations import slope
-from .channel_constants import Statistics, finish_statistics, view_of
+from .channel_constants import finish_statistics, view_of
 from .channel_primitives import gradient_constants
 from .column_primitives import add_moments, moments_of_tile, taken, tile_sums
 from .fusion import activated, add_residual, copy_run, first_of, plus, tile_on_stack
@@ -58,8 +58,7 @@ def _statistics(x, cols, pitch, n, eps, centred, own, room, width, mean, rstd):
     taken(n, room, width, mean, m2)
     if not centred:
         each(n, None, _about_zero, mean, m2, np.float64(cols))
-    statistics = Statistics(mean, var, rstd, m2)
-    finish_statistics(x, view_of(cols * pitch, 1, pitch, 1), 0, n, eps, centred, statistics)
+    finish_statistics(x, view_of(cols * pitch, 1, pitch, 1), 0, n, eps, centred, (mean, var, rstd, m2))
 
 
 @step

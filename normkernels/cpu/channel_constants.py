@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .channel_primitives import dot_constants, gradient_constants, output_constants
+from .channel_primitives import affine_rows, dot_constants, gradient_constants, output_constants
 from .extremes import group_statistics, usual
+from .fusion import copy_run
 from .jit import primitive
 from .loops import each, sums
 from .pointers import offset, pointer
@@ -19,23 +20,19 @@ from .vectors import where, wide
 
 
 class View(NamedTuple):
-    """An array of `size` elements as rows of `width` = fold * channels * inner.
-
-    Sums and constants have `columns` for each channel of a row: one for each element, or one for a run.
-    """
+    """An array of `size` elements as rows of `width` = fold * channels * inner columns."""
 
     size: int
     width: int
     fold: int
     channels: int
     inner: int
-    columns: int
 
 
 @primitive
 def view_of(size, fold, channels, inner):
     """The array as rows of columns."""
-    return View(size, fold * channels * inner, fold, channels, inner, inner)
+    return View(size, fold * channels * inner, fold, channels, inner)
 
 
 class State(NamedTuple):
@@ -149,31 +146,72 @@ def with_running(running_mean, running_var, n, count, state, statistics, weight,
 
 
 @step
-def taken_statistics(i, mean, state):
-    """mean and rstd from running statistics."""
+def _take(i, mean, state):
     mean[i], state.rstd[i] = state.running_mean[i], reciprocal_sd(wide(state.running_var[i]), state.eps)
 
 
+@primitive
+def take_statistics(running_mean, n, state):
+    """mean and rstd of n channels from running statistics, where these are not None."""
+    if running_mean is not None:
+        each(n, None, _take, state.mean, state)
+
+
 @step
-def output_rows(i, hi, pitch, mean, rstd, weight, bias):
-    """hi, scale and shift of the output."""
+def _output_constants(i, hi, pitch, mean, rstd, weight, bias):
     hi[i], hi[i + pitch], hi[i + pitch * 2] = output_constants(hi, mean[i], rstd[i], weight[i], bias[i])
 
 
+@primitive
+def write_output_constants(n, given, constants):
+    """hi, scale and shift of the output of n channels; given: a State or a Given."""
+    mean, rstd, weight, bias = given.mean, given.rstd, given.weight, given.bias
+    each(n, None, _output_constants, constants.first, constants.pitch, mean, rstd, weight, bias)
+
+
+@primitive
+def finish_output(x, view, start, n, state, m2, constants):
+    """Statistics, and constants of the output, of the n channels from `start`, from their mean and m2.
+
+    m2 has room for three more rows of them; x: at the first channel of all.
+    """
+    var, weight, bias = offset(m2, n), offset(m2, 2 * n), offset(m2, 3 * n)
+    mean, rstd, count = state.mean, state.rstd, view.size // view.channels
+    statistics = mean, var, rstd, m2
+    finish_statistics(x, view, start, n, state.eps, True, statistics)
+    copy_run(state.weight, n, weight, None)
+    copy_run(state.bias, n, bias, None)
+    with_running(state.running_mean, state.running_var, n, count, state, statistics, weight, bias)
+    each(n, None, _output_constants, constants.first, constants.pitch, mean, rstd, weight, bias)
+
+
 @step
-def dot_rows(i, hi, pitch, mean, rstd):
-    """hi and r for the dots."""
+def _dot_constants(i, hi, pitch, mean, rstd):
     hi[i], hi[i + pitch] = dot_constants(hi, mean[i], rstd[i])
 
 
-@step
-def gradient_rows(i, hi, pitch, given, part):
-    """hi, scale, c2 and k of the gradient, where hi and r were; the dot about hi becomes dweight.
+@primitive
+def prepare_dots(n, given, constants, kind):
+    """hi and r, for the dots, of n channels; with an activation the constants of their output."""
+    each(n, None, _dot_constants, constants.first, constants.pitch, given.mean, given.rstd)
+    if kind is not None:
+        write_output_constants(n, given, affine_rows(constants, kind))
 
-    In evaluation dx = dy * scale: then hi and c2 are 0. part: one part in all elements of a channel.
-    """
+
+@step
+def _gradient_constants(i, hi, pitch, given, part):
     mean, rstd, dot, s = given.mean[i], given.rstd[i], given.dweight, given.dbias[i]
     dweight = dot[i] + (hi[i] - mean) * hi[i + pitch] * s
     h, scale, shift, k = gradient_constants(hi, mean, rstd, given.weight[i], dweight * part, s * part)
     dot[i], hi[i], hi[i + pitch] = dweight, where(given.training, h, 0.0), scale
     hi[i + pitch * 2], hi[i + pitch * 3] = where(given.training, shift, 0.0), k
+
+
+@primitive
+def finish_dots(n, view, given, constants):
+    """hi, scale, c2 and k of the gradient of n channels, where hi and r were; dots about hi become dweight.
+
+    In evaluation dx = dy * scale: then hi and c2 are 0.
+    """
+    part = 1.0 / (view.size // view.channels)
+    each(n, None, _gradient_constants, constants.first, constants.pitch, given, part)

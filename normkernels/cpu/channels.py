@@ -13,7 +13,17 @@ workers the blocks are shared out.
 
 import numpy as np
 
-from .channel_constants import Given, View, finish_statistics, state_of
+from .channel_constants import (
+    Given,
+    View,
+    finish_dots,
+    finish_output,
+    finish_statistics,
+    prepare_dots,
+    state_of,
+    take_statistics,
+    write_output_constants,
+)
 from .channel_primitives import (
     Backward,
     Forward,
@@ -24,14 +34,14 @@ from .channel_primitives import (
     run_dots,
     write_gradient,
 )
-from .column_channels import Sums, finish_dots, finish_output, part, parts, prepare_dots, take_output
+from .column_channels import Sums
 from .column_primitives import add_moments, taken
 from .fusion import first_of, tile_on_stack
 from .jit import kernel, primitive
 from .parallel import share
 from .pointers import as_element, fence, offset, pointer
-from .primitives import corrected, pivot_of, run_sums, tile_bounds
-from .tuning import PIECE
+from .primitives import add, corrected, pivot_of, run_sums, tile_bounds, zero
+from .tuning import FINISHED, PIECE
 
 
 @primitive
@@ -76,8 +86,8 @@ def _merge(start, n, partials, mean, m2):
 
 @primitive
 def _statistics_piece(b, x, view, partials, statistics):
-    (start, n), m2 = part(b, 0, view.channels, view), tile_on_stack(statistics[0])
-    mean, var, rstd = offset(statistics, start)
+    (start, end), m2 = _block(b, FINISHED, view), tile_on_stack(statistics[0])
+    n, (mean, var, rstd) = end - start, offset(statistics, start)
     _merge(start, n, partials, mean, m2)
     finish_statistics(x, view, start, n, 0.0, True, (mean, var, rstd, m2))
 
@@ -87,16 +97,16 @@ def moments(team, x, view, partials, statistics):
     """statistics: mean, population variance and its 1/sqrt of every channel."""
     view, partials = View(*view), Sums(partials, view[3], len(partials))
     share(team, view.channels * partials.tiles, _tile_moments, 1, x, view, partials)
-    share(team, parts(view, view.channels), _statistics_piece, x, view, partials, statistics)
+    share(team, -(-view.channels // FINISHED), _statistics_piece, x, view, partials, statistics)
 
 
 @primitive
 def _finish_moments(start, end, x, view, state, partials, constants):
     """Statistics, and constants of the output, of the channels start..end."""
-    for b in range(parts(view, end - start)):
-        (c, n), m2 = part(b, start, end, view), tile_on_stack(state.mean)
-        _merge(c, n, partials, offset(state.mean, c), m2)
-        finish_output(x, view, c, n, state, m2, constants)
+    for c in range(start, end, FINISHED):
+        n, own, m2 = min(FINISHED, end - c), offset(state, c), tile_on_stack(state.mean)
+        _merge(c, n, partials, own.mean, m2)
+        finish_output(x, view, c, n, own, m2, offset(constants, c))
 
 
 @primitive
@@ -123,8 +133,10 @@ def normalize(team, arrays, view, parameters, constants):
 
     Where they are None, with the mean and rstd that stand there.
     """
-    a, view, constants = Forward(*arrays), View(*view), Rows(constants, view[3])
-    share(team, parts(view, view.channels), take_output, view, state_of(*parameters), constants)
+    a, view, state = Forward(*arrays), View(*view), state_of(*parameters)
+    constants = Rows(constants, view.channels)
+    take_statistics(state.running_mean, view.channels, state)
+    write_output_constants(view.channels, state, pointer(constants))
     share(team, -(-view.size // PIECE), _normalize_piece, a, view, constants)
 
 
@@ -186,6 +198,19 @@ def _tile_dots(k, block, a, view, constants, dz, partials):
 
 
 @primitive
+def _finish_dots(start, end, view, given, partials, constants):
+    """The sums, and the constants of the gradient, of the channels start..end."""
+    own, n = offset(given, start), end - start
+    zero(own.dweight, n)
+    zero(own.dbias, n)
+    for t in range(partials.tiles):
+        dot = offset(partials.first, 2 * t * partials.pitch + start)
+        add(own.dweight, dot, n)
+        add(own.dbias, offset(dot, partials.pitch), n)
+    finish_dots(n, view, own, offset(constants, start))
+
+
+@primitive
 def _gradient(k, end, a, view, training, constants, dz):
     """dx and dresidual of the elements k..end, run after run; dz: as x."""
     c, n = k // view.inner % view.channels, view.inner - k % view.inner
@@ -210,12 +235,10 @@ def _backward_piece(w, a, view, blocks, given, constants, dz, partials):
     for b in range(w * count // workers, (w + 1) * count // workers):
         start, end = _block(b, block, view)
         room = Rows(offset(own, -start * inner), (end - start) * inner)
-        for p in range(parts(view, end - start)):
-            prepare_dots(p, start, end, view, given, constants, a.kind)
+        prepare_dots(end - start, offset(given, start), offset(constants, start), a.kind)
         for t in range(partials.tiles):
             _tile_dots(b * partials.tiles + t, block, a, view, constants, room, partials)
-        for p in range(parts(view, end - start)):
-            finish_dots(p, start, end, view, given, partials, constants)
+        _finish_dots(start, end, view, given, partials, constants)
         for g in range(view.size // view.width):
             k, z = g * view.width, offset(room.first, g * (room.pitch - view.width))
             _gradient(k + start * inner, k + end * inner, a, view, given.training, constants, z)
@@ -241,8 +264,9 @@ def backward_tiles(team, arrays, view, parameters, partials, constants, dz):
     """As `backward`; a tile is one piece of work, and dz is as large as x."""
     a, view, partials = Backward(*arrays), View(*view), Sums(partials, view[3], len(partials))
     given, constants = Given(*parameters), Rows(constants, view.channels)
-    rows, channels = Rows(dz, view.width), view.channels
-    share(team, parts(view, channels), prepare_dots, 0, channels, view, given, constants, a.kind)
+    own, of_all, channels = pointer(constants), pointer(given), view.channels
+    prepare_dots(channels, of_all, own, a.kind)
+    rows = Rows(dz, view.width)
     share(team, channels * partials.tiles, _tile_dots, 1, a, view, constants, rows, partials)
-    share(team, parts(view, channels), finish_dots, 0, channels, view, given, partials, constants)
+    _finish_dots(0, channels, view, of_all, pointer(partials), own)
     share(team, -(-view.size // PIECE), _gradient_piece, a, view, given.training, constants, dz)

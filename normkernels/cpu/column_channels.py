@@ -1,8 +1,7 @@
-"""From sums of tiles to channels: their statistics, constants, and gradients.
+"""From sums of columns to channels: their statistics, constants, and gradients.
 
-A channel has `view.columns` columns in a row of sums or constants. Rows begin with the first column of all,
-even where a part of them is in memory only: pointers may lie before it. How columns belong to channels is
-said in `columns`.
+Rows of sums and constants begin with the first column of all, even where a part of them is in memory only:
+pointers may lie before it. How columns belong to channels is said in `columns`.
 
 What is finished together is a part of the channels start..end: part b of `parts`.
 """
@@ -10,18 +9,16 @@ What is finished together is a part of the channels start..end: part b of `parts
 from typing import NamedTuple
 
 from .channel_constants import (
-    dot_rows,
-    finish_statistics,
-    gradient_rows,
-    output_rows,
-    taken_statistics,
-    with_running,
+    finish_dots,
+    finish_output,
+    prepare_dots,
+    take_statistics,
+    write_output_constants,
 )
 from .channel_primitives import Rows, affine_rows, normalize_run, write_slope
 from .column_primitives import add_dots, add_moments, joined, moments_of_tile, taken, tile_sums
 from .fusion import copy_run, tile_on_stack
 from .jit import primitive
-from .loops import each
 from .pointers import offset
 from .primitives import add, zero
 from .tuning import FINISHED, ROWS_SUMMED
@@ -38,13 +35,13 @@ class Sums(NamedTuple):
 @primitive
 def parts(view, channels):
     """Parts of so many channels."""
-    return -(-channels // max(1, FINISHED // view.columns))
+    return -(-channels // max(1, FINISHED // view.inner))
 
 
 @primitive
 def part(b, start, end, view):
     """The first channel of part b, and how many they are."""
-    together = max(1, FINISHED // view.columns)
+    together = max(1, FINISHED // view.inner)
     first = start + b * together
     return first, min(together, end - first)
 
@@ -115,7 +112,7 @@ def channel_moments(x, view, start, n, sums, mean, m2):
 @primitive
 def _alone(view):
     """Whether a column is a channel."""
-    return view.fold * view.columns == 1
+    return view.fold * view.inner == 1
 
 
 @primitive
@@ -126,74 +123,47 @@ def _spread(rows, n, values, constants, view):
     for r in range(rows):
         row, value = offset(constants.first, r * constants.pitch), offset(values.first, r * values.pitch)
         for f in range(view.fold):
-            to = offset(row, f * view.channels * view.columns)
-            if view.columns == 1:
+            to = offset(row, f * view.channels * view.inner)
+            if view.inner == 1:
                 copy_run(value, n, to, None)
             else:
                 for c in range(n):
-                    for j in range(c * view.columns, (c + 1) * view.columns):
+                    for j in range(c * view.inner, (c + 1) * view.inner):
                         to[j] = value[c]
 
 
 @primitive
-def _finish_constants(n, mean, rstd, weight, bias, constants, view):
-    """hi, scale and shift of the outputs of all columns of n channels; all at the first of these."""
-    values = constants if _alone(view) else Rows(tile_on_stack(constants.first), n)
-    each(n, None, output_rows, values.first, values.pitch, mean, rstd, weight, bias)
-    _spread(3, n, values, constants, view)
-
-
-@primitive
-def finish_output(x, view, start, n, state, m2, constants):
-    """Statistics, and constants of the output, of the n channels from `start`, from their mean and m2.
-
-    m2 has room for three more rows of them.
-    """
-    own, var, weight, bias = offset(state, start), offset(m2, n), offset(m2, 2 * n), offset(m2, 3 * n)
-    statistics = own.mean, var, own.rstd, m2
-    finish_statistics(x, view, start, n, own.eps, True, statistics)
-    copy_run(own.weight, n, weight, None)
-    copy_run(own.bias, n, bias, None)
-    count = view.size // view.channels
-    with_running(own.running_mean, own.running_var, n, count, own, statistics, weight, bias)
-    to = offset(constants, start * view.columns)
-    _finish_constants(n, own.mean, own.rstd, weight, bias, to, view)
-
-
-@primitive
 def finish_columns(b, start, end, x, view, state, sums, constants):
-    """The same of a part of channels, from the sums of their columns."""
+    """Statistics, and constants of the output, of a part of channels, from the sums of their columns."""
     (c, n), m2 = part(b, start, end, view), tile_on_stack(state.mean)
-    channel_moments(x, view, c, n, sums, offset(state.mean, c), m2)
-    finish_output(x, view, c, n, state, m2, constants)
+    own, to = offset(state, c), offset(constants, c * view.inner)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    channel_moments(x, view, c, n, sums, own.mean, m2)
+    finish_output(x, view, c, n, own, m2, values)
+    _spread(3, n, values, to, view)
 
 
 @primitive
-def _take(running_mean, n, state):
-    if running_mean is not None:
-        each(n, None, taken_statistics, state.mean, state)
-
-
-@primitive
-def take_output(b, view, state, constants):
+def take_columns(b, view, state, constants):
     """Constants of the output of a part of all channels; statistics from running ones, if there are any."""
     c, n = part(b, 0, view.channels, view)
-    own = offset(state, c)
-    _take(own.running_mean, n, own)
-    to = offset(constants, c * view.columns)
-    _finish_constants(n, own.mean, own.rstd, own.weight, own.bias, to, view)
+    own, to = offset(state, c), offset(constants, c * view.inner)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    take_statistics(own.running_mean, n, own)
+    write_output_constants(n, own, values)
+    _spread(3, n, values, to, view)
 
 
 @primitive
-def prepare_dots(b, start, end, view, given, constants, kind):
-    """hi and r, for the dots, of a part of channels; with an activation the constants of their output."""
+def prepare_columns(b, start, end, view, given, constants, kind):
+    """What the dots of a part of channels need, as of `prepare_dots`."""
     c, n = part(b, start, end, view)
-    own, to = offset(given, c), offset(constants, c * view.columns)
+    to = offset(constants, c * view.inner)
     values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
-    each(n, None, dot_rows, values.first, values.pitch, own.mean, own.rstd)
+    prepare_dots(n, offset(given, c), values, kind)
     _spread(2, n, values, to, view)
     if kind is not None:
-        _finish_constants(n, own.mean, own.rstd, own.weight, own.bias, affine_rows(to, kind), view)
+        _spread(3, n, affine_rows(values, kind), affine_rows(to, kind), view)
 
 
 @primitive
@@ -225,12 +195,10 @@ def _add_tiles(view, start, n, sums, dot, s):
     """dot and s of n columns: the sums over all tiles, and over what is folded."""
     zero(dot, n)
     zero(s, n)
-    columns, rest = view.fold * view.channels * view.columns, view.size % view.width
     for f in range(view.fold):
-        first = (f * view.channels + start) * view.columns
+        first = (f * view.channels + start) * view.inner
         for t in range(sums.tiles):
-            own = offset(sums.first, 2 * t * sums.pitch + first)
-            m = min(n, (rest if rest > 0 and t == sums.tiles - 1 else columns) - first)
+            own, m = offset(sums.first, 2 * t * sums.pitch + first), min(n, tile_of_rows(t, view)[2] - first)
             add(dot, own, m)
             add(s, offset(own, sums.pitch), m)
 
@@ -238,29 +206,29 @@ def _add_tiles(view, start, n, sums, dot, s):
 @primitive
 def _sums_of_channels(view, start, n, sums, dot, s):
     """The same of the n channels from `start`."""
-    if view.columns == 1:
+    if view.inner == 1:
         _add_tiles(view, start, n, sums, dot, s)
         return
-    columns, dots = n * view.columns, tile_on_stack(dot)
+    columns, dots = n * view.inner, tile_on_stack(dot)
     totals = offset(dots, columns)
     _add_tiles(view, start, columns, sums, dots, totals)
     for c in range(n):
         dot[c] = s[c] = 0.0
-        for j in range(c * view.columns, (c + 1) * view.columns):
+        for j in range(c * view.inner, (c + 1) * view.inner):
             dot[c] += dots[j]
             s[c] += totals[j]
 
 
 @primitive
-def finish_dots(b, start, end, view, given, sums, constants):
+def finish_dots_of_columns(b, start, end, view, given, sums, constants):
     """The sums of a part of channels, and the constants of their gradient."""
     c, n = part(b, start, end, view)
-    own, to = offset(given, c), offset(constants, c * view.columns)
+    own, to = offset(given, c), offset(constants, c * view.inner)
     _sums_of_channels(view, c, n, sums, own.dweight, own.dbias)
     values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
     if not _alone(view):
         for k in range(n):
-            hi = k * view.columns
+            hi = k * view.inner
             values.first[k], values.first[n + k] = to.first[hi], to.first[to.pitch + hi]
-    each(n, None, gradient_rows, values.first, values.pitch, own, 1.0 / (view.size // view.channels))
+    finish_dots(n, view, own, values)
     _spread(4, n, values, to, view)

@@ -26,14 +26,14 @@ from .column_channels import (
     channel_moments,
     dots_of_columns,
     finish_columns,
-    finish_dots,
+    finish_dots_of_columns,
     normalize_columns,
     part,
     parts,
-    prepare_dots,
+    prepare_columns,
     row_tiles,
     sum_columns,
-    take_output,
+    take_columns,
 )
 from .fusion import first_of, tile_on_stack, where_given
 from .jit import kernel, primitive
@@ -101,7 +101,7 @@ def normalize(team, arrays, view, parameters, constants):
     Where they are None, with the mean and rstd that stand there.
     """
     a, view, constants = Forward(*arrays), View(*view), Rows(constants, view[1])
-    share(team, parts(view, view.channels), take_output, view, state_of(*parameters), constants)
+    share(team, parts(view, view.channels), take_columns, view, state_of(*parameters), constants)
     share(team, _row_pieces(view), _normalize_piece, a, view, constants)
 
 
@@ -161,9 +161,9 @@ def backward(team, arrays, view, parameters, sums, constants):
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
     a, view, sums = Backward(*arrays), View(*view), Sums(sums, view[1], len(sums))
     given, constants, channels = Given(*parameters), Rows(constants, view.width), view.channels
-    share(team, parts(view, channels), prepare_dots, 0, channels, view, given, constants, a.kind)
+    share(team, parts(view, channels), prepare_columns, 0, channels, view, given, constants, a.kind)
     share(team, _tile_pieces(sums), _dots_piece, a, view, constants, sums)
-    share(team, parts(view, channels), finish_dots, 0, channels, view, given, sums, constants)
+    share(team, parts(view, channels), finish_dots_of_columns, 0, channels, view, given, sums, constants)
     share(team, _row_pieces(view), _gradient_piece, a, view, given.training, constants)
 
 
@@ -176,11 +176,11 @@ def _backward_block(b, block, a, view, given, dz, sums_array, constants_array):
     constants = Rows(offset(pointer(constants_array), -first), n)
     rows = where_given(Rows(offset(dz, -first), n), dz)
     for p in range(parts(view, channels)):
-        prepare_dots(p, start, start + channels, view, given, constants, a.kind)
+        prepare_columns(p, start, start + channels, view, given, constants, a.kind)
     for t in range(sums.tiles):
         dots_of_columns(t * blocks + b, block * view.inner, a, view, constants, rows, sums)
     for p in range(parts(view, channels)):
-        finish_dots(p, start, start + channels, view, given, sums, constants)
+        finish_dots_of_columns(p, start, start + channels, view, given, sums, constants)
     for i in range(view.size // view.width):
         here, own = offset(a, i * view.width + first), offset(constants, first)
         write_gradient(first_of(offset(dz, i * n), here.dy), here, n, own, given.training)

@@ -74,10 +74,10 @@ def _partials(plan: ChannelPlan, numbers: int) -> Room:
     return (tile_count.py_func(plan.outer, plan.inner), numbers, plan.channels), np.dtype(np.float64)
 
 
-def _view(plan: ChannelPlan, columns: int) -> tuple[int, ...]:
+def _view(plan: ChannelPlan) -> tuple[int, ...]:
     """The fields of `channel_constants.View`."""
     c, n = plan.channels, plan.inner
-    return plan.outer * c * n, plan.fold * c * n, plan.fold, c, n, columns
+    return plan.outer * c * n, plan.fold * c * n, plan.fold, c, n
 
 
 def _parameters(plan: ChannelPlan, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
@@ -91,7 +91,7 @@ def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tupl
     statistics = np.empty(c), np.empty(c), np.empty(c)
     ways = (columns.moments, _sums(plan, 3)), (channels.moments, _partials(plan, 4))
     kernel, room = ways[plan.inner > 1]
-    run(kernel, plan.nbytes, threads, x, _view(plan, 1), np.empty(*room), statistics)
+    run(kernel, plan.nbytes, threads, x, _view(plan), np.empty(*room), statistics)
     return statistics
 
 
@@ -173,16 +173,16 @@ def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     c, n, fused, block = plan.channels, plan.inner, kind(activation), _block(plan, 1)
     lead: tuple[Any, ...]
     if _in_blocks(plan):
-        view, stream = _view(plan, n), streams(plan, block * n)
+        view, stream = _view(plan), streams(plan, block * n)
         return columns.forward_blocks, lambda x, residual, parameters, y: (
             (x, residual, fused, y, stream), view, block, parameters
         )  # fmt: skip
     if n == 1:
-        kernel, sums, width, lead = columns.forward, _sums(plan, 3), plan.fold * c, (_view(plan, n),)
+        kernel, sums, width, lead = columns.forward, _sums(plan, 3), plan.fold * c, (_view(plan),)
     elif _tiled(plan):
-        kernel, sums, width, lead = channels.forward_tiles, _partials(plan, 4), c, (_view(plan, 1),)
+        kernel, sums, width, lead = channels.forward_tiles, _partials(plan, 4), c, (_view(plan),)
     else:
-        kernel, sums, width, lead = channels.forward, _partials(plan, 4), c, (_view(plan, 1), block)
+        kernel, sums, width, lead = channels.forward, _partials(plan, 4), c, (_view(plan), block)
     stream, constants = streams(plan, width if n == 1 else n), ((4, width), plan.layout.arithmetic)
     return kernel, lambda x, residual, parameters, y: (
         (x, residual, fused, y, stream), *lead, parameters, np.empty(*sums), np.empty(*constants)
@@ -194,9 +194,9 @@ def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     c, n, dtype, fused = plan.channels, plan.inner, plan.layout.arithmetic, kind(activation)
     if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
         width = plan.fold * c * n
-        kernel, view, stream, constants = columns.normalize, _view(plan, n), streams(plan, width), (4, width)
+        kernel, view, stream, constants = columns.normalize, _view(plan), streams(plan, width), (4, width)
     else:
-        kernel, view, stream, constants = channels.normalize, _view(plan, 1), streams(plan, n), (4, c)
+        kernel, view, stream, constants = channels.normalize, _view(plan), streams(plan, n), (4, c)
     return kernel, lambda x, residual, parameters, y: (
         (x, residual, fused, y, stream), view, parameters, np.empty(constants, dtype)
     )  # fmt: skip
@@ -248,17 +248,17 @@ def backward_kernel(plan: ChannelPlan, activation: str | None, tensors: int, thr
         return None if fused is None else np.empty(workers * block * plan.count, dtype)
 
     if _in_blocks(plan):
-        view, stream = _view(plan, n), streams(plan, block * n)
+        view, stream = _view(plan), streams(plan, block * n)
         return columns.backward_blocks, lambda dy, x, residual, given, dx, dresidual: (
             (dy, x, residual, fused, dx, dresidual, stream), view, blocks, given, room()
         )  # fmt: skip
     if n == 1:
-        view, stream, sums = _view(plan, n), streams(plan, width), _sums(plan, 2)
+        view, stream, sums = _view(plan), streams(plan, width), _sums(plan, 2)
         return columns.backward, lambda dy, x, residual, given, dx, dresidual: (
             (dy, x, residual, fused, dx, dresidual, stream), view, given, np.empty(*sums),
             np.empty(constants, dtype),
         )  # fmt: skip
-    view, stream, sums = _view(plan, 1), streams(plan, n), _partials(plan, 2)
+    view, stream, sums = _view(plan), streams(plan, n), _partials(plan, 2)
     if not _tiled(plan):
         return channels.backward, lambda dy, x, residual, given, dx, dresidual: (
             (dy, x, residual, fused, dx, dresidual, stream), view, blocks, given, np.empty(*sums),

@@ -203,10 +203,8 @@ def normalized(
 ) -> tuple[Array, Array]:
     """Write y with the running statistics; mean and rstd."""
     kernels = backend(x)
-    mean, rstd = kernels.given_statistics(running, eps)
-    if x.size:
-        kernels.channel_normalize(
-            plan, kernels.flat(plan.layout, x, x), mean, rstd, weight, bias, y, threads, activation,
-            None if residual is None else kernels.flat(plan.layout, residual, x),
-        )  # fmt: skip
-    return mean, rstd
+    statistics: tuple[Array, Array] = kernels.channel_normalize(
+        plan, kernels.flat(plan.layout, x, x), weight, bias, eps, running, y, threads, activation,
+        None if residual is None else kernels.flat(plan.layout, residual, x),
+    )  # fmt: skip
+    return statistics

@@ -1,15 +1,16 @@
 """Statistics and constants of channels from their mean and m2, and those of their gradients from their dots.
 
 All is done for some neighbouring channels at once, in loops of few arrays, which LLVM makes vectors of. Where
-nothing else is said, pointers lie at the first of these, and constants are rows, `pitch` apart.
+nothing else is said, pointers lie at the first of these.
 """
 
 from typing import NamedTuple
 
 import numpy as np
 
-from .channel_primitives import dot_constants, gradient_constants, output_constants
+from .channel_primitives import affine_rows, dot_constants, gradient_constants, output_constants
 from .extremes import group_statistics, usual
+from .fusion import copy_run
 from .jit import primitive
 from .loops import each, sums
 from .pointers import offset, pointer
@@ -35,45 +36,66 @@ def view_of(size, fold, channels, inner):
 
 
 class State(NamedTuple):
-    """Where statistics of channels go, and what moves the running ones; pointers at the first of all."""
+    """Parameters and statistics of channels, and what moves the running ones, which may be None."""
 
     eps: float
     factor: float
     r_max: float
     d_max: float
     renormalized: bool
+    weight: object
+    bias: object
     mean: object
     rstd: object
     r: object
     d: object
+    running_mean: object
+    running_var: object
 
 
 @primitive
-def state_of(settings, statistics):
+def state_of(weight, bias, settings, statistics, running_mean, running_var):
     """settings: eps, the weight of this batch in the running statistics, r_max and d_max.
 
     statistics: rows of mean and rstd, and in batch renormalization of r and d.
     """
     mean, channels = pointer(statistics), statistics.shape[1]
     return State(
-        settings[0], settings[1], settings[2], settings[3], len(statistics) > 2, mean, offset(mean, channels),
-        offset(mean, 2 * channels), offset(mean, 3 * channels),
+        settings[0], settings[1], settings[2], settings[3], len(statistics) > 2, pointer(weight),
+        pointer(bias), mean, offset(mean, channels), offset(mean, 2 * channels), offset(mean, 3 * channels),
+        pointer(running_mean), pointer(running_var),
     )  # fmt: skip
 
 
+class Given(NamedTuple):
+    """Parameters and statistics of channels, with which a backward begins, and the sums that it gives."""
+
+    weight: object
+    bias: object
+    mean: object
+    rstd: object
+    training: bool
+    dweight: object
+    dbias: object
+
+
 @step
-def _statistics(i, sums, var, rstd, m2, count, eps):
+def _statistics(i, sums, m2, var, rstd, count, eps):
     v = m2[i] / count
     r = reciprocal_sd(v, eps)
     var[i], rstd[i] = v, r
-    return (sums[0] + where(usual(r), var.rounded(0.0), 1.0),)
+    return (sums[0] + where(usual(r), m2.rounded(0.0), 1.0),)
 
 
 @primitive
-def finish_statistics(x, view, start, n, eps, centred, mean, var, rstd, m2):
-    """var and rstd of the n channels from `start`; x: at the first of all."""
+def finish_statistics(x, view, start, n, eps, centred, statistics):
+    """var and rstd of the n channels from `start`; statistics: mean, var, rstd and m2.
+
+    x: at the first channel of all.
+    """
+    mean, var, rstd, m2 = statistics
     count = view.size // view.channels
-    if sums(1, n, _statistics, var, rstd, m2, count, eps)[0] > 0.0:
+    if sums(1, n, _statistics, m2, var, rstd, count, eps)[0] > 0.0:
         for c in range(n):
             mean[c], var[c], rstd[c] = group_statistics(
                 offset(x, (start + c) * view.inner), count // view.inner, view.channels * view.inner,
@@ -105,75 +127,91 @@ def _move_variance(i, running, var, m2, count, factor):
 
 
 @primitive
-def with_running(start, n, count, state, running_mean, running_var, var, m2, weight, bias):
-    """Move the running statistics of the n channels from `start`, where there are any, which may be None.
+def with_running(running_mean, running_var, n, count, state, statistics, weight, bias):
+    """Move the running statistics of n channels, where there are any, which may be None.
 
     Before, in batch renormalization, r and d enter weight and bias, which are in float64.
     """
     if running_mean is None:
         return
-    old_mean, old_var = offset(running_mean, start), offset(running_var, start)
-    mean, rstd, r, d = (
-        offset(state.mean, start), offset(state.rstd, start), offset(state.r, start), offset(state.d, start)
-    )  # fmt: skip
+    mean, var, rstd, m2 = statistics
     if state.renormalized:
         for c in range(n):
-            r[c], d[c] = _correction(mean[c], rstd[c], np.float64(old_mean[c]), np.float64(old_var[c]), state)
-            weight[c], bias[c] = weight[c] * r[c], bias[c] + weight[c] * d[c]
+            old_mean, old_var = np.float64(running_mean[c]), np.float64(running_var[c])
+            state.r[c], state.d[c] = _correction(mean[c], rstd[c], old_mean, old_var, state)
+            weight[c], bias[c] = weight[c] * state.r[c], bias[c] + weight[c] * state.d[c]
     if state.factor != 0.0:  # the variance may be inf
-        each(n, None, _move, old_mean, mean, state.factor)
-        each(n, None, _move_variance, old_var, var, m2, np.float64(count), state.factor)
+        each(n, None, _move, running_mean, mean, state.factor)
+        each(n, None, _move_variance, running_var, var, m2, np.float64(count), state.factor)
 
 
 @step
-def _take(i, mean, rstd, running_mean, running_var, eps):
-    mean[i], rstd[i] = running_mean[i], reciprocal_sd(wide(running_var[i]), eps)
+def _take(i, mean, state):
+    mean[i], state.rstd[i] = state.running_mean[i], reciprocal_sd(wide(state.running_var[i]), state.eps)
 
 
 @primitive
-def take_statistics(start, n, running_mean, running_var, eps, mean, rstd):
-    """mean and rstd of the n channels from `start` from running statistics, where these are not None."""
+def take_statistics(running_mean, n, state):
+    """mean and rstd of n channels from running statistics, where these are not None."""
     if running_mean is not None:
-        each(n, None, _take, mean, rstd, offset(running_mean, start), offset(running_var, start), eps)
+        each(n, None, _take, state.mean, state)
 
 
 @step
-def _output_constants(i, hi, scale, shift, x, mean, rstd, weight, bias):
-    hi[i], scale[i], shift[i] = output_constants(x, mean[i], rstd[i], weight[i], bias[i])
+def _output_constants(i, hi, pitch, mean, rstd, weight, bias):
+    hi[i], hi[i + pitch], hi[i + pitch * 2] = output_constants(hi, mean[i], rstd[i], weight[i], bias[i])
 
 
 @primitive
-def rows_of_output_constants(x, n, mean, rstd, weight, bias, constants, pitch):
-    """hi, scale and shift of the outputs, as `channel_primitives.output_constants` has them."""
-    scale, shift = offset(constants, pitch), offset(constants, 2 * pitch)
-    each(n, None, _output_constants, constants, scale, shift, x, mean, rstd, weight, bias)
+def write_output_constants(n, given, constants):
+    """hi, scale and shift of the output of n channels; given: a State or a Given."""
+    mean, rstd, weight, bias = given.mean, given.rstd, given.weight, given.bias
+    each(n, None, _output_constants, constants.first, constants.pitch, mean, rstd, weight, bias)
+
+
+@primitive
+def finish_output(x, view, start, n, state, m2, constants):
+    """Statistics, and constants of the output, of the n channels from `start`, from their mean and m2.
+
+    m2 has room for three more rows of them; x: at the first channel of all.
+    """
+    var, weight, bias = offset(m2, n), offset(m2, 2 * n), offset(m2, 3 * n)
+    mean, rstd, count = state.mean, state.rstd, view.size // view.channels
+    statistics = mean, var, rstd, m2
+    finish_statistics(x, view, start, n, state.eps, True, statistics)
+    copy_run(state.weight, n, weight, None)
+    copy_run(state.bias, n, bias, None)
+    with_running(state.running_mean, state.running_var, n, count, state, statistics, weight, bias)
+    each(n, None, _output_constants, constants.first, constants.pitch, mean, rstd, weight, bias)
 
 
 @step
-def _dot_constants(i, hi, r, x, mean, rstd):
-    hi[i], r[i] = dot_constants(x, mean[i], rstd[i])
+def _dot_constants(i, hi, pitch, mean, rstd):
+    hi[i], hi[i + pitch] = dot_constants(hi, mean[i], rstd[i])
 
 
 @primitive
-def rows_of_dot_constants(x, n, mean, rstd, constants, pitch):
-    """hi and r for the dots, as `channel_primitives.dot_constants` has them."""
-    each(n, None, _dot_constants, constants, offset(constants, pitch), x, mean, rstd)
+def prepare_dots(n, given, constants, kind):
+    """hi and r, for the dots, of n channels; with an activation the constants of their output."""
+    each(n, None, _dot_constants, constants.first, constants.pitch, given.mean, given.rstd)
+    if kind is not None:
+        write_output_constants(n, given, affine_rows(constants, kind))
 
 
 @step
-def _gradient_constants(i, hi, scale, c2, k, x, mean, rstd, weight, dot, s, count, training):
-    dweight, part = dot[i] + (hi[i] - mean[i]) * scale[i] * s[i], 1.0 / count  # where scale is to be, r was
-    h, scale[i], shift, k[i] = gradient_constants(x, mean[i], rstd[i], weight[i], dweight * part, s[i] * part)
-    dot[i], hi[i], c2[i] = dweight, where(training, h, 0.0), where(training, shift, 0.0)
+def _gradient_constants(i, hi, pitch, given, part):
+    mean, rstd, dot, s = given.mean[i], given.rstd[i], given.dweight, given.dbias[i]
+    dweight = dot[i] + (hi[i] - mean) * hi[i + pitch] * s
+    h, scale, shift, k = gradient_constants(hi, mean, rstd, given.weight[i], dweight * part, s * part)
+    dot[i], hi[i], hi[i + pitch] = dweight, where(given.training, h, 0.0), scale
+    hi[i + pitch * 2], hi[i + pitch * 3] = where(given.training, shift, 0.0), k
 
 
 @primitive
-def rows_of_gradient_constants(x, n, count, mean, rstd, weight, training, dot, s, constants, pitch):
-    """hi, scale, c2 and k of the gradients, in rows that hold hi and r; dot about hi becomes dweight.
+def finish_dots(n, view, given, constants):
+    """hi, scale, c2 and k of the gradient of n channels, where hi and r were; dots about hi become dweight.
 
     In evaluation dx = dy * scale: then hi and c2 are 0.
     """
-    each(
-        n, None, _gradient_constants, constants, offset(constants, pitch), offset(constants, 2 * pitch),
-        offset(constants, 3 * pitch), x, mean, rstd, weight, dot, s, np.float64(count), training,
-    )  # fmt: skip
+    part = 1.0 / (view.size // view.channels)
+    each(n, None, _gradient_constants, constants.first, constants.pitch, given, part)

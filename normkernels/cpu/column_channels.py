@@ -1,17 +1,22 @@
-"""From columns to channels: from the sums of tiles, as `column_primitives` form them, to the statistics and
-constants of channels, and their gradients. How columns belong to channels is said in `columns`.
+"""From sums of columns to channels: their statistics, constants, and gradients.
+
+Rows of sums and constants begin with the first column of all, even where a part of them is in memory only:
+pointers may lie before it. How columns belong to channels is said in `columns`.
+
+What is finished together is a part of the channels start..end: part b of `parts`.
 """
 
 from typing import NamedTuple
 
 from .channel_constants import (
-    finish_statistics,
-    rows_of_dot_constants,
-    rows_of_gradient_constants,
-    rows_of_output_constants,
-    with_running,
+    finish_dots,
+    finish_output,
+    prepare_dots,
+    take_statistics,
+    write_output_constants,
 )
-from .column_primitives import add_dots, add_moments, columns_slope, joined, moments_of_tile, taken
+from .channel_primitives import Rows, affine_rows, normalize_run, write_slope
+from .column_primitives import add_dots, add_moments, joined, moments_of_tile, taken, tile_sums
 from .fusion import copy_run, tile_on_stack
 from .jit import primitive
 from .pointers import offset
@@ -19,85 +24,104 @@ from .primitives import add, zero
 from .tuning import FINISHED, ROWS_SUMMED
 
 
-class Part(NamedTuple):
-    """Some channels. Sums and constants begin with the column `origin`, their rows lie `pitch` apart."""
+class Sums(NamedTuple):
+    """Of each tile, rows of sums, one for every column, `pitch` apart."""
 
-    start: int
-    end: int
-    origin: int
+    first: object
     pitch: int
+    tiles: int
 
 
 @primitive
-def channels_together(inner):
-    """How many channels are finished together."""
-    return max(1, FINISHED // inner)
+def parts(view, channels):
+    """Parts of so many channels."""
+    return -(-channels // max(1, FINISHED // view.inner))
 
 
 @primitive
-def tile_count(size, width):
-    """Tiles of an array of so many elements; the rest of a row is one."""
+def part(b, start, end, view):
+    """The first channel of part b, and how many they are."""
+    together = max(1, FINISHED // view.inner)
+    first = start + b * together
+    return first, min(together, end - first)
+
+
+@primitive
+def row_tiles(size, width):
+    """Tiles of rows of an array of so many elements; the rest of a row is one."""
     return -(-(size // width) // ROWS_SUMMED) + (size % width > 0)
 
 
 @primitive
-def bounds_of_tile(t, size, width):
-    """First row, rows, and columns of tile t."""
-    rows = size // width
+def tile_of_rows(t, view):
+    """Of tile t its first element, its rows, and its columns."""
+    rows = view.size // view.width
     first = min(t * ROWS_SUMMED, rows)
-    return (first, min(ROWS_SUMMED, rows - first), width) if first < rows else (first, 1, size % width)
+    if first < rows:
+        return first * view.width, min(ROWS_SUMMED, rows - first), view.width
+    return first * view.width, 1, view.size % view.width
 
 
 @primitive
-def _all_good(good, blocks):
-    """Whether the sums of all blocks of columns of a tile are."""
-    poor = 0
-    for k in range(blocks):
-        poor += good[k] == 0
-    return poor == 0
+def sum_columns(k, n, x, view, sums):
+    """Sums of n columns of one tile: piece k of the tiles cut into so many columns."""
+    t, first = k // -(-view.width // n), k % -(-view.width // n) * n
+    start, rows, columns = tile_of_rows(t, view)
+    own = offset(sums.first, 3 * t * sums.pitch + first)
+    tile_sums(offset(x, start + first), rows, view.width, min(n, columns - first), own, sums.pitch)
 
 
 @primitive
-def _merge_tiles(x, view, part, f, sums, good, blocks, moments, new):
-    """count, pivot, mean - pivot and m2 of the columns of channels in fold f, from the sums of their tiles.
-
-    moments, new: 4 rows of numbers, the result and room.
-    """
-    first, n = (f * view.channels + part.start) * view.inner, (part.end - part.start) * view.inner
-    for t in range(tile_count(view.size, view.width)):
-        row, rows, columns = bounds_of_tile(t, view.size, view.width)
-        m, tile = min(n, columns - first), offset(x, row * view.width + first)
-        own = offset(sums, 3 * t * part.pitch + first - part.origin)
-        if m > 0:
-            to = moments if t == 0 else new
-            whole = _all_good(offset(good, t * blocks), blocks)
-            moments_of_tile(tile, rows, view.width, m, own, part.pitch, whole, to, n)
-            if t > 0:
-                add_moments(m, moments, new, n)
+def normalize_columns(first, n, begin, end, a, view, constants):
+    """y of the n columns from `first`, or fewer, of the rows that are the elements begin..end."""
+    own = offset(constants, first)
+    for k in range(begin + first, end, view.width):
+        here, m = offset(a, k), min(n, view.size - k)
+        normalize_run(here.x, m, own, here.residual, here.kind, here.y, here.stream)
 
 
 @primitive
-def channel_statistics(x, view, part, sums, good, blocks, eps, mean, var, rstd, m2):
-    """mean, var, rstd and m2 of channels; these four: at the first of them."""
-    n, channels, moments = (part.end - part.start) * view.inner, part.end - part.start, tile_on_stack(m2)
+def _merge_tiles(x, view, first, n, sums, moments):
+    """count, pivot, mean - pivot and m2 of the n columns from `first`: 4 rows of n, with room for as many."""
+    new = offset(moments, 4 * n)
+    for t in range(sums.tiles):
+        start, rows, columns = tile_of_rows(t, view)
+        tile, own = offset(x, start + first), offset(sums.first, 3 * t * sums.pitch + first)
+        m = min(n, columns - first)
+        moments_of_tile(tile, rows, view.width, m, own, sums.pitch, moments if t == 0 else new, n)
+        if t > 0:
+            add_moments(m, moments, new, n)
+
+
+@primitive
+def channel_moments(x, view, start, n, sums, mean, m2):
+    """mean and m2 of the n channels from `start`, from the sums of their columns."""
+    columns, moments = n * view.inner, tile_on_stack(m2)
     for f in range(view.fold):
-        own = offset(moments, 4 * n) if f > 0 else moments
-        _merge_tiles(x, view, part, f, sums, good, blocks, own, offset(moments, 8 * n))
+        own = moments if f == 0 else offset(moments, 4 * columns)
+        _merge_tiles(x, view, (f * view.channels + start) * view.inner, columns, sums, own)
         if f > 0:
-            add_moments(n, moments, own, n)
+            add_moments(columns, moments, own, columns)
     if view.inner == 1:
         taken(n, moments, n, mean, m2)
     else:
-        for c in range(channels):
-            mean[c], m2[c] = joined(offset(moments, c * view.inner), view.inner, n)
-    finish_statistics(x, view, part.start, channels, eps, True, mean, var, rstd, m2)
+        for c in range(n):
+            mean[c], m2[c] = joined(offset(moments, c * view.inner), view.inner, columns)
 
 
 @primitive
-def _spread(rows, n, values, constants, view, pitch):
+def _alone(view):
+    """Whether a column is a channel."""
+    return view.fold * view.inner == 1
+
+
+@primitive
+def _spread(rows, n, values, constants, view):
     """Rows of n values, one for each channel, to all columns of these channels; constants: at their first."""
+    if _alone(view):
+        return
     for r in range(rows):
-        row, value = offset(constants, r * pitch), offset(values, r * n)
+        row, value = offset(constants.first, r * constants.pitch), offset(values.first, r * values.pitch)
         for f in range(view.fold):
             to = offset(row, f * view.channels * view.inner)
             if view.inner == 1:
@@ -109,91 +133,102 @@ def _spread(rows, n, values, constants, view, pitch):
 
 
 @primitive
-def channel_constants(x, view, part, mean, rstd, weight, bias, constants):
-    """hi, scale and shift of the outputs of all columns of channels.
-
-    mean, rstd, weight, bias: at the first of the channels.
-    """
-    n, own = part.end - part.start, offset(constants, part.start * view.inner - part.origin)
-    alone = view.fold * view.inner == 1  # a column is a channel
-    values, pitch = (own, part.pitch) if alone else (tile_on_stack(constants), n)
-    rows_of_output_constants(x, n, mean, rstd, weight, bias, values, pitch)
-    if not alone:
-        _spread(3, n, values, own, view, part.pitch)
+def finish_columns(b, start, end, x, view, state, sums, constants):
+    """Statistics, and constants of the output, of a part of channels, from the sums of their columns."""
+    (c, n), m2 = part(b, start, end, view), tile_on_stack(state.mean)
+    own, to = offset(state, c), offset(constants, c * view.inner)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    channel_moments(x, view, c, n, sums, own.mean, m2)
+    finish_output(x, view, c, n, own, m2, values)
+    _spread(3, n, values, to, view)
 
 
 @primitive
-def finish_columns(
-    x, view, part, sums, good, blocks, weight, bias, state, running_mean, running_var, constants
-):  # fmt: skip
-    """Statistics, and constants of the output, of channels."""
-    start, n = part.start, part.end - part.start
-    mean, rstd, var = offset(state.mean, start), offset(state.rstd, start), tile_on_stack(state.mean)
-    m2, w, b = offset(var, n), offset(var, 2 * n), offset(var, 3 * n)
-    channel_statistics(x, view, part, sums, good, blocks, state.eps, mean, var, rstd, m2)
-    for c in range(n):
-        w[c], b[c] = weight[start + c], bias[start + c]
-    with_running(start, n, view.size // view.channels, state, running_mean, running_var, var, m2, w, b)
-    channel_constants(x, view, part, mean, rstd, w, b, constants)
+def take_columns(b, view, state, constants):
+    """Constants of the output of a part of all channels; statistics from running ones, if there are any."""
+    c, n = part(b, 0, view.channels, view)
+    own, to = offset(state, c), offset(constants, c * view.inner)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    take_statistics(own.running_mean, n, own)
+    write_output_constants(n, own, values)
+    _spread(3, n, values, to, view)
 
 
 @primitive
-def prepare_dots(x, view, part, weight, bias, kind, mean, rstd, constants, affine):
-    """hi and r, for the dots, of channels; with an activation the constants of their output."""
-    n, start, values = part.end - part.start, part.start, tile_on_stack(constants)
-    rows_of_dot_constants(x, n, offset(mean, start), offset(rstd, start), values, n)
-    _spread(2, n, values, offset(constants, start * view.inner - part.origin), view, part.pitch)
+def prepare_columns(b, start, end, view, given, constants, kind):
+    """What the dots of a part of channels need, as of `prepare_dots`."""
+    c, n = part(b, start, end, view)
+    to = offset(constants, c * view.inner)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    prepare_dots(n, offset(given, c), values, kind)
+    _spread(2, n, values, to, view)
     if kind is not None:
-        channel_constants(
-            x, view, part, offset(mean, start), offset(rstd, start), offset(weight, start),
-            offset(bias, start), affine,
-        )  # fmt: skip
+        _spread(3, n, affine_rows(values, kind), affine_rows(to, kind), view)
 
 
 @primitive
-def dots_of_tile(dy, x, residual, rows, width, n, constants, affine, pitch, kind, dz, apart, sums):
-    """The dots of n columns of a tile; sums: rows of them, `pitch` apart.
+def dots_of_columns(k, n, a, view, constants, dz, sums):
+    """Sums of dy * (x - hi) * r and of dy of n columns of one tile: piece k, as of `sum_columns`.
 
-    With an activation dz, of which a row lies `apart` from the next, receives the gradient before it.
+    With an activation dz, rows as those of sums, receives the gradient before it.
     """
-    s, q = sums, offset(sums, pitch)
+    t, first = k // -(-view.width // n), k % -(-view.width // n) * n
+    start, rows, columns = tile_of_rows(t, view)
+    a, constants, n = offset(a, start + first), offset(constants, first), min(n, columns - first)
+    dot = offset(sums.first, 2 * t * sums.pitch + first)
+    s = offset(dot, sums.pitch)
+    zero(dot, n)
     zero(s, n)
-    zero(q, n)
-    if kind is None:
-        add_dots(dy, x, rows, width, n, constants, pitch, s, q)
+    if dz is None:
+        add_dots(a.dy, a.x, rows, view.width, n, constants, dot, s)
     else:
+        affine = affine_rows(constants, a.kind)
         for i in range(rows):
-            k, own = i * width, offset(dz, i * apart)
-            columns_slope(offset(dy, k), offset(x, k), n, pitch, affine, offset(residual, k), kind, own)
-            add_dots(own, offset(x, k), 1, width, n, constants, pitch, s, q)
+            row = offset(a, i * view.width)
+            own = offset(dz.first, (start // view.width + i) * dz.pitch + first)
+            write_slope(row, n, affine, own)
+            add_dots(own, row.x, 1, view.width, n, constants, dot, s)
 
 
 @primitive
-def finish_dots_of_columns(
-    x, view, part, weight, mean, rstd, training, sums, tiles, dweight, dbias, constants
-):  # fmt: skip
-    """The sums of channels and the constants of their gradient; sums: (tiles, 2, columns)."""
-    start, n, columns = part.start, part.end - part.start, (part.end - part.start) * view.inner
-    s, dot, s_total = offset(dbias, start), offset(dweight, start), tile_on_stack(dbias)
-    dot_total = offset(s_total, columns)
-    zero(s_total, 2 * columns)
+def _add_tiles(view, start, n, sums, dot, s):
+    """dot and s of n columns: the sums over all tiles, and over what is folded."""
+    zero(dot, n)
+    zero(s, n)
     for f in range(view.fold):
         first = (f * view.channels + start) * view.inner
-        for t in range(tiles):
-            own = offset(sums, 2 * t * part.pitch + first - part.origin)
-            m = min(columns, bounds_of_tile(t, view.size, view.width)[2] - first)
-            add(s_total, own, m)
-            add(dot_total, offset(own, part.pitch), m)
+        for t in range(sums.tiles):
+            own, m = offset(sums.first, 2 * t * sums.pitch + first), min(n, tile_of_rows(t, view)[2] - first)
+            add(dot, own, m)
+            add(s, offset(own, sums.pitch), m)
+
+
+@primitive
+def _sums_of_channels(view, start, n, sums, dot, s):
+    """The same of the n channels from `start`."""
+    if view.inner == 1:
+        _add_tiles(view, start, n, sums, dot, s)
+        return
+    columns, dots = n * view.inner, tile_on_stack(dot)
+    totals = offset(dots, columns)
+    _add_tiles(view, start, columns, sums, dots, totals)
     for c in range(n):
-        s[c] = dot[c] = 0.0
+        dot[c] = s[c] = 0.0
         for j in range(c * view.inner, (c + 1) * view.inner):
-            s[c] += s_total[j]
-            dot[c] += dot_total[j]
-    own, values = offset(constants, start * view.inner - part.origin), tile_on_stack(constants)
-    for c in range(n):
-        values[c], values[n + c] = own[c * view.inner], own[part.pitch + c * view.inner]
-    rows_of_gradient_constants(
-        x, n, view.size // view.channels, offset(mean, start), offset(rstd, start), offset(weight, start),
-        training, dot, s, values, n,
-    )  # fmt: skip
-    _spread(4, n, values, own, view, part.pitch)
+            dot[c] += dots[j]
+            s[c] += totals[j]
+
+
+@primitive
+def finish_dots_of_columns(b, start, end, view, given, sums, constants):
+    """The sums of a part of channels, and the constants of their gradient."""
+    c, n = part(b, start, end, view)
+    own, to = offset(given, c), offset(constants, c * view.inner)
+    _sums_of_channels(view, c, n, sums, own.dweight, own.dbias)
+    values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
+    if not _alone(view):
+        for k in range(n):
+            hi = k * view.inner
+            values.first[k], values.first[n + k] = to.first[hi], to.first[to.pitch + hi]
+    finish_dots(n, view, own, values)
+    _spread(4, n, values, to, view)

@@ -6,219 +6,200 @@ alone would make a row too short, or one sample with `inner` elements of each ch
 and constants of its own; a channel has those of its columns together. Elements beyond the last whole row,
 which only folded samples leave, are a row of their own.
 
-The kernels share out tiles of rows, and go through memory in its order: an array larger than the cache is
-read twice.
+`forward` and `backward` share out tiles of rows, and go through memory in its order: an array larger than the
+cache is read twice. Both passes of `backward` form dz, the gradient before the activation: memory to keep it
+in costs more than the slopes.
 
-Fused are, where they are not None: `residual`, which is added to the output, and the activation `kind` that
-follows. In the backward `affine` has the constants of the output, as rows over the columns. `backward` forms
-dz, the gradient before the activation, in both passes: memory to keep it in costs more than the slopes.
-sums: (tiles, 3 or 2, columns), constants: (4, columns), in the dtype of the arithmetic; good: (tiles, blocks
-of columns). settings, statistics: as for `state_of`; running statistics may be None.
+`forward_blocks` and `backward_blocks` share out blocks of neighbouring channels, which are read from memory
+once, if they stay in the cache between statistics and output. A block changes no bits.
+
+Arguments are as in `channels`, with constants of every column, and sums: (tiles, 3 or 2, columns), in the
+dtype of the arithmetic.
 """
 
-from .channel_constants import state_of, take_statistics, view_of
+import numpy as np
+
+from .channel_constants import Given, View, finish_statistics, state_of
+from .channel_primitives import Backward, Forward, Rows, affine_rows, write_gradient, write_slope
 from .column_channels import (
-    Part,
-    bounds_of_tile,
-    channel_constants,
-    channel_statistics,
-    dots_of_tile,
+    Sums,
+    channel_moments,
+    dots_of_columns,
     finish_columns,
     finish_dots_of_columns,
-    prepare_dots,
+    normalize_columns,
+    part,
+    parts,
+    prepare_columns,
+    row_tiles,
+    sum_columns,
+    take_columns,
 )
-from .column_primitives import columns_gradient, columns_normalize, columns_slope, tile_sums
-from .fusion import first_of, tile_on_stack
+from .fusion import first_of, tile_on_stack, where_given
 from .jit import kernel, primitive
 from .parallel import share
-from .pointers import fence, offset, pointer
-from .primitives import reciprocal_sd
-from .tuning import COLS, FINISHED, PIECE
+from .pointers import dtype_of, fence, offset, pointer
+from .tuning import COLS, PIECE
 
 
 @primitive
-def _blocks_of_columns(view):
-    """Blocks of columns whose sums are formed together."""
-    return -(-view.width // COLS)
+def _tile_pieces(sums):
+    """Pieces of work of COLS columns of one tile."""
+    return sums.tiles * -(-sums.pitch // COLS)
 
 
 @primitive
-def _sums_piece(k, x, view, sums, good):
-    """Sums of COLS columns of one tile."""
-    width, blocks = view.width, _blocks_of_columns(view)
-    t, first = k // blocks, k % blocks * COLS
-    row, rows, columns = bounds_of_tile(t, view.size, width)
-    n, good[k] = min(COLS, columns - first), True
-    if n > 0:
-        tile, own = offset(x, row * width + first), offset(sums, 3 * t * width + first)
-        good[k] = tile_sums(tile, rows, width, n, own, width)
-
-
-@primitive
-def _part(b, view):
-    """The channels that piece b finishes."""
-    return Part(b * FINISHED, min((b + 1) * FINISHED, view.channels), 0, view.width)
-
-
-@primitive
-def _statistics_piece(b, x, view, sums, good, mean, var, rstd):
-    part = _part(b, view)
-    mean, var, rstd = offset(mean, part.start), offset(var, part.start), offset(rstd, part.start)
-    channel_statistics(
-        x, view, part, sums, good, _blocks_of_columns(view), 0.0, mean, var, rstd, tile_on_stack(mean)
-    )
-
-
-@kernel
-def moments(team, x, size, fold, channels, sums, good, mean, var, rstd):
-    """mean, population variance and its 1/sqrt of every channel."""
-    view = view_of(size, fold, channels, 1)
-    share(team, len(sums) * _blocks_of_columns(view), _sums_piece, x, view, sums, good)
-    share(team, -(-channels // FINISHED), _statistics_piece, x, view, sums, good, mean, var, rstd)
-
-
-@primitive
-def _finish_moments_piece(
-    b, x, view, sums, good, weight, bias, state, running_mean, running_var, constants
-):  # fmt: skip
-    finish_columns(
-        x, view, _part(b, view), sums, good, _blocks_of_columns(view), weight, bias, state, running_mean,
-        running_var, constants,
-    )  # fmt: skip
-
-
-@primitive
-def _normalize_piece(b, x, residual, view, constants, kind, y, stream):
-    size, width = view.size, view.width
-    rows = 1 + PIECE // width
-    for k in range(b * rows * width, min((b + 1) * rows * width, size), width):
-        columns_normalize(
-            offset(x, k), min(width, size - k), width, constants, offset(residual, k), kind, offset(y, k),
-            stream,
-        )  # fmt: skip
-    if stream:
-        fence()
+def _rows_of_piece(view):
+    """Elements of the rows that make one piece of work."""
+    return (1 + PIECE // view.width) * view.width
 
 
 @primitive
 def _row_pieces(view):
     """Pieces of work of some rows each."""
-    return -(-view.size // (view.width * (1 + PIECE // view.width)))
+    return -(-view.size // _rows_of_piece(view))
+
+
+@primitive
+def _statistics_piece(b, x, view, sums, statistics):
+    (start, n), m2 = part(b, 0, view.channels, view), tile_on_stack(statistics[0])
+    mean, var, rstd = offset(statistics, start)
+    channel_moments(x, view, start, n, sums, mean, m2)
+    finish_statistics(x, view, start, n, 0.0, True, (mean, var, rstd, m2))
 
 
 @kernel
-def forward(
-    team, x, residual, size, fold, channels, weight, bias, settings, statistics, running_mean, running_var,
-    sums, good, constants, kind, y, stream,
-):  # fmt: skip
-    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
-    view, state = view_of(size, fold, channels, 1), state_of(settings, statistics)
-    share(team, len(sums) * _blocks_of_columns(view), _sums_piece, x, view, sums, good)
-    share(
-        team, -(-channels // FINISHED), _finish_moments_piece, x, view, sums, good, weight, bias, state,
-        running_mean, running_var, constants,
-    )  # fmt: skip
-    share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
-
-
-@kernel
-def reciprocal(var, eps, rstd):
-    for c in range(len(var)):
-        rstd[c] = reciprocal_sd(var[c], eps)
+def moments(team, x, view, sums, statistics):
+    """statistics: mean, population variance and its 1/sqrt of every channel."""
+    view, sums = View(*view), Sums(sums, view[1], len(sums))
+    share(team, _tile_pieces(sums), sum_columns, COLS, x, view, sums)
+    share(team, parts(view, view.channels), _statistics_piece, x, view, sums, statistics)
 
 
 @primitive
-def _constants_piece(b, x, view, mean, rstd, running_mean, running_var, eps, weight, bias, constants):
-    part = _part(b, view)
-    mean, rstd = offset(mean, part.start), offset(rstd, part.start)
-    take_statistics(part.start, part.end - part.start, running_mean, running_var, eps, mean, rstd)
-    channel_constants(
-        x, view, part, mean, rstd, offset(weight, part.start), offset(bias, part.start), constants
-    )
-
-
-@kernel
-def normalize(
-    team, x, residual, size, fold, channels, inner, weight, bias, settings, statistics, running_mean,
-    running_var, constants, kind, y, stream,
-):  # fmt: skip
-    """As `forward`, with running statistics, whose mean and rstd go to `statistics`.
-
-    Where they are None, with the mean and rstd that stand there.
-    """
-    view, mean = view_of(size, fold, channels, inner), pointer(statistics)
-    share(
-        team, -(-channels // FINISHED), _constants_piece, x, view, mean, offset(mean, channels), running_mean,
-        running_var, settings[0], weight, bias, constants,
-    )  # fmt: skip
-    share(team, _row_pieces(view), _normalize_piece, x, residual, view, constants, kind, y, stream)
-
-
-@primitive
-def _prepare_piece(b, x, view, weight, bias, kind, mean, rstd, constants, affine):
-    prepare_dots(x, view, _part(b, view), weight, bias, kind, mean, rstd, constants, affine)
-
-
-@primitive
-def _dots_piece(k, dy, x, residual, view, constants, affine, kind, sums):
-    """The dots of COLS columns of one tile."""
-    width, blocks = view.width, _blocks_of_columns(view)
-    t, first = k // blocks, k % blocks * COLS
-    row, rows, columns = bounds_of_tile(t, view.size, width)
-    n, i, z = min(COLS, columns - first), row * width + first, offset(affine, first)
-    if n > 0:
-        dots_of_tile(
-            offset(dy, i), offset(x, i), offset(residual, i), rows, width, n, offset(constants, first), z,
-            width, kind, tile_on_stack(z), 0, offset(sums, 2 * t * width + first),
-        )  # fmt: skip
-
-
-@primitive
-def _finish_piece(
-    b, x, view, weight, mean, rstd, training, sums, tiles, dweight, dbias, constants
-):  # fmt: skip
-    finish_dots_of_columns(
-        x, view, _part(b, view), weight, mean, rstd, training, sums, tiles, dweight, dbias, constants
-    )
-
-
-@primitive
-def _gradient_piece(
-    b, dy, x, residual, view, kind, training, constants, affine, dx, dresidual, stream
-):  # fmt: skip
-    size, width, dz = view.size, view.width, tile_on_stack(affine)
-    rows = 1 + PIECE // width
-    for row in range(b * rows * width, min((b + 1) * rows * width, size), width):
-        for first in range(0, min(width, size - row), COLS):
-            k, n = row + first, min(COLS, width - first, size - row - first)
-            if kind is not None:
-                columns_slope(
-                    offset(dy, k), offset(x, k), n, width, offset(affine, first), offset(residual, k), kind,
-                    dz,
-                )  # fmt: skip
-            columns_gradient(
-                first_of(dz, offset(dy, k)), offset(x, k), n, width, offset(constants, first), training,
-                offset(dx, k), offset(dresidual, k), stream,
-            )  # fmt: skip
-    if stream:
+def _normalize_piece(b, a, view, constants):
+    size = _rows_of_piece(view)
+    normalize_columns(0, view.width, b * size, min((b + 1) * size, view.size), a, view, constants)
+    if a.stream:
         fence()
 
 
 @kernel
-def backward(
-    team, dy, x, residual, size, fold, channels, weight, bias, kind, mean, rstd, training, sums, constants,
-    affine, dx, dresidual, dweight, dbias, stream,
-):  # fmt: skip
+def forward(team, arrays, view, parameters, sums, constants):
+    """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
+    a, view, sums = Forward(*arrays), View(*view), Sums(sums, view[1], len(sums))
+    state, constants, channels = state_of(*parameters), Rows(constants, view.width), view.channels
+    share(team, _tile_pieces(sums), sum_columns, COLS, a.x, view, sums)
+    share(team, parts(view, channels), finish_columns, 0, channels, a.x, view, state, sums, constants)
+    share(team, _row_pieces(view), _normalize_piece, a, view, constants)
+
+
+@kernel
+def normalize(team, arrays, view, parameters, constants):
+    """As `forward`, with running statistics, whose mean and rstd go to `statistics`.
+
+    Where they are None, with the mean and rstd that stand there.
+    """
+    a, view, constants = Forward(*arrays), View(*view), Rows(constants, view[1])
+    share(team, parts(view, view.channels), take_columns, view, state_of(*parameters), constants)
+    share(team, _row_pieces(view), _normalize_piece, a, view, constants)
+
+
+@primitive
+def _forward_block(b, block, a, view, state, sums_array, constants_array):
+    """Arrays, which numba keeps until this returns: it would not for their pointers."""
+    start, n = b * block, constants_array.shape[1]
+    first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
+    sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))
+    constants = Rows(offset(pointer(constants_array), -first), n)
+    for t in range(sums.tiles):
+        sum_columns(t * blocks + b, block * view.inner, a.x, view, sums)
+    for p in range(parts(view, channels)):
+        finish_columns(p, start, start + channels, a.x, view, state, sums, constants)
+    normalize_columns(first, n, 0, view.size, a, view, constants)
+
+
+@primitive
+def _forward_piece(b, a, view, block, state):
+    n, dtype = min(block, view.channels - b * block) * view.inner, dtype_of(state.weight)
+    sums, constants = np.empty((row_tiles(view.size, view.width), 3, n), dtype), np.empty((4, n), dtype)
+    _forward_block(b, block, a, view, state, sums, constants)
+    if a.stream:
+        fence()
+
+
+@kernel
+def forward_blocks(team, arrays, view, block, parameters):
+    """As `forward`; a block of channels is one piece of work."""
+    a, view, state = Forward(*arrays), View(*view), state_of(*parameters)
+    share(team, -(-view.channels // block), _forward_piece, a, view, block, state)
+
+
+@primitive
+def _dots_piece(k, a, view, constants, sums):
+    """The dots of COLS columns of one tile, whose rows leave dz in one place."""
+    room, first = tile_on_stack(constants.first), k % -(-view.width // COLS) * COLS
+    dz = where_given(Rows(offset(room, -first), 0), a.kind)
+    dots_of_columns(k, COLS, a, view, constants, dz, sums)
+
+
+@primitive
+def _gradient_piece(b, a, view, training, constants):
+    size, dz = _rows_of_piece(view), where_given(tile_on_stack(constants.first), a.kind)
+    for row in range(b * size, min((b + 1) * size, view.size), view.width):
+        width = min(view.width, view.size - row)
+        for first in range(0, width, COLS):
+            n, here, own = min(COLS, width - first), offset(a, row + first), offset(constants, first)
+            write_slope(here, n, affine_rows(own, a.kind), dz)
+            write_gradient(first_of(dz, here.dy), here, n, own, training)
+    if a.stream:
+        fence()
+
+
+@kernel
+def backward(team, arrays, view, parameters, sums, constants):
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
-    view, blocks, tiles = view_of(size, fold, channels, 1), -(-channels // FINISHED), len(sums)
-    share(team, blocks, _prepare_piece, x, view, weight, bias, kind, mean, rstd, constants, affine)
-    pieces = tiles * _blocks_of_columns(view)
-    share(team, pieces, _dots_piece, dy, x, residual, view, constants, affine, kind, sums)
-    share(
-        team, blocks, _finish_piece, x, view, weight, mean, rstd, training, sums, tiles, dweight, dbias,
-        constants,
-    )  # fmt: skip
-    share(
-        team, _row_pieces(view), _gradient_piece, dy, x, residual, view, kind, training, constants, affine,
-        dx, dresidual, stream,
-    )  # fmt: skip
+    a, view, sums = Backward(*arrays), View(*view), Sums(sums, view[1], len(sums))
+    given, constants, channels = Given(*parameters), Rows(constants, view.width), view.channels
+    share(team, parts(view, channels), prepare_columns, 0, channels, view, given, constants, a.kind)
+    share(team, _tile_pieces(sums), _dots_piece, a, view, constants, sums)
+    share(team, parts(view, channels), finish_dots_of_columns, 0, channels, view, given, sums, constants)
+    share(team, _row_pieces(view), _gradient_piece, a, view, given.training, constants)
+
+
+@primitive
+def _backward_block(b, block, a, view, given, dz, sums_array, constants_array):
+    """Arrays, as for `_forward_block`."""
+    start, n = b * block, constants_array.shape[1]
+    first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
+    sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))
+    constants = Rows(offset(pointer(constants_array), -first), n)
+    rows = where_given(Rows(offset(dz, -first), n), dz)
+    for p in range(parts(view, channels)):
+        prepare_columns(p, start, start + channels, view, given, constants, a.kind)
+    for t in range(sums.tiles):
+        dots_of_columns(t * blocks + b, block * view.inner, a, view, constants, rows, sums)
+    for p in range(parts(view, channels)):
+        finish_dots_of_columns(p, start, start + channels, view, given, sums, constants)
+    for i in range(view.size // view.width):
+        here, own = offset(a, i * view.width + first), offset(constants, first)
+        write_gradient(first_of(offset(dz, i * n), here.dy), here, n, own, given.training)
+
+
+@primitive
+def _backward_piece(w, a, view, blocks, given, dz):
+    (block, workers), tiles, dtype = blocks, row_tiles(view.size, view.width), dtype_of(given.weight)
+    count, own = -(-view.channels // block), offset(dz, w * block * (view.size // view.channels))
+    for b in range(w * count // workers, (w + 1) * count // workers):
+        n = min(block, view.channels - b * block) * view.inner
+        sums, constants = np.empty((tiles, 2, n), dtype), np.empty((8, n), dtype)
+        _backward_block(b, block, a, view, given, own, sums, constants)
+    if a.stream:
+        fence()
+
+
+@kernel
+def backward_blocks(team, arrays, view, blocks, parameters, dz):
+    """As `backward`; dz: with an activation, room for a block for each of the workers."""
+    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    share(team, blocks[1], _backward_piece, a, view, blocks, given, dz)

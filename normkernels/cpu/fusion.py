@@ -96,5 +96,6 @@ def _copy(i, y, x):
 
 @primitive
 def copy_run(x, n, y, stream):
-    """y = x"""
-    each(n, stream, _copy, y, x)
+    """y = x, where there is a y"""
+    if y is not None:
+        each(n, stream, _copy, y, x)

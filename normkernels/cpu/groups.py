@@ -12,7 +12,7 @@ statistics those of `Statistics`.
 
 from typing import NamedTuple
 
-from .channel_primitives import dot_constants, normalize_run, output_constants, run_gradient, tile_dots
+from .channel_primitives import dot_constants, normalize_run, output_constants, run_dots, run_gradient
 from .fusion import first_of, where_given
 from .jit import loop, primitive
 from .pointers import as_element, fence, offset
@@ -66,9 +66,8 @@ def _run_dots(run, inner, hi, scale, constants, kind):
     dot = s = 0.0
     for t in range(0, inner, TILE):
         tile = offset(run, t)
-        dots = tile_dots(
-            tile.dy, tile.x, 1, 1, min(TILE, inner - t), hi, scale, constants, None, kind, tile.dz
-        )
+        n = min(TILE, inner - t)
+        dots = run_dots(tile.dy, tile.x, n, (hi, scale), constants, None, kind, tile.dz)
         dot += dots[0]
         s += dots[1]
     return dot, s

@@ -146,15 +146,15 @@ def _statistics(x, pitch, n, norm, eps, statistics, room):
     mean, rstd = statistics
     for t in range(0, norm.cols, ROWS_SUMMED):
         rows, tile = min(ROWS_SUMMED, norm.cols - t), offset(x, t * pitch)
-        good = tile_sums(tile, rows, pitch, n, own, width)
-        moments_of_tile(tile, rows, pitch, n, own, width, good, moments if t == 0 else new, width)
+        tile_sums(tile, rows, pitch, n, own, width)
+        moments_of_tile(tile, rows, pitch, n, own, width, moments if t == 0 else new, width)
         if t > 0:
             add_moments(n, moments, new, width)
     taken(n, moments, width, mean, m2)
     if not norm.centred:
         each(n, None, _about_zero, mean, m2, np.float64(norm.cols))
     view = view_of(norm.cols * pitch, 1, pitch, 1)
-    finish_statistics(x, view, 0, n, eps, norm.centred, mean, var, rstd, m2)
+    finish_statistics(x, view, 0, n, eps, norm.centred, (mean, var, rstd, m2))
 
 
 @step

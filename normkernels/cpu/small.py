@@ -20,7 +20,7 @@ from .jit import Kernel
 from .launch_channels import backward_kernel, forward_kernel, normalize_kernel
 from .launch_rows import for_each, group_forward_launch, row_backward_launch, row_forward_launch, short
 from .parallel import ALONE
-from .run import kind, parameter
+from .run import parameter
 
 Vector = Array | None
 
@@ -166,10 +166,9 @@ def channel_forward(
         x: Array, weight: Vector, bias: Vector, running_mean: Vector, running_var: Vector, out: Vector
     ) -> tuple[Array, Array]:
         y, statistics = empty(shape, dtype) if out is None else out, empty(kept)
-        launch(arguments(
-            x.ravel(), None, ones if weight is None else weight, zeros if bias is None else bias,
-            (settings, statistics, running_mean, running_var), y.ravel(),
-        ))  # fmt: skip
+        w, b = ones if weight is None else weight, zeros if bias is None else bias
+        parameters = w, b, settings, statistics, running_mean, running_var
+        launch(arguments(x.ravel(), None, parameters, y.ravel()))
         return y, statistics
 
     launch: Any = _Recorder(kernel)
@@ -195,15 +194,14 @@ def channel_backward(
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     kernel, arguments = backward_kernel(plan, activation, 2, 1)
-    fused = kind(activation)
 
     def call(
         dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector, out: Vector
     ) -> tuple[Array, Array, Array]:
         dx, dweight, dbias = empty(shape, dtype) if out is None else out, empty(c), empty(c)
         w, b = ones if weight is None else weight, zeros if bias is None else bias
-        given = w, b, fused, mean, rstd, training
-        launch(arguments(dy.ravel(), x.ravel(), None, given, dx.ravel(), None, (dweight, dbias)))
+        given = w, b, mean, rstd, training, dweight, dbias
+        launch(arguments(dy.ravel(), x.ravel(), None, given, dx.ravel(), None))
         with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
             return dx, dweight.astype(dtype), dbias.astype(dtype)
 

@@ -5,7 +5,6 @@ from .launch_channels import (
     channel_forward,
     channel_moments,
     channel_normalize,
-    given_statistics,
 )
 from .launch_groups import group_backward, group_forward
 from .launch_local_response import local_response_backward, local_response_forward
@@ -22,7 +21,6 @@ __all__ = [
     "empty",
     "fits",
     "flat",
-    "given_statistics",
     "gradient",
     "group_backward",
     "group_forward",

@@ -128,28 +128,16 @@ def channel_backward(
 def channel_normalize(
     plan: ChannelPlan,
     x: DeviceArray,
-    mean: DeviceArray,
-    rstd: DeviceArray,
     weight: DeviceArray | None,
     bias: DeviceArray | None,
+    eps: float,
+    running: Sequence[DeviceArray],
     y: DeviceArray,
     threads: int | None,
     activation: str | None = None,
     residual: DeviceArray | None = None,
-) -> None:
-    """Write y with given statistics."""
-    weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
-    _streaming(plan).channel_normalize(plan, x, mean, rstd, weight, bias, y, threads, activation, residual)
-
-
-def channel_moments(plan: ChannelPlan, x: DeviceArray, threads: int | None) -> Pair:
-    """mean and population variance of every channel."""
-    found: Pair = _streaming(plan).channel_moments(plan, x, threads)
-    return found
-
-
-def given_statistics(running: Sequence[DeviceArray], eps: float) -> Pair:
-    """mean and rstd of running statistics, in float64."""
+) -> Pair:
+    """Write y with running statistics; mean and rstd of every channel."""
     like = running[0]
     mean, rstd = pair(like.size, like)
     if like.size:
@@ -157,4 +145,14 @@ def given_statistics(running: Sequence[DeviceArray], eps: float) -> Pair:
             copies.given, ELEMENTWISE, grid(like.size, like), like,
             *(dense_or_none(r, like) for r in running), like.size, eps, mean, rstd,
         )  # fmt: skip
+    if x.size:
+        weight, bias = dense_or_none(weight, x), dense_or_none(bias, x)
+        normalize = _streaming(plan).channel_normalize
+        normalize(plan, x, mean, rstd, weight, bias, y, threads, activation, residual)
     return mean, rstd
+
+
+def channel_moments(plan: ChannelPlan, x: DeviceArray, threads: int | None) -> Pair:
+    """mean and population variance of every channel."""
+    found: Pair = _streaming(plan).channel_moments(plan, x, threads)
+    return found

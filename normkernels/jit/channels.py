@@ -7,8 +7,8 @@ from ..cpu.channel_primitives import (
     gradient_constants,
     normalize_run,
     output_constants,
+    run_dots,
     run_gradient,
-    tile_dots,
 )
 from ..cpu.extremes import group_statistics
 from ..cpu.jit import callable_from_python
@@ -135,11 +135,14 @@ def channel_sums(dy: Any, x: Any, c: Any, mean: Any, rstd: Any) -> Any:
     dweight = dbias = 0.0
     for t in range(tile_count(outer, inner) if x.size else 0):
         run, runs, first, n = tile_bounds(t, outer, inner)
-        k = (run * channels + c) * inner + first
-        dy_tile, x_tile = offset(g, k), offset(p, k)
-        sums = tile_dots(dy_tile, x_tile, runs, channels * inner, n, hi, r, None, None, None, None)
-        dweight += sums[0]
-        dbias += sums[1]
+        dot = s = 0.0
+        for i in range(run, run + runs):
+            k = (i * channels + c) * inner + first
+            sums = run_dots(offset(g, k), offset(p, k), n, (hi, r), None, None, None, None)
+            dot += sums[0]
+            s += sums[1]
+        dweight += dot
+        dbias += s
     return dweight + (hi - mean) * r * dbias, dbias
 
 

@@ -48,9 +48,7 @@ def forward(
     norm, stream = _positions(plan, tile, 1, threads)
     workers, rows = norm[5], plan.rows if kept else 0
     room = workers * plan.cols * tile
-    return ForwardLaunch(
-        positions.forward, (workers,), weight, bias, kind(activation), norm, rows, stream, room
-    )
+    return positions.forward, (workers,), weight, bias, kind(activation), norm, rows, stream, room
 
 
 def backward(

@@ -65,7 +65,7 @@ def row_forward_launch(
         kernel, pieces = rows.forward, (-(-m // block),)
         room = -(-m // block) * rows.scratch_width.py_func(n)
     norm = m, n, part, period, block, plan.centred
-    return ForwardLaunch(kernel, pieces, weight, bias, kind(activation), norm, kept, stream, room)
+    return kernel, pieces, weight, bias, kind(activation), norm, kept, stream, room
 
 
 def row_backward_launch(
@@ -169,7 +169,7 @@ def group_forward_launch(
         return row_forward_launch(as_rows(plan), each, activation, kept, False, threads)
     pieces, (weight, bias) = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), _of_channels(plan, parameters)
     norm, stream = _groups(plan, pieces), streams(plan, plan.inner)
-    return ForwardLaunch(groups.forward, (pieces,), weight, bias, kind(activation), norm, kept, stream, 0)
+    return groups.forward, (pieces,), weight, bias, kind(activation), norm, kept, stream, 0
 
 
 def _groups(plan: GroupPlan, pieces: int) -> tuple[Any, ...]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,21 +26,12 @@ def run(kernel: Kernel, nbytes: int, threads: int | None, *args: Any) -> None:
         kernel(team_of(size), *args)
 
 
-class ForwardLaunch(NamedTuple):
-    """A kernel of a forward, and what it takes beside x, residual and their sum, y, eps and the statistics.
-
-    pieces: of a kernel that is one loop; room: elements of that for x + residual.
-    """
-
-    kernel: Kernel
-    pieces: tuple[int, ...]
-    weight: Array
-    bias: Array | None
-    kind: int | None
-    norm: tuple[Any, ...]
-    kept: int
-    stream: bool
-    room: int
+ForwardLaunch = tuple[
+    Kernel, tuple[int, ...], Array, Array | None, int | None, tuple[Any, ...], int, bool, int
+]
+"""A kernel of a forward, the pieces of one that is one loop, and what it takes beside the arrays of the pass:
+weight, bias, the number of the activation, sizes, how many statistics are kept, whether to write past the
+caches; elements of the room for x + residual. A plain tuple: a record takes 0.3 µs of each call to make."""
 
 
 def run_forward(

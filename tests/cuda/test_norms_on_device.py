@@ -16,6 +16,7 @@ from helpers import (
     oracle,
     run,
 )
+from normkernels._ahead import EVALUATION
 from normkernels.cuda import config, devices, launch_channels, launch_groups, launch_rows, rows
 from normkernels.norms import NORMS
 
@@ -46,6 +47,14 @@ def problem(spec, shape, dtype, rng, **options):
 @pytest.mark.parametrize(("dtype", "shape"), CASES, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_matches_the_reference(spec, dtype, shape, rng):
     x, dy, arguments = problem(spec, shape, dtype, rng)
+    assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)
+
+
+def test_evaluation_normalizes_with_the_running_statistics(spec, rng):
+    if spec.name not in EVALUATION:
+        pytest.skip("its statistics are those of x")
+    x, dy, arguments = problem(spec, (2, 3, 5), np.float32, rng)
+    arguments[EVALUATION[spec.name]] = False
     assert_matches(spec, run(passes(spec), x, dy, arguments), x, dy, arguments)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from .activations import slope
 from .extremes import Group, statistics_of, usual
-from .fusion import activated, copy_run, plus
+from .fusion import activated, copy_run, plus, tile_on_stack
 from .jit import inlined, primitive
 from .loops import each, sums
 from .pointers import as_element, offset, pointer
@@ -26,7 +26,7 @@ from .primitives import (
     tile_squares,
     with_tile,
 )
-from .tracing import step
+from .tracing import formula, step
 from .tuning import PAIRED, TILE
 from .vectors import fma, sqrt, where
 
@@ -197,13 +197,34 @@ def normalize_row(x, n, centre, affine, y, stream, ahead):
     each(n, stream, _normalize, y, x, centre, affine, ahead)
 
 
+@step
+def _centring(i, hi, pitch, x, statistics, alone):
+    rstd = where(alone, 0.0, statistics.rstd[i])
+    hi[i], hi[i + pitch], hi[i + pitch * 2] = centring(x, statistics.mean[i], rstd, 1.0)
+
+
+@primitive
+def centres_of(x, rows, statistics, alone, centres):
+    """Those of `centring` of a few rows as vectors: rows of hi, lo and rstd; alone: with an rstd of 0.
+
+    One after the other, 8 columns take 1.1 times as long forward and 1.4 times backward (Sapphire Rapids).
+    """
+    each(rows, None, _centring, centres, rows, x, statistics, alone)
+
+
+@formula
+def centre_at(centres, rows, i):
+    """That of row i, from what `centres_of` has written."""
+    return centres.at(i), centres.at(i + rows), centres.at(i + rows * 2)
+
+
 @primitive
 def normalize_rows(x, to, rows, n, first, period, statistics, affine):
     """As `normalize_row`, of rows that take the parameters from row `first` of `period` on, over and over."""
-    j = first * n
+    j, centres = first * n, tile_on_stack(affine.weight)
+    centres_of(x, rows, statistics, False, centres)
     for i in range(rows):
-        k = i * n
-        centre = centring(x, statistics.mean[i], statistics.rstd[i], 1.0)
+        k, centre = i * n, centre_at(centres, rows, i)
         normalize_row(offset(x, k), n, centre, offset(affine, j), offset(to.y, k), to.stream, rows * n)
         j = j + n if j + n < period * n else 0
 
@@ -261,14 +282,6 @@ def row_gradient(row, n, centre, c1, c2, affine):
     each(n, row.stream, _gradient, row.dx, row, centre, means, affine, n)
 
 
-@inlined
-def centre_of(x, norm, statistics, i):
-    """That of `centring` of row i, for a backward."""
-    # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
-    rstd = statistics.rstd[i] if norm.cols > 1 or not norm.centred else 0.0
-    return centring(x, statistics.mean[i], rstd, 1.0)
-
-
 @primitive
 def gradient_of_row(row, norm, centre, affine):
     """As `tile_dots` and `row_gradient`, of a row of any number of tiles."""
@@ -285,12 +298,14 @@ def gradient_of_row(row, norm, centre, affine):
 def rows_gradient(arrays, rows, first, norm, statistics, affine):
     """As `gradient_of_row`, of rows that take parameters as in `normalize_rows`; dz: room for one or two."""
     n, i, j, one = norm.cols, 0, first * norm.cols, 1.0 / norm.cols
-    one_of_mean = one if norm.centred else 0.0
+    one_of_mean, centres = one if norm.centred else 0.0, tile_on_stack(affine.weight)
+    # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
+    centres_of(arrays.x, rows, statistics, n == 1 and norm.centred, centres)
     while i < rows:
-        row, centre = row_at(arrays, i * n, arrays.dz), centre_of(arrays.x, norm, statistics, i)
+        row, centre = row_at(arrays, i * n, arrays.dz), centre_at(centres, rows, i)
         if n <= PAIRED and norm.period == 1 and i + 1 < rows:
             other = row_at(arrays, (i + 1) * n, offset(arrays.dz, n))
-            centre_of_other = centre_of(arrays.x, norm, statistics, i + 1)
+            centre_of_other = centre_at(centres, rows, i + 1)
             dots = sums(4, n, _add_dots, row.x, ((row, centre), (other, centre_of_other)), affine)
             c1, c2 = np.float64(dots[0]) * one, np.float64(dots[1]) * one_of_mean
             row_gradient(row, n, centre, c1, c2, affine)

@@ -35,7 +35,6 @@ from .row_primitives import (
     Statistics,
     add_up,
     batch_statistics,
-    centre_of,
     normalize_row,
     normalize_rows,
     row_at,
@@ -203,7 +202,9 @@ def _sums_of_tile(t, arrays, affine, norm, statistics, dots):
     zero(dbias, n)
     for i in range(norm.rows):
         row, own = offset(arrays, i * norm.cols + c), offset(dots, 2 * (t * norm.rows + i))
-        own[0], own[1] = tile_dots(row, n, centre_of(row.x, norm, statistics, i), affine)
+        own[0], own[1] = tile_dots(
+            row, n, centring(row.x, statistics.mean[i], statistics.rstd[i], 1.0), affine
+        )
 
 
 @primitive
@@ -212,7 +213,7 @@ def _gradient_of_tile(t, arrays, affine, norm, statistics, means):
     affine = offset(affine, c * (norm.part == norm.cols))
     for i in range(norm.rows):
         row = offset(arrays, i * norm.cols + c)
-        centre = centre_of(row.x, norm, statistics, i)
+        centre = centring(row.x, statistics.mean[i], statistics.rstd[i], 1.0)
         row_gradient(row, n, centre, means[2 * i], means[2 * i + 1], affine)
     if arrays.stream:
         fence()

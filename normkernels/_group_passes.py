@@ -97,6 +97,13 @@ def instance_norm(
 
 def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threads: int | None) -> Grads:
     """Of group, instance and weight norm."""
+    signature = None
+    if type(saved) is Saved and type(saved.x) is np.ndarray and saved.training and norm != "weight_norm":
+        x, _, _, weight, bias, _, plan = saved[:7]
+        options = norm, plan, x.dtype, x.shape, x.flags.num, saved[7:], threads, type(threads), of(out)
+        signature, call = find(options, dy, weight, bias)
+        if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
+            return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, kernels = saved.plan, saved.x, backend(dy)
@@ -110,7 +117,10 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threa
         )  # fmt: skip
     else:
         sums = kernels.zeros(plan.parameters, dy), kernels.zeros(plan.parameters, dy)
-    return grads(saved, delivered(dx, out, dy), *sums)
+    result = grads(saved, delivered(dx, out, dy), *sums)
+    if signature is not None and isinstance(dy, np.ndarray) and dy.size:
+        _calls.keep(signature, small.row_backward(dy, saved, threads, out))
+    return result
 
 
 def weight_norm(

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from .channel_primitives import dot_constants, normalize_run, output_constants, run_dots, run_gradient
 from .fusion import first_of, where_given
-from .jit import loop, primitive
+from .jit import kernel, loop, primitive
+from .parallel import share
 from .pointers import as_element, fence, offset
 from .primitives import centring
 from .row_primitives import Affine, Forward, Row, Statistics, row_at, row_statistics
@@ -73,17 +74,10 @@ def _run_dots(run, inner, hi, scale, constants, kind):
     return dot, s
 
 
-@loop
-def backward(b, arrays, affine, norm, statistics, dweight, dbias):
-    """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
-
-    Not centred, no sum of dy is asked for, and dbias is not written.
-
-    The sums of a run give dweight and dbias, and weighted by weight c1 and c2: one pass for all four.
-    Each piece of work has room in dz for one row.
-    """
-    arrays, affine, statistics = Row(*arrays), Affine(*affine), Statistics(*statistics)
-    rows, groups, channels, inner, pieces, divisor, centred = Groups(*norm)
+@primitive
+def _backward_piece(b, arrays, affine, norm, statistics, dweight, dbias):
+    """The sums of a run give dweight and dbias, and weighted by weight c1 and c2: one pass for all four."""
+    rows, groups, channels, inner, pieces, divisor, centred = norm
     cols, x = channels * inner, arrays.x
     for i in range(b * rows // pieces, (b + 1) * rows // pieces):
         row, first = row_at(arrays, i * cols, offset(arrays.dz, b * cols)), i % groups * channels
@@ -111,3 +105,17 @@ def backward(b, arrays, affine, norm, statistics, dweight, dbias):
             )
     if arrays.stream:
         fence()
+
+
+@kernel
+def backward(team, arrays, affine, norm, statistics, dweight, dbias):
+    """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
+
+    Not centred, no sum of dy is asked for, and dbias is not written. Each piece of work has room in dz for one
+    row.
+    """
+    norm = Groups(*norm)
+    share(
+        team, norm.pieces, _backward_piece, Row(*arrays), Affine(*affine), norm, Statistics(*statistics),
+        dweight, dbias,
+    )  # fmt: skip

@@ -209,6 +209,38 @@ def group_forward(
     return (statistics[0], statistics[1]) if kept else (statistics, statistics)
 
 
+def group_backward_launch(
+    plan: GroupPlan, parameters: Parameters, activation: str | None, threads: int | None
+) -> BackwardLaunch:
+    """As `row_backward_launch`; `sums_of_channels` makes dweight and dbias of what its kernel leaves."""
+    if short(plan):
+        each = for_each(plan, parameters[0]), for_each(plan, parameters[1])
+        return row_backward_launch(as_rows(plan), each, activation, threads)
+    act, stream, dtype = kind(activation), streams(plan, plan.inner), plan.layout.arithmetic
+    pieces, dz_shape = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), 0
+    if activation is not None:
+        pieces = min(pieces, team_size(threads))
+        dz_shape = pieces * plan.cols
+    norm, sums = _groups(plan, pieces), (plan.samples, plan.parameters)
+
+    def arguments(dy: Any, x: Any, dsum: Any, dx: Any, statistics: Any, weight: Any, bias: Any) -> Any:
+        dz = None if act is None else np.empty(dz_shape, dtype)
+        dweight, dbias = np.empty(sums), np.empty(sums if plan.centred else (1, 1))
+        arrays, affine = (dy, x, dz, dsum, dx, stream), (weight, bias, act)
+        return (arrays, affine, norm, statistics, dweight, dbias), dweight, dbias
+
+    return *_of_channels(plan, parameters), groups.backward, arguments
+
+
+def sums_of_channels(plan: GroupPlan, sums: Array | None) -> Array | None:
+    """dweight or dbias in float64, from those of every element, or of every sample."""
+    if sums is None:
+        return None
+    rows, axis = (sums.reshape(-1, plan.inner), 1) if short(plan) else (sums, 0)
+    total: Array = rows.sum(axis, np.float64)
+    return total
+
+
 def group_backward(
     plan: GroupPlan,
     dy: Array,
@@ -221,26 +253,10 @@ def group_backward(
     threads: int | None,
     activation: str | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Write dx; dweight and dbias of every channel in float64."""
-    n = plan.inner
-    if short(plan):
-        each = for_each(plan, weight), for_each(plan, bias)
-        sums = row_backward(as_rows(plan), dy, x, mean, rstd, *each, dx, threads, activation)
-        if weight is None and bias is None:
-            return sums
-        dweight, dbias = (None if s is None else s.reshape(-1, n).sum(1, np.float64) for s in sums)
+    """Write dx; dweight and dbias of every channel in float64, of any size where there is neither."""
+    w, b, kernel, arguments = group_backward_launch(plan, (weight, bias), activation, threads)
+    given, dweight, dbias = arguments(dy, x, None, dx, (mean, rstd), w, b)
+    run(kernel, plan.nbytes, threads, *given)
+    if weight is None and bias is None:
         return dweight, dbias
-    dweight = np.empty((plan.samples, plan.parameters))
-    dbias = np.empty_like(dweight) if plan.centred else np.empty((1, 1))
-    workers, dz = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), None
-    if activation is not None:
-        workers = min(workers, team_size(threads))
-        dz = np.empty(workers * plan.cols, plan.layout.arithmetic)
-    affine = *_of_channels(plan, (weight, bias)), kind(activation)
-    run(
-        groups.backward, plan.nbytes, threads, workers, (dy, x, dz, None, dx, streams(plan, n)), affine,
-        _groups(plan, workers), (mean, rstd), dweight, dbias,
-    )  # fmt: skip
-    if plan.samples == 1:
-        return dweight[0], dbias[0]
-    return dweight.sum(0), dbias.sum(0)
+    return sums_of_channels(plan, dweight), sums_of_channels(plan, dbias)

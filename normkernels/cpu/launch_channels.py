@@ -12,13 +12,13 @@ from . import channels, columns, tuning
 from .column_channels import row_tiles
 from .jit import Kernel
 from .parallel import team_size
-from .primitives import tile_count
 from .run import kind, parameter, run, streams, update
 from .tuning import (
     BLOCK_BYTES,
+    CACHE_LINE,
+    COLUMNS_BYTES,
     FEW,
     FEW_ROWS,
-    PARTS,
     SAMPLES,
     SCATTERED_BYTES,
     SEGMENT,
@@ -49,29 +49,20 @@ def _in_blocks(plan: ChannelPlan) -> bool:
     return _short(plan)
 
 
-def _block(plan: ChannelPlan, tensors: int) -> int:
-    """How many neighbouring channels to take together."""
-    fit = BLOCK_BYTES // (tensors * plan.count * plan.layout.arithmetic.itemsize)
-    if plan.inner < SHORT_RUN:
-        fit = min(fit, SEGMENT // plan.inner)
-    return max(1, min(fit, -(-plan.channels // PARTS) if plan.nbytes >= tuning.PARALLEL_BYTES else fit))
+def _block(plan: ChannelPlan, tensors: int, threads: int | None) -> int:
+    """How many neighbouring channels to take together: as many as stay in the cache, two blocks a thread."""
+    columns, itemsize = plan.inner < SHORT_RUN, plan.layout.arithmetic.itemsize
+    fit = (COLUMNS_BYTES if columns else BLOCK_BYTES) // (tensors * plan.count * itemsize)
+    if plan.nbytes >= tuning.PARALLEL_BYTES and team_size(threads) > 1:
+        fit = min(fit, -(-plan.channels // (2 * team_size(threads))))
+    if columns:
+        fit, line = min(fit, SEGMENT // plan.inner), CACHE_LINE // itemsize
+        fit -= fit % line if fit > line else 0  # rows of whole cache lines
+    return max(1, fit)
 
 
 Launch = tuple[Kernel, Callable[..., tuple[Any, ...]]]
 """A kernel, and its arguments, made of those of the pass."""
-Room = tuple[tuple[int, ...], Any]
-"""Shape and dtype of an array that a kernel works in."""
-
-
-def _sums(plan: ChannelPlan, numbers: int) -> Room:
-    """Some sums of every column of every tile of rows."""
-    width = plan.fold * plan.channels
-    return (row_tiles.py_func(plan.outer * plan.channels, width), numbers, width), plan.layout.arithmetic
-
-
-def _partials(plan: ChannelPlan, numbers: int) -> Room:
-    """Some sums of every channel of every tile of runs."""
-    return (tile_count.py_func(plan.outer, plan.inner), numbers, plan.channels), np.dtype(np.float64)
 
 
 def _view(plan: ChannelPlan) -> tuple[int, ...]:
@@ -87,11 +78,13 @@ def _parameters(plan: ChannelPlan, weight: Array | None, bias: Array | None) -> 
 
 def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array, Array]:
     """mean, population variance, and 1/sd, which is in range where the variance is not, of every channel."""
-    c = plan.channels
+    c, view = plan.channels, _view(plan)
     statistics = np.empty(c), np.empty(c), np.empty(c)
-    ways = (columns.moments, _sums(plan, 3)), (channels.moments, _partials(plan, 4))
-    kernel, room = ways[plan.inner > 1]
-    run(kernel, plan.nbytes, threads, x, _view(plan), np.empty(*room), statistics)
+    if plan.inner == 1:
+        sums = np.empty((row_tiles.py_func(*view[:2]), 3, view[1]), plan.layout.arithmetic)
+        run(columns.moments, plan.nbytes, threads, x, view, sums, statistics)
+    else:
+        run(channels.moments, plan.nbytes, threads, x, view, statistics)
     return statistics
 
 
@@ -127,7 +120,7 @@ def channel_forward(
     settings = np.array((eps, factor, *(limits or (1.0, 0.0))))
     statistics = np.empty((2 if limits is None else 4, plan.channels))
     moved = [_direct(s) for s in running]
-    kernel, arguments = forward_kernel(plan, activation)
+    kernel, arguments = forward_kernel(plan, activation, threads)
     parameters = *_parameters(plan, weight, bias), settings, statistics, *(moved or (None, None))
     run(kernel, plan.nbytes, threads, *arguments(x, residual, parameters, y))
     for old, new in zip(running, moved, strict=True):
@@ -165,41 +158,33 @@ def channel_standardize(
     run(kernel, plan.nbytes, threads, *arguments(x, None, parameters, y))
 
 
-def forward_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
+def forward_kernel(plan: ChannelPlan, activation: str | None, threads: int | None) -> Launch:
     """The kernel that normalizes with statistics of its own: (x, residual, parameters, y).
 
     parameters: the arguments of `channel_constants.state_of`.
     """
-    c, n, fused, block = plan.channels, plan.inner, kind(activation), _block(plan, 1)
-    lead: tuple[Any, ...]
+    n, fused, view, block = plan.inner, kind(activation), _view(plan), _block(plan, 1, threads)
+    lead: tuple[Any, ...] = (view,)
     if _in_blocks(plan):
-        view, stream = _view(plan), streams(plan, block * n)
-        return columns.forward_blocks, lambda x, residual, parameters, y: (
-            (x, residual, fused, y, stream), view, block, parameters
-        )  # fmt: skip
-    if n == 1:
-        kernel, sums, width, lead = columns.forward, _sums(plan, 3), plan.fold * c, (_view(plan),)
+        kernel, run_length, lead = columns.forward_blocks, block * n, (view, block)
+    elif n == 1:
+        kernel, run_length = columns.forward, view[1]
     elif _tiled(plan):
-        kernel, sums, width, lead = channels.forward_tiles, _partials(plan, 4), c, (_view(plan),)
+        kernel, run_length = channels.forward_tiles, n
     else:
-        kernel, sums, width, lead = channels.forward, _partials(plan, 4), c, (_view(plan), block)
-    stream, constants = streams(plan, width if n == 1 else n), ((4, width), plan.layout.arithmetic)
-    return kernel, lambda x, residual, parameters, y: (
-        (x, residual, fused, y, stream), *lead, parameters, np.empty(*sums), np.empty(*constants)
-    )  # fmt: skip
+        kernel, run_length, lead = channels.forward, n, (view, block)
+    stream = streams(plan, run_length)
+    return kernel, lambda x, residual, parameters, y: ((x, residual, fused, y, stream), *lead, parameters)
 
 
 def normalize_kernel(plan: ChannelPlan, activation: str | None) -> Launch:
     """The kernel that normalizes with running statistics, which go to `statistics`; with these if None."""
-    c, n, dtype, fused = plan.channels, plan.inner, plan.layout.arithmetic, kind(activation)
+    n, view, fused = plan.inner, _view(plan), kind(activation)
+    kernel, run_length = channels.normalize, n
     if n == 1 or (n < SHORT_RUN and plan.outer >= SAMPLES):  # every element of a sample is a column
-        width = plan.fold * c * n
-        kernel, view, stream, constants = columns.normalize, _view(plan), streams(plan, width), (4, width)
-    else:
-        kernel, view, stream, constants = channels.normalize, _view(plan), streams(plan, n), (4, c)
-    return kernel, lambda x, residual, parameters, y: (
-        (x, residual, fused, y, stream), view, parameters, np.empty(constants, dtype)
-    )  # fmt: skip
+        kernel, run_length = columns.normalize, view[1]
+    stream = streams(plan, run_length)
+    return kernel, lambda x, residual, parameters, y: ((x, residual, fused, y, stream), view, parameters)
 
 
 def channel_backward(
@@ -238,40 +223,29 @@ def backward_kernel(plan: ChannelPlan, activation: str | None, tensors: int, thr
 
     given: the fields of `channel_constants.Given`.
     """
-    c, n, dtype, fused = plan.channels, plan.inner, plan.layout.arithmetic, kind(activation)
-    block, width = _block(plan, tensors), plan.fold * c
-    count = -(-c // block)
+    n, dtype, fused, view = plan.inner, plan.layout.arithmetic, kind(activation), _view(plan)
+    block = _block(plan, tensors, threads)
+    count = -(-plan.channels // block)
     workers = count if fused is None else min(count, team_size(threads))  # each has room for dz of a block
-    blocks, constants = (block, workers), (4 if fused is None else 8, width)
+    stream = streams(plan, block * n if _in_blocks(plan) else view[1] if n == 1 else n)
 
-    def room() -> Array | None:
-        return None if fused is None else np.empty(workers * block * plan.count, dtype)
+    def whole(dy: Array, x: Array, residual: Any, given: Any, dx: Array, dresidual: Any) -> tuple[Any, ...]:
+        return (dy, x, residual, fused, dx, dresidual, stream), view, given
 
-    if _in_blocks(plan):
-        view, stream = _view(plan), streams(plan, block * n)
-        return columns.backward_blocks, lambda dy, x, residual, given, dx, dresidual: (
-            (dy, x, residual, fused, dx, dresidual, stream), view, blocks, given, room()
-        )  # fmt: skip
-    if n == 1:
-        view, stream, sums = _view(plan), streams(plan, width), _sums(plan, 2)
-        return columns.backward, lambda dy, x, residual, given, dx, dresidual: (
-            (dy, x, residual, fused, dx, dresidual, stream), view, given, np.empty(*sums),
-            np.empty(constants, dtype),
-        )  # fmt: skip
-    view, stream, sums = _view(plan), streams(plan, n), _partials(plan, 2)
-    if not _tiled(plan):
-        return channels.backward, lambda dy, x, residual, given, dx, dresidual: (
-            (dy, x, residual, fused, dx, dresidual, stream), view, blocks, given, np.empty(*sums),
-            np.empty(constants, dtype), room(),
-        )  # fmt: skip
+    def blocks(dy: Array, x: Array, residual: Any, given: Any, dx: Array, dresidual: Any) -> tuple[Any, ...]:
+        dz = None if fused is None else np.empty(workers * block * plan.count, dtype)
+        return (dy, x, residual, fused, dx, dresidual, stream), view, (block, workers), given, dz
 
-    def tiled(dy: Array, x: Array, residual: Any, given: Any, dx: Array, dresidual: Any) -> tuple[Any, ...]:
+    def tiles(dy: Array, x: Array, residual: Any, given: Any, dx: Array, dresidual: Any) -> tuple[Any, ...]:
         dz = None
         if dresidual is not None and dresidual.dtype == dtype:  # serves as dz where nothing is rounded
             dz, dresidual = dresidual, None
         elif fused is not None:
             dz = _buffers.empty(dx.size, dtype)
-        arrays = dy, x, residual, fused, dx, dresidual, stream
-        return arrays, view, given, np.empty(*sums), np.empty(constants, dtype), dz
+        return (dy, x, residual, fused, dx, dresidual, stream), view, given, dz
 
-    return channels.backward_tiles, tiled
+    if _in_blocks(plan):
+        return columns.backward_blocks, blocks
+    if n == 1:
+        return columns.backward, whole
+    return (channels.backward_tiles, tiles) if _tiled(plan) else (channels.backward, blocks)

@@ -38,6 +38,12 @@ class Groups(NamedTuple):
     centred: bool
 
 
+@primitive
+def _bias_of(bias, c):
+    """That of channel c; 0 where there is none, as of weight norm."""
+    return 0.0 if bias is None else bias[c]
+
+
 @loop
 def forward(b, arrays, affine, norm, eps, kept, statistics):
     """y = act((x - mean) * rstd * weight + bias), var = m2 / divisor.
@@ -55,7 +61,8 @@ def forward(b, arrays, affine, norm, eps, kept, statistics):
             statistics[2 * rows + i] = var
         for j in range(channels):
             c, run = i % groups * channels + j, offset(row, j * inner)
-            a = output_constants(row.x, mean, rstd, affine.weight[c], affine.bias[c])
+            bias = _bias_of(affine.bias, c)
+            a = output_constants(row.x, mean, rstd, affine.weight[c], bias)
             normalize_run(run.x, inner, a, None, affine.kind, run.y, run.stream)
     if arrays.stream:
         fence()
@@ -87,7 +94,7 @@ def _backward_piece(b, arrays, affine, norm, statistics, dweight, dbias):
         c1 = c2 = 0.0
         for j in range(channels):
             w = affine.weight[first + j]
-            constants = output_constants(x, mean, rstd, w, affine.bias[first + j])
+            constants = output_constants(x, mean, rstd, w, _bias_of(affine.bias, first + j))
             run = offset(row, j * inner)
             dot, s = _run_dots(run, inner, hi, scale, where_given(constants, affine.kind), affine.kind)
             dot += (hi - mean) * scale * s
@@ -111,8 +118,7 @@ def _backward_piece(b, arrays, affine, norm, statistics, dweight, dbias):
 def backward(team, arrays, affine, norm, statistics, dweight, dbias):
     """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
 
-    Not centred, no sum of dy is asked for, and dbias is not written. Each piece of work has room in dz for one
-    row.
+    Not centred, no sum of dy is asked for, and dbias is not written. dz: room for one row for each piece.
     """
     norm = Groups(*norm)
     share(

@@ -177,11 +177,12 @@ def _groups(plan: GroupPlan, pieces: int) -> tuple[Any, ...]:
     return plan.rows, plan.groups, plan.channels, plan.inner, pieces, plan.divisor, plan.centred
 
 
-def _of_channels(plan: GroupPlan, parameters: Parameters) -> tuple[Array, Array]:
-    """weight and bias of every channel."""
+def _of_channels(plan: GroupPlan, parameters: Parameters) -> tuple[Array, Array | None]:
+    """weight and bias of every channel; weight norm has no bias."""
     weight, bias = parameters
     size, dtype = plan.parameters, plan.layout.arithmetic
-    return parameter(weight, size, 1.0, dtype), parameter(bias, size, 0.0, dtype)
+    b = parameter(bias, size, 0.0, dtype) if plan.centred else None
+    return parameter(weight, size, 1.0, dtype), b
 
 
 def group_forward(
@@ -236,8 +237,11 @@ def sums_of_channels(plan: GroupPlan, sums: Array | None) -> Array | None:
     """dweight or dbias in float64, from those of every element, or of every sample."""
     if sums is None:
         return None
-    rows, axis = (sums.reshape(-1, plan.inner), 1) if short(plan) else (sums, 0)
-    total: Array = rows.sum(axis, np.float64)
+    total: Array = sums[0]  # without a copy: weight norm has as many as rows
+    if short(plan):
+        total = sums.reshape(-1, plan.inner).sum(1, np.float64)
+    elif plan.samples > 1:
+        total = sums.sum(0)
     return total
 
 

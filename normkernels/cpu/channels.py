@@ -119,6 +119,11 @@ def _finish_moments(start, end, x, view, state, partials, constants):
 
 
 @primitive
+def _finish_all_moments(_, x, view, state, partials, constants):
+    _finish_moments(0, view.channels, x, view, state, partials, constants)
+
+
+@primitive
 def _normalize(k, end, a, view, constants):
     """y of the elements k..end, run after run."""
     c, n = k // view.inner % view.channels, view.inner - k % view.inner
@@ -175,8 +180,7 @@ def forward_tiles(team, arrays, view, parameters):
     a, view, state = Forward(*arrays), View(*view), state_of(*parameters)
     partials, constants = _partials(4, view), room_for_constants(view.channels, state.weight, None)
     share(team, view.channels * partials.tiles, _tile_moments, 1, a.x, view, partials)
-    x, own = pointer(a.x), pointer(constants)
-    _finish_moments(0, view.channels, x, view, state, pointer(partials), own)
+    share(team, 1, _finish_all_moments, a.x, view, state, partials, constants)
     share(team, -(-view.size // PIECE), _normalize_piece, a, view, constants)
 
 
@@ -215,6 +219,11 @@ def _finish_dots(start, end, view, given, partials, constants):
         add(own.dweight, dot, n)
         add(own.dbias, offset(dot, partials.pitch), n)
     finish_dots(n, view, own, offset(constants, start))
+
+
+@primitive
+def _finish_all_dots(_, view, given, partials, constants):
+    _finish_dots(0, view.channels, view, given, partials, constants)
 
 
 @primitive
@@ -269,9 +278,8 @@ def backward_tiles(team, arrays, view, parameters, dz):
     """As `backward`; a tile is one piece of work, and dz is as large as x."""
     a, view, given = Backward(*arrays), View(*view), Given(*parameters)
     partials, constants = _partials(2, view), room_for_constants(view.channels, given.weight, a.kind)
-    own, of_all, channels = pointer(constants), pointer(given), view.channels
-    prepare_dots(channels, of_all, own, a.kind)
-    rows = Rows(dz, view.width)
+    channels, rows = view.channels, Rows(dz, view.width)
+    prepare_dots(channels, pointer(given), pointer(constants), a.kind)
     share(team, channels * partials.tiles, _tile_dots, 1, a, view, constants, rows, partials)
-    _finish_dots(0, channels, view, of_all, pointer(partials), own)
+    share(team, 1, _finish_all_dots, view, given, partials, constants)
     share(team, -(-view.size // PIECE), _gradient_piece, a, view, given.training, constants, dz)

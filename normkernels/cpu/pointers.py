@@ -11,6 +11,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 from .tracing import formula
@@ -64,6 +65,8 @@ def _moved(context: Any, builder: Any, type_: types.Type, value: ir.Value, index
 @intrinsic
 def offset(typingctx: Any, pointer: Any, index: Any) -> Any:
     """The pointer `index` elements further on; of a tuple or a record, all its pointers. None for None."""
+    if as_pointers(pointer) != pointer:
+        raise TypingError(f"pointers move, arrays do not, got {pointer}")
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:
         return _moved(context, builder, sig.args[0], *args)

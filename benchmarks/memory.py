@@ -1,7 +1,7 @@
 """What a pass allocates beside its results: `python benchmarks/memory.py` writes the table of docs/memory.md.
 
-NumPy tells tracemalloc of every array, those of the buffer pool too; the few kilobytes that a kernel takes
-for itself are not seen.
+NumPy tells tracemalloc of every array, those of the buffer pool too. What a kernel takes for itself is not
+seen: the page says how much that is.
 """
 
 import tracemalloc

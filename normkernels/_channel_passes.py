@@ -134,7 +134,7 @@ def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: 
         signature, call = find(options, dy, weight, bias)
         if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
             return call(dy, saved, out)  # type: ignore[no-any-return]
-    dy = _validate.gradient(dy, saved, norm)
+    dy = _validate.gradient_of_groups(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, residual, kernels = saved.plan, saved.residual, backend(dy)
     others = (saved.weight, saved.bias, None if saved.activation is None else residual)

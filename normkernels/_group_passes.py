@@ -104,7 +104,7 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threa
         signature, call = find(options, dy, weight, bias)
         if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
             return call(dy, saved, out)  # type: ignore[no-any-return]
-    dy = _validate.gradient(dy, saved, norm)
+    dy = _validate.gradient_of_groups(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, kernels = saved.plan, saved.x, backend(dy)
     dx, flat = target(plan.layout, dy, out, (dy, x), (saved.weight, saved.bias))

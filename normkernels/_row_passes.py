@@ -103,7 +103,7 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
         signature, call = find(options, dy, weight, bias)
         if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
             return call(dy, saved, out)  # type: ignore[no-any-return]
-    dy = _validate.gradient(dy, saved, norm)
+    dy = _validate.gradient_of_groups(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)
     same: tuple[Array, ...] = (dy, x)

@@ -299,3 +299,13 @@ def gradient(dy: Any, saved: Any, norm: str) -> Array:
             if a is not None:
                 a.precede(x)
     return x
+
+
+def gradient_of_groups(dy: Any, saved: Any, norm: str) -> Array:
+    """As `gradient`, for a `saved` with statistics, which must be as the forward gave them."""
+    x = gradient(dy, saved, norm)
+    for name, a in (("mean", saved.mean), ("rstd", saved.rstd)):
+        if isinstance(a, np.ndarray) and a.size and (a.dtype != np.float64 or a.strides != (8,)):
+            rule = f"saved.{name} must be as the forward gave it, contiguous and of float64"
+            raise TypeError(f"{rule}, got {a.dtype} with strides {a.strides}")
+    return x

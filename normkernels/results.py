@@ -97,7 +97,7 @@ def _is_zero(value: Any) -> bool:
 
 def correction(count: int, ddof: int) -> float:
     """Take a population variance to the divisor ``count - ddof``, as a factor."""
-    if not isinstance(ddof, int | np.integer):
+    if isinstance(ddof, bool) or not isinstance(ddof, int | np.integer):
         raise TypeError(f"ddof must be an integer, got {ddof!r}")
     if ddof and not 0 < ddof < count:
         raise ValueError(f"ddof must be 0 or more and below the count, {count}, got {ddof}")

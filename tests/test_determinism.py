@@ -13,7 +13,7 @@ from normkernels.cpu import tuning
 from normkernels.norms import NORMS
 
 # Large enough for several threads; few wide groups, many small ones, one that is all.
-SHAPES = [(3000, 257), (3, 5, 40_000), (16, 64, 28, 28), (64, 1000, 2), (1, 1, 300_000)]
+SHAPES = [(3000, 257), (3, 5, 40_000), (16, 64, 28, 28), (64, 1000, 2), (300, 512), (1, 1, 300_000)]
 
 every_norm = pytest.mark.parametrize("spec", NORMS.values(), ids=NORMS)
 every_norm_of_groups = pytest.mark.parametrize(

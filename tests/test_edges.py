@@ -66,7 +66,7 @@ def test_running_var_of_instance_norm_is_the_variance_itself(shape, size, eps):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4), (5, 3, 0)], ids=str)
+@pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4), (5, 3, 0), (2, 3, 0, 0)], ids=str)
 def test_empty_batch_leaves_the_statistics_alone(shape, training):
     mean, var, tracked = np.zeros(3), np.ones(3), np.zeros(1, np.int64)
     options = {"momentum": None, "num_batches_tracked": tracked} if training else {}

@@ -6,9 +6,11 @@ import sys
 
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 
 from normkernels.cpu import jit
 from normkernels.cpu.parallel import ALONE, share, team_of
+from normkernels.cpu.pointers import offset
 
 
 @jit.loop
@@ -59,6 +61,17 @@ def test_one_machine_code_for_any_number_of_threads():
     for team in (ALONE, team_of(2)):
         double(team, 7, x, y)
     assert len(double.signatures) == 1
+
+
+def test_arrays_do_not_move():
+    """A record of arrays that a kernel made would keep what it points to: at its beginning."""
+
+    @jit.callable_from_python
+    def moved(x):
+        return offset(x, 1)
+
+    with pytest.raises(TypingError, match="pointers move, arrays do not"):
+        moved(np.zeros(2))
 
 
 def test_integers_are_one_type():

@@ -204,6 +204,25 @@ def test_a_saved_of_another_norm_is_refused(rng):
             nk.rms_norm_backward(x, saved)
         with pytest.raises(TypeError, match="saved must come from layer_norm_forward, got local"):
             nk.layer_norm_backward(x, nk.local_response_norm_forward(x, 3)[1])
+    x = rng.normal(size=(2, 4, 5))
+    _, saved = nk.group_norm_forward(x, 4)
+    for _ in range(2):
+        nk.group_norm_backward(x, saved)
+        with pytest.raises(TypeError, match="saved must come from instance_norm_forward, got group_norm"):
+            nk.instance_norm_backward(x, saved)
+
+
+@pytest.mark.parametrize("norm", ["layer_norm", "group_norm", "instance_norm", "batch_norm"])
+def test_statistics_that_no_forward_gave_are_refused(norm, rng):
+    spec = NORMS[norm]
+    x = rng.normal(size=(3, 4, 6)).astype(np.float32)
+    _, saved = spec.kernels.forward(x, **spec.arguments(x.shape, np.float32, rng))
+    twice = np.repeat(saved.rstd, 2)
+    for _ in range(2):
+        for wrong in ({"mean": saved.mean.astype(np.float32)}, {"rstd": twice[::2]}):
+            with pytest.raises(TypeError, match="saved.* must be as the forward gave"):
+                spec.kernels.backward(x, saved._replace(**wrong))
+        spec.kernels.backward(x, saved)
 
 
 def test_what_is_remembered_is_bounded(monkeypatch, rng):
@@ -230,7 +249,7 @@ def test_nothing_of_the_caller_is_kept(shape, rng):
     nk.layer_norm_backward(x, nk.layer_norm_forward(x, shape[-1], weight, bias)[1])
     each = np.ones(shape[1]), np.zeros(shape[1])
     if x.ndim == 3:
-        nk.group_norm(x, 2, *each)
+        nk.group_norm_backward(x, nk.group_norm_forward(x, 2, *each)[1])
     nk.batch_norm_backward(x, nk.batch_norm_forward(x, None, None, *each, True)[1])
     alive = [weakref.ref(a) for a in (x, weight, bias, *each)]
     assert len(_calls._known) >= 4

@@ -146,6 +146,22 @@ def test_bad_argument_of_a_backward(norm, change, error, rule):
     assert_same_bits(arguments["out"], before)
 
 
+@pytest.mark.parametrize(
+    ("call", "rule"),
+    [
+        (lambda x: nk.zscore(x, ddof=True), "ddof must be an integer"),
+        (lambda x: nk.zscore(x, axis=True), "axis must be an integer"),
+        (lambda x: nk.group_norm(x, True), "num_groups must be an integer"),
+        (lambda x: nk.local_response_norm(x, True), "size must be an integer"),
+        (lambda x: nk.local_response_norm(x, 3, alpha=True), "alpha must be a number"),
+        (lambda x: nk.weight_norm(x, f32(4), dim=True), "dim must be an integer"),
+    ],
+)
+def test_a_bool_is_no_number(call, rule):
+    with pytest.raises(TypeError, match=f"{rule}, got True"):
+        call(f32(4, 6))
+
+
 def test_saved_of_another_norm():
     _, saved = nk.layer_norm_forward(**LAYER)
     with pytest.raises((TypeError, ValueError), match=r"saved must .*batch_norm.*got.*layer_norm"):

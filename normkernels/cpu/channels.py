@@ -120,6 +120,7 @@ def _finish_moments(start, end, x, view, state, partials, constants):
 
 @primitive
 def _finish_all_moments(_, x, view, state, partials, constants):
+    """The one piece of work that finishes all channels: `share` keeps the arrays alive meanwhile."""
     _finish_moments(0, view.channels, x, view, state, partials, constants)
 
 
@@ -223,6 +224,7 @@ def _finish_dots(start, end, view, given, partials, constants):
 
 @primitive
 def _finish_all_dots(_, view, given, partials, constants):
+    """As `_finish_all_moments`."""
     _finish_dots(0, view.channels, view, given, partials, constants)
 
 

@@ -130,7 +130,7 @@ def normalize(team, arrays, view, parameters):
 
 @primitive
 def _forward_block(b, block, a, view, state, sums_array, constants_array):
-    """Arrays, which numba keeps until this returns: it would not for their pointers."""
+    """Statistics and output of one block. It takes arrays, because numba frees one after its last use."""
     start, n = b * block, constants_array.shape[1]
     first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
     sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))
@@ -192,7 +192,7 @@ def backward(team, arrays, view, parameters):
 
 @primitive
 def _backward_block(b, block, a, view, given, dz, sums_array, constants_array):
-    """Arrays, as for `_forward_block`."""
+    """Sums and gradient of one block; arrays as in `_forward_block`."""
     start, n = b * block, constants_array.shape[1]
     first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
     sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))

@@ -52,12 +52,13 @@ def _in_blocks(plan: ChannelPlan) -> bool:
 def _block(plan: ChannelPlan, tensors: int, threads: int | None) -> int:
     """How many neighbouring channels to take together: as many as stay in the cache, two blocks a thread."""
     columns, itemsize = plan.inner < SHORT_RUN, plan.layout.arithmetic.itemsize
+    line = max(1, CACHE_LINE // (plan.layout.storage.itemsize * plan.inner)) if columns else 1
     fit = (COLUMNS_BYTES if columns else BLOCK_BYTES) // (tensors * plan.count * itemsize)
     if plan.nbytes >= tuning.PARALLEL_BYTES and team_size(threads) > 1:
-        fit = min(fit, -(-plan.channels // (2 * team_size(threads))))
+        fit = min(fit, max(line, -(-plan.channels // (2 * team_size(threads)))))
     if columns:
-        fit, line = min(fit, SEGMENT // plan.inner), CACHE_LINE // itemsize
-        fit -= fit % line if fit > line else 0  # rows of whole cache lines
+        fit, whole = min(fit, SEGMENT // plan.inner), CACHE_LINE // plan.layout.storage.itemsize
+        fit -= fit % whole if fit > whole else 0  # rows of whole cache lines, whatever a run has
     return max(1, fit)
 
 

@@ -71,7 +71,7 @@ def row_forward_launch(
 def row_backward_launch(
     plan: RowPlan, parameters: Parameters, activation: str | None, threads: int | None
 ) -> BackwardLaunch:
-    """Of (dy, x, dsum, dx, (mean, rstd), weight, bias).
+    """The kernel of a backward, which takes what is made of (dy, x, dsum, dx, (mean, rstd), weight, bias).
 
     dweight and dbias are in the dtype of the arithmetic or in float64, and of any size where neither weight
     nor bias is given; RMS norm has no dbias.
@@ -238,10 +238,11 @@ def sums_of_channels(plan: GroupPlan, sums: Array | None) -> Array | None:
     if sums is None:
         return None
     total: Array = sums[0]  # without a copy: weight norm has as many as rows
-    if short(plan):
-        total = sums.reshape(-1, plan.inner).sum(1, np.float64)
-    elif plan.samples > 1:
-        total = sums.sum(0)
+    with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
+        if short(plan):
+            total = sums.reshape(-1, plan.inner).sum(1, np.float64)
+        elif plan.samples > 1:
+            total = sums.sum(0)
     return total
 
 

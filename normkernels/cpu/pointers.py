@@ -42,9 +42,11 @@ def begin(context: Any, builder: Any, type_: types.Type, value: ir.Value) -> ir.
 
 @intrinsic
 def pointer(typingctx: Any, array: Any) -> Any:
-    """Where `array` begins, which does not keep it alive: whoever calls the kernel does.
+    """Where `array` begins, which does not keep it alive: what a kernel was given lives until it ends.
 
-    Of a tuple or a record the same with pointers for its arrays; None and numbers stay what they are.
+    An array that a kernel makes is freed after its last use, of which a pointer is none: hand it to `share`,
+    or to a function that takes the array. Of a tuple or a record the same with pointers for its arrays; None
+    and numbers stay what they are.
     """
 
     def codegen(context: Any, builder: Any, sig: Any, args: Any) -> ir.Value:

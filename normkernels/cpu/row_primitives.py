@@ -198,23 +198,25 @@ def normalize_row(x, n, centre, affine, y, stream, ahead):
 
 
 @step
-def _centring(i, hi, pitch, x, statistics, alone):
-    rstd = where(alone, 0.0, statistics.rstd[i])
+def _centring(i, hi, pitch, x, statistics, single):
+    rstd = where(single, 0.0, statistics.rstd[i])
     hi[i], hi[i + pitch], hi[i + pitch * 2] = centring(x, statistics.mean[i], rstd, 1.0)
 
 
 @primitive
-def centres_of(x, rows, statistics, alone, centres):
-    """Those of `centring` of a few rows as vectors: rows of hi, lo and rstd; alone: with an rstd of 0.
+def centres_of(x, rows, statistics, single, centres):
+    """hi, lo and rstd of `centring` of a few rows, formed as vectors; centres: room for 3 numbers of each.
+
+    single: rows of one element, which do not depend on it: their rstd is taken to be 0.
 
     One after the other, 8 columns take 1.1 times as long forward and 1.4 times backward (Sapphire Rapids).
     """
-    each(rows, None, _centring, centres, rows, x, statistics, alone)
+    each(rows, None, _centring, centres, rows, x, statistics, single)
 
 
 @formula
 def centre_at(centres, rows, i):
-    """That of row i, from what `centres_of` has written."""
+    """hi, lo and rstd of row i, from what `centres_of` has written."""
     return centres.at(i), centres.at(i + rows), centres.at(i + rows * 2)
 
 

@@ -178,9 +178,9 @@ def _backward_block(b, arrays, affine, norm, statistics, room):
 def backward(team, arrays, affine, norm, statistics, sums, partials):
     """dx + dsum, and dweight and dbias, the sums of dy * x_hat and of dy over all rows, in one sweep.
 
-    dz: (blocks, room). sums: (blocks, 2, period * cols) of at most ROWS_SUMMED rows at a time, in the
-    dtype of the arithmetic; partials: as sums, in float64. Without a dbias there is one sum. Where weight and
-    bias go with only a part of a row, so do the sums, which nobody asked for, with a tile.
+    dz: (blocks, gradient_room(cols)). sums: (blocks, 2, period * cols) of at most ROWS_SUMMED rows at a time,
+    in the dtype of the arithmetic; partials: as sums, in float64. Without a dbias there is one sum. Where
+    weight and bias go with only a part of a row, so do the sums, which nobody asked for, with a tile.
     """
     affine, norm = AffineSums(*affine), Norm(*norm)
     room = Room(sums, partials, sums.shape[2], sums.shape[1] * sums.shape[2])

@@ -70,7 +70,8 @@ LEAST_POSITIONS, MOST_POSITIONS = 384, 2048
 
 # Elements of one piece of work that goes through an array from front to back.
 PIECE = 65536
-# What a block of neighbouring channels may hold: it is to stay in L2 until its output. Wider blocks make
+# What a block of neighbouring channels may hold, of long runs, and of columns and runs below SHORT_RUN, where
+# threads have two blocks each at least: it is to stay in L2 until its output. Wider blocks make
 # longer runs of memory, which columns need: (512, 4096) takes 1.1 to 1.2 times as long with half of theirs.
 # Runs of 196 to 3136 elements are even or take 1.05 to 1.2 times as long with twice or four times as much.
 # (256, 512) on one thread as one block instead of 16: 0.65 of the time.

@@ -10,6 +10,8 @@ from typing import Any
 
 from numpy import may_share_memory, ndarray
 
+from .results import Saved
+
 # Signatures that are kept at most.
 LIMIT = 1024
 
@@ -46,6 +48,23 @@ def find(options: tuple[Any, ...], x: Any, weight: Any, bias: Any) -> tuple[Hash
         return signature, _known.get(signature)
     except TypeError:  # a list, say, as a shape
         return None, None
+
+
+def find_backward(norm: str, dy: Any, saved: Any, out: Any, threads: Any) -> tuple[Hashable, Call | None]:
+    """As `find`, for the backward of a norm with statistics, and only where `out` may be what it is.
+
+    Machine code would take any statistics for those that a forward leaves, contiguous and in float64.
+    """
+    if type(saved) is not Saved or type(saved.x) is not ndarray:
+        return None, None
+    x, mean, rstd, weight, bias = saved[:5]
+    if not mean.strides == rstd.strides == (8,):
+        return None, None
+    options = norm, saved[5:], x.dtype, x.shape, x.flags.num, threads, type(threads), of(out)
+    signature, call = find(options, dy, weight, bias)
+    if call is not None and out is not None and not fit(out, (dy, x), (weight, bias)):
+        call = None
+    return signature, call
 
 
 def apart(written: Any, *read: Any) -> bool:

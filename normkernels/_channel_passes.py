@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 
 from . import _arrays, _calls, _validate
-from ._calls import apart, find, fit, of
+from ._calls import apart, find, find_backward, fit, of
 from ._dispatch import backend
 from ._layout import ChannelPlan
 from ._passes import delivered, grads, target
@@ -123,17 +123,9 @@ def _small_forward(
 
 
 def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: int | None) -> G:
-    signature = None
-    plain = type(saved) is Saved and type(saved.x) is np.ndarray
-    if plain and saved.residual is None and saved.renorm is None:
-        x, _, _, weight, bias, training, plan, own, activation, *_ = saved
-        options = (
-            norm, own, plan, training, activation, x.dtype, x.shape, x.flags.num, threads, type(threads),
-            of(out),
-        )  # fmt: skip
-        signature, call = find(options, dy, weight, bias)
-        if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
-            return call(dy, saved, out)  # type: ignore[no-any-return]
+    signature, call = find_backward(norm, dy, saved, out, threads)  # none with a residual, or r and d
+    if call is not None:
+        return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient_of_groups(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, residual, kernels = saved.plan, saved.residual, backend(dy)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from . import _arrays, _calls, _validate
-from ._calls import find, fit, of
+from ._calls import find, find_backward, fit, of
 from ._channel_passes import channel_backward, normalized
 from ._dispatch import backend
 from ._layout import ChannelPlan, GroupPlan
@@ -97,13 +97,9 @@ def instance_norm(
 
 def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threads: int | None) -> Grads:
     """Of group, instance and weight norm."""
-    signature = None
-    if type(saved) is Saved and type(saved.x) is np.ndarray and saved.training and norm != "weight_norm":
-        x, _, _, weight, bias, _, plan = saved[:7]
-        options = norm, plan, x.dtype, x.shape, x.flags.num, saved[7:], threads, type(threads), of(out)
-        signature, call = find(options, dy, weight, bias)
-        if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
-            return call(dy, saved, out)  # type: ignore[no-any-return]
+    signature, call = find_backward(norm, dy, saved, out, threads)
+    if call is not None:
+        return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient_of_groups(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, kernels = saved.plan, saved.x, backend(dy)
@@ -118,7 +114,7 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threa
     else:
         sums = kernels.zeros(plan.parameters, dy), kernels.zeros(plan.parameters, dy)
     result = grads(saved, delivered(dx, out, dy), *sums)
-    if signature is not None and isinstance(dy, np.ndarray) and dy.size:
+    if signature is not None and isinstance(dy, np.ndarray) and saved.training:
         _calls.keep(signature, small.row_backward(dy, saved, threads, out))
     return result
 

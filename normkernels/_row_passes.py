@@ -5,7 +5,7 @@ from typing import Any, cast
 import numpy as np
 
 from . import _arrays, _calls, _validate
-from ._calls import find, fit, of
+from ._calls import find, find_backward, fit, of
 from ._dispatch import backend
 from ._passes import delivered, grads, target
 from ._plan import row_plan
@@ -96,13 +96,9 @@ def _typed(shape: Any) -> Any:
 
 
 def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, threads: int | None) -> G:
-    signature = None
-    if dsum is None and type(saved) is Saved and type(saved.x) is np.ndarray:
-        x, _, _, weight, bias, _, plan = saved[:7]
-        options = norm, plan, x.dtype, x.shape, x.flags.num, saved[7:], threads, type(threads), of(out)
-        signature, call = find(options, dy, weight, bias)
-        if call is not None and (out is None or fit(out, (dy, x), (weight, bias))):
-            return call(dy, saved, out)  # type: ignore[no-any-return]
+    signature, call = (None, None) if dsum is not None else find_backward(norm, dy, saved, out, threads)
+    if call is not None:
+        return call(dy, saved, out)  # type: ignore[no-any-return]
     dy = _validate.gradient_of_groups(dy, saved, norm)
     _validate.threads(threads, dy)
     plan, x, weight, kernels = saved.plan, saved.x, saved.weight, backend(dy)

@@ -83,13 +83,11 @@ def _standardize(
     shaped, flat_y = (target, kernels.flat(layout, target, x)) if fits else kernels.empty(layout, x)
     if given:
         mean, var = (value.astype(np.float64).reshape(-1) for value in given)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            rstd = 1 / np.sqrt(var * factor)
-        rstd[rstd == np.inf] = 0  # a constant slice is 0
+        kernels.channel_normalize(plan, flat, None, None, 0.0, (mean, var * factor), flat_y, threads)
     else:
         mean, var, rstd = kernels.channel_statistics(plan, flat, threads)
         rstd /= math.sqrt(factor)
-    kernels.channel_standardize(plan, flat, mean, rstd, flat_y, threads)
+        kernels.channel_standardize(plan, flat, mean, rstd, flat_y, threads)
     if not fits:
         target[...] = shaped
     return mean, var

@@ -17,8 +17,6 @@ Arguments are as in `channels`, with constants of every column, and sums: (tiles
 dtype of the arithmetic.
 """
 
-import numpy as np
-
 from .channel_constants import Given, View, finish_statistics, state_of
 from .channel_primitives import (
     Backward,
@@ -129,12 +127,11 @@ def normalize(team, arrays, view, parameters):
 
 
 @primitive
-def _forward_block(b, block, a, view, state, sums_array, constants_array):
+def _forward_block(b, block, a, view, state, sums, constants):
     """Statistics and output of one block. It takes arrays, because numba frees one after its last use."""
-    start, n = b * block, constants_array.shape[1]
+    start, n = b * block, constants.pitch
     first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
-    sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))
-    constants = Rows(offset(pointer(constants_array), -first), n)
+    sums, constants = offset(pointer(sums), -first), offset(pointer(constants), -first)
     for t in range(sums.tiles):
         sum_columns(t * blocks + b, block * view.inner, a.x, view, sums)
     for p in range(parts(view, channels)):
@@ -144,9 +141,9 @@ def _forward_block(b, block, a, view, state, sums_array, constants_array):
 
 @primitive
 def _forward_piece(b, a, view, block, state):
-    n, dtype = min(block, view.channels - b * block) * view.inner, dtype_of(state.weight)
-    sums, constants = np.empty((row_tiles(view.size, view.width), 3, n), dtype), np.empty((4, n), dtype)
-    _forward_block(b, block, a, view, state, sums, constants)
+    n, tiles = min(block, view.channels - b * block) * view.inner, row_tiles(view.size, view.width)
+    sums = room_for_sums(tiles, 3, n, dtype_of(state.weight))
+    _forward_block(b, block, a, view, state, sums, room_for_constants(n, state.weight, None))
     if a.stream:
         fence()
 
@@ -191,12 +188,11 @@ def backward(team, arrays, view, parameters):
 
 
 @primitive
-def _backward_block(b, block, a, view, given, dz, sums_array, constants_array):
+def _backward_block(b, block, a, view, given, dz, sums, constants):
     """Sums and gradient of one block; arrays as in `_forward_block`."""
-    start, n = b * block, constants_array.shape[1]
+    start, n = b * block, constants.pitch
     first, channels, blocks = start * view.inner, n // view.inner, -(-view.channels // block)
-    sums = Sums(offset(pointer(sums_array), -first), n, len(sums_array))
-    constants = Rows(offset(pointer(constants_array), -first), n)
+    sums, constants = offset(pointer(sums), -first), offset(pointer(constants), -first)
     rows = where_given(Rows(offset(dz, -first), n), dz)
     for p in range(parts(view, channels)):
         prepare_columns(p, start, start + channels, view, given, constants, a.kind)
@@ -211,12 +207,12 @@ def _backward_block(b, block, a, view, given, dz, sums_array, constants_array):
 
 @primitive
 def _backward_piece(w, a, view, blocks, given, dz):
-    (block, workers), tiles, dtype = blocks, row_tiles(view.size, view.width), dtype_of(given.weight)
+    (block, workers), tiles = blocks, row_tiles(view.size, view.width)
     count, own = -(-view.channels // block), offset(dz, w * block * (view.size // view.channels))
     for b in range(w * count // workers, (w + 1) * count // workers):
         n = min(block, view.channels - b * block) * view.inner
-        sums, constants = np.empty((tiles, 2, n), dtype), np.empty((8, n), dtype)
-        _backward_block(b, block, a, view, given, own, sums, constants)
+        sums = room_for_sums(tiles, 2, n, dtype_of(given.weight))
+        _backward_block(b, block, a, view, given, own, sums, room_for_constants(n, given.weight, a.kind))
     if a.stream:
         fence()
 

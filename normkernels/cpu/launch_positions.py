@@ -32,22 +32,24 @@ def _stores(plan: RowPlan, tile: int) -> tuple[bool, bool]:
     return stream, stream and whole and tile * plan.layout.dtype.itemsize % CACHE_LINE > 0
 
 
-def _positions(plan: RowPlan, tile: int, block: int, threads: int | None) -> tuple[Any, ...]:
-    """What kernels take as `Positions`, and whether to write past the caches."""
+def _positions(plan: RowPlan, blocks: int | None, threads: int | None) -> tuple[Any, ...]:
+    """What kernels take as `Positions`, their workers, elements of a room for a piece of each of these, and
+    whether to write past the caches; blocks: of pieces at most, None for one of each piece."""
+    tile = tile_of(plan)
     pieces = plan.rows // plan.inner * -(-plan.inner // tile)
+    block = 1 if blocks is None else -(-pieces // blocks)
     workers = min(-(-pieces // block), team_size(threads))
     stream, gather = _stores(plan, tile)
-    return (pieces, plan.cols, plan.inner, tile, block, workers, plan.centred, gather), stream
+    norm = pieces, plan.cols, plan.inner, tile, block, workers, plan.centred, gather
+    return norm, workers, workers * plan.cols * tile, stream
 
 
 def forward(
     plan: RowPlan, weight: Array, bias: Array | None, activation: str | None, kept: int, threads: int | None
 ) -> ForwardLaunch:
     """As `launch_rows.row_forward_launch`, of rows of which `inner` lie side by side."""
-    tile = tile_of(plan)
-    norm, stream = _positions(plan, tile, 1, threads)
-    workers, rows = norm[5], plan.rows if kept else 0
-    room = workers * plan.cols * tile
+    norm, workers, room, stream = _positions(plan, None, threads)
+    rows = plan.rows if kept else 0
     return positions.forward, (workers,), weight, bias, kind(activation), norm, rows, stream, room
 
 
@@ -55,10 +57,8 @@ def backward(
     plan: RowPlan, activation: str | None, threads: int | None
 ) -> tuple[Kernel, Callable[..., tuple[Any, Any, Any]]]:
     """As `launch_rows.row_backward_launch`; dweight and dbias in float64."""
-    tile, fused = tile_of(plan), kind(activation)
-    pieces = plan.rows // plan.inner * -(-plan.inner // tile)
-    norm, stream = _positions(plan, tile, -(-pieces // PARTIALS), threads)
-    room = norm[5] * plan.cols * tile
+    fused = kind(activation)
+    norm, _, room, stream = _positions(plan, PARTIALS, threads)
 
     def arguments(dy: Any, x: Any, dsum: Any, dx: Any, statistics: Any, weight: Any, bias: Any) -> Any:
         dz = None if fused is None else _buffers.empty(room, plan.layout.arithmetic)

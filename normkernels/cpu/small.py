@@ -114,12 +114,6 @@ def row_forward(
     return call
 
 
-def _check(mean: Array, rstd: Array) -> None:
-    """Statistics as a forward leaves them: machine code would take others for such."""
-    if not mean.strides == rstd.strides == (8,):
-        raise TypeError("saved.mean and saved.rstd must be as the forward gave them, got others")
-
-
 def _like(parameter: Vector, gradient: Vector) -> Vector:
     """The gradient in the shape and dtype of its parameter, if there are both."""
     if parameter is None or gradient is None:
@@ -139,6 +133,8 @@ def row_backward(
         return None
     flat: Any = None
     if isinstance(plan, GroupPlan):
+        if not plan.centred:  # weight norm
+            return None
         launch = group_backward_launch(plan, (weight, bias), activation, threads)
         flat, of_channels = partial(for_each, plan) if short(plan) else None, partial(sums_of_channels, plan)
     elif plan.inner > 1:
@@ -156,7 +152,6 @@ def row_backward(
 
     def call(dy: Any, saved: Saved[Any], out: Vector) -> Grads:
         x, mean, rstd, weight, bias = saved[:5]
-        _check(mean, rstd)
         dx = empty(shape, dtype) if out is None else out
         w = absent[0] if weight is None else weight
         b = bias if biased and bias is not None else absent[1]
@@ -232,7 +227,6 @@ def channel_backward(
     def call(
         dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector, out: Vector
     ) -> tuple[Array, Array, Array]:
-        _check(mean, rstd)
         dx, dweight, dbias = empty(shape, dtype) if out is None else out, empty(c), empty(c)
         w, b = ones if weight is None else weight, zeros if bias is None else bias
         given = w, b, mean, rstd, training, dweight, dbias

@@ -33,7 +33,9 @@ def measured(install: str, then: str) -> list[str]:
         clone, environment = Path(folder, "clone"), Path(folder, "venv")
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
         subprocess.run([sys.executable, "-m", "venv", str(environment)], check=True)
-        variables = {name: value for name, value in os.environ.items() if not name.startswith("NUMBA_")}
+        variables = {
+            name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "PYTHON"))
+        }
         variables["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
         def duration(command: str) -> str:

@@ -67,25 +67,29 @@ def find_backward(norm: str, dy: Any, saved: Any, out: Any, threads: Any) -> tup
     return signature, call
 
 
-def apart(written: Any, *read: Any) -> bool:
-    """Whether an array that is written shares memory with none of the others, which may be None.
+def _share(a: Any, b: Any) -> bool:
+    """Whether arrays may share memory: not if both own theirs, and are not one."""
+    return a is b or (not (a.base is None and b.base is None) and may_share_memory(a, b))
 
-    If in doubt not: only of arrays that own their memory nothing has to be asked.
+
+def apart(written: Any, *read: Any) -> bool:
+    """Whether an array that is written shares memory with none of the others; if in doubt not.
+
+    All of them may be None.
     """
-    if written is None:
-        return True
-    for other in read:
-        if other is written:
-            return False
-        if other is not None and not (written.base is None and other.base is None):
-            if may_share_memory(written, other):
+    if written is not None:
+        for other in read:
+            if other is not None and _share(written, other):
                 return False
     return True
 
 
 def fit(out: Any, may_be: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     """Whether an output is an array that it may be, or apart from these, and apart from the others."""
-    return apart(out, *(a for a in may_be if a is not out), *others)
+    for other in may_be:
+        if other is not out and _share(out, other):
+            return False
+    return apart(out, *others)
 
 
 def keep(signature: Hashable, call: Call | None) -> None:

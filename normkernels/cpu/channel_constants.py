@@ -68,7 +68,10 @@ def state_of(weight, bias, settings, statistics, running_mean, running_var):
 
 
 class Given(NamedTuple):
-    """Parameters and statistics of channels, with which a backward begins, and the sums that it gives."""
+    """Parameters and statistics of channels, with which a backward begins, and the sums that it gives.
+
+    dot, s: room for the sums in float64.
+    """
 
     weight: object
     bias: object
@@ -77,6 +80,15 @@ class Given(NamedTuple):
     training: bool
     dweight: object
     dbias: object
+    dot: object
+    s: object
+
+
+@primitive
+def given_of(weight, bias, mean, rstd, training, dweight, dbias):
+    """The same with room for the sums."""
+    channels = len(weight)
+    return Given(weight, bias, mean, rstd, training, dweight, dbias, np.empty(channels), np.empty(channels))
 
 
 @step
@@ -200,16 +212,17 @@ def prepare_dots(n, given, constants, kind):
 
 @step
 def _gradient_constants(i, hi, pitch, given, part):
-    mean, rstd, dot, s = given.mean[i], given.rstd[i], given.dweight, given.dbias[i]
-    dweight = dot[i] + (hi[i] - mean) * hi[i + pitch] * s
+    mean, rstd, s = given.mean[i], given.rstd[i], given.s[i]
+    dweight = given.dot[i] + (hi[i] - mean) * hi[i + pitch] * s
     h, scale, shift, k = gradient_constants(hi, mean, rstd, given.weight[i], dweight * part, s * part)
-    dot[i], hi[i], hi[i + pitch] = dweight, where(given.training, h, 0.0), scale
+    given.dweight[i], given.dbias[i] = dweight, s
+    hi[i], hi[i + pitch] = where(given.training, h, 0.0), scale
     hi[i + pitch * 2], hi[i + pitch * 3] = where(given.training, shift, 0.0), k
 
 
 @primitive
 def finish_dots(n, view, given, constants):
-    """hi, scale, c2 and k of the gradient of n channels, where hi and r were; dots about hi become dweight.
+    """dweight and dbias of n channels; hi, scale, c2 and k of their gradient, where hi and r were.
 
     In evaluation dx = dy * scale: then hi and c2 are 0.
     """

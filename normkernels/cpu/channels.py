@@ -14,11 +14,11 @@ workers the blocks are shared out.
 import numpy as np
 
 from .channel_constants import (
-    Given,
     View,
     finish_dots,
     finish_output,
     finish_statistics,
+    given_of,
     prepare_dots,
     state_of,
     take_statistics,
@@ -213,12 +213,12 @@ def _tile_dots(k, block, a, view, constants, dz, partials):
 def _finish_dots(start, end, view, given, partials, constants):
     """The sums, and the constants of the gradient, of the channels start..end."""
     own, n = offset(given, start), end - start
-    zero(own.dweight, n)
-    zero(own.dbias, n)
+    zero(own.dot, n)
+    zero(own.s, n)
     for t in range(partials.tiles):
         dot = offset(partials.first, 2 * t * partials.pitch + start)
-        add(own.dweight, dot, n)
-        add(own.dbias, offset(dot, partials.pitch), n)
+        add(own.dot, dot, n)
+        add(own.s, offset(dot, partials.pitch), n)
     finish_dots(n, view, own, offset(constants, start))
 
 
@@ -270,7 +270,7 @@ def backward(team, arrays, view, blocks, parameters, dz):
 
     dz: with an activation, room for a block for each of the workers.
     """
-    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    a, view, given = Backward(*arrays), View(*view), given_of(*parameters)
     partials, constants = _partials(2, view), room_for_constants(view.channels, given.weight, a.kind)
     share(team, blocks[1], _backward_piece, a, view, blocks, given, constants, dz, partials)
 
@@ -278,7 +278,7 @@ def backward(team, arrays, view, blocks, parameters, dz):
 @kernel
 def backward_tiles(team, arrays, view, parameters, dz):
     """As `backward`; a tile is one piece of work, and dz is as large as x."""
-    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    a, view, given = Backward(*arrays), View(*view), given_of(*parameters)
     partials, constants = _partials(2, view), room_for_constants(view.channels, given.weight, a.kind)
     channels, rows = view.channels, Rows(dz, view.width)
     prepare_dots(channels, pointer(given), pointer(constants), a.kind)

@@ -232,7 +232,7 @@ def finish_dots_of_columns(b, start, end, view, given, sums, constants):
     """The sums of a part of channels, and the constants of their gradient."""
     c, n = part(b, start, end, view)
     own, to = offset(given, c), offset(constants, c * view.inner)
-    _sums_of_channels(view, c, n, sums, own.dweight, own.dbias)
+    _sums_of_channels(view, c, n, sums, own.dot, own.s)
     values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
     if not _alone(view):
         for k in range(n):

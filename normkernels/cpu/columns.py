@@ -17,7 +17,7 @@ Arguments are as in `channels`, with constants of every column, and sums: (tiles
 dtype of the arithmetic.
 """
 
-from .channel_constants import Given, View, finish_statistics, state_of
+from .channel_constants import View, finish_statistics, given_of, state_of
 from .channel_primitives import (
     Backward,
     Forward,
@@ -178,7 +178,7 @@ def _gradient_piece(p, a, view, training, constants):
 @kernel
 def backward(team, arrays, view, parameters):
     """dx = (dy - x_hat * mean(dy * x_hat) - mean(dy)) * scale; dx = dy * scale in evaluation."""
-    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    a, view, given = Backward(*arrays), View(*view), given_of(*parameters)
     sums = room_for_sums(row_tiles(view.size, view.width), 2, view.width, dtype_of(given.weight))
     constants, channels = room_for_constants(view.width, given.weight, a.kind), view.channels
     share(team, parts(view, channels), prepare_columns, 0, channels, view, given, constants, a.kind)
@@ -220,5 +220,5 @@ def _backward_piece(w, a, view, blocks, given, dz):
 @kernel
 def backward_blocks(team, arrays, view, blocks, parameters, dz):
     """As `backward`; dz: with an activation, room for a block for each of the workers."""
-    a, view, given = Backward(*arrays), View(*view), Given(*parameters)
+    a, view, given = Backward(*arrays), View(*view), given_of(*parameters)
     share(team, blocks[1], _backward_piece, a, view, blocks, given, dz)

@@ -12,13 +12,24 @@ statistics those of `Statistics`.
 
 from typing import NamedTuple
 
+import numpy as np
+
 from .channel_primitives import dot_constants, normalize_run, output_constants, run_dots, run_gradient
 from .fusion import first_of, where_given
 from .jit import kernel, loop, primitive
 from .parallel import share
 from .pointers import as_element, fence, offset
 from .primitives import centring
-from .row_primitives import Affine, Forward, Row, Statistics, row_at, row_statistics
+from .row_primitives import (
+    Affine,
+    AffineSums,
+    Forward,
+    Row,
+    Statistics,
+    add_up,
+    row_at,
+    row_statistics,
+)
 from .tuning import TILE
 
 
@@ -82,12 +93,13 @@ def _run_dots(run, inner, hi, scale, constants, kind):
 
 
 @primitive
-def _backward_piece(b, arrays, affine, norm, statistics, dweight, dbias):
-    """The sums of a run give dweight and dbias, and weighted by weight c1 and c2: one pass for all four."""
+def _backward_piece(b, arrays, affine, norm, statistics, sums):
+    """The sums of a run go to `sums`, and weighted by weight they give c1 and c2: one pass for all four."""
     rows, groups, channels, inner, pieces, divisor, centred = norm
-    cols, x = channels * inner, arrays.x
+    cols, x, parameters = channels * inner, arrays.x, groups * channels
     for i in range(b * rows // pieces, (b + 1) * rows // pieces):
         row, first = row_at(arrays, i * cols, offset(arrays.dz, b * cols)), i % groups * channels
+        dots = offset(sums, i // groups * parameters * (2 if centred else 1) + first)
         # A row of one element does not depend on it: with rstd = 0 its dx is exactly 0.
         mean, rstd = statistics.mean[i], statistics.rstd[i] if cols > 1 or not centred else 0.0
         hi, scale = dot_constants(x, mean, rstd)
@@ -98,9 +110,9 @@ def _backward_piece(b, arrays, affine, norm, statistics, dweight, dbias):
             run = offset(row, j * inner)
             dot, s = _run_dots(run, inner, hi, scale, where_given(constants, affine.kind), affine.kind)
             dot += (hi - mean) * scale * s
-            dweight[i * channels + j] = dot
+            dots[j] = dot
             if centred:
-                dbias[i * channels + j] = s
+                dots[parameters + j] = s
             c1 += w * dot
             c2 += w * s
         _, lo, k1 = centring(x, mean, rstd, -(c1 / divisor))
@@ -115,13 +127,24 @@ def _backward_piece(b, arrays, affine, norm, statistics, dweight, dbias):
 
 
 @kernel
-def backward(team, arrays, affine, norm, statistics, dweight, dbias):
-    """dx, and per row and channel the sums of dy * x_hat and of dy; dweight, dbias: (rows, channels).
+def backward(team, arrays, affine, norm, statistics):
+    """dx, and dweight and dbias, of every channel the sums of dy * x_hat and of dy; weight norm has no dbias.
 
-    Not centred, no sum of dy is asked for, and dbias is not written. dz: room for one row for each piece.
+    dz: room for one row for each piece.
     """
-    norm = Groups(*norm)
-    share(
-        team, norm.pieces, _backward_piece, Row(*arrays), Affine(*affine), norm, Statistics(*statistics),
-        dweight, dbias,
-    )  # fmt: skip
+    affine, norm = AffineSums(*affine), Groups(*norm)
+    samples, numbers = norm.rows // norm.groups, 1 if affine.dbias is None else 2
+    sums = np.empty((samples, numbers, norm.groups * norm.channels))
+    share(team, norm.pieces, _backward_piece, Row(*arrays), affine, norm, Statistics(*statistics), sums)
+    add_up(sums, affine.dweight, affine.dbias)
+
+
+@kernel
+def add_runs(team, inner, each, totals):
+    """Totals of channels in float64, of runs of `inner` elements; each, totals: dweight and dbias."""
+    for k in range(2):
+        for c in range(len(totals[k])):
+            total = 0.0
+            for j in range(c * inner, (c + 1) * inner):
+                total += each[k][j]
+            totals[k][c] = total

@@ -204,7 +204,7 @@ def channel_backward(
     residual: Array | None = None,
     dresidual: Array | None = None,
 ) -> tuple[Array, Array]:
-    """Write dx and dresidual; dweight and dbias in float64. In evaluation the statistics are constants.
+    """Write dx and dresidual; dweight and dbias. In evaluation the statistics are constants.
 
     With r and d of batch renormalization y = (x_hat * r + d) * weight + bias.
     """
@@ -212,7 +212,8 @@ def channel_backward(
         r, d = renorm
         wide = np.ones(plan.channels) if weight is None else weight.astype(np.float64)
         weight, bias = wide * r, wide * d + (0.0 if bias is None else bias)
-    dweight, dbias = np.empty(plan.channels), np.empty(plan.channels)
+    dtype = plan.layout.arithmetic if renorm is None else np.float64
+    dweight, dbias = np.empty(plan.channels, dtype), np.empty(plan.channels, dtype)
     kernel, arguments = backward_kernel(plan, activation, 2 if residual is None else 3, threads)
     given = *_parameters(plan, weight, bias), mean, rstd, training, dweight, dbias
     run(kernel, plan.nbytes, threads, *arguments(dy, x, residual, given, dx, dresidual))
@@ -222,7 +223,7 @@ def channel_backward(
 def backward_kernel(plan: ChannelPlan, activation: str | None, tensors: int, threads: int | None) -> Launch:
     """The kernel of the backward, of so many tensors that are read: (dy, x, residual, given, dx, dresidual).
 
-    given: the fields of `channel_constants.Given`.
+    given: the arguments of `channel_constants.given_of`.
     """
     n, dtype, fused, view = plan.inner, plan.layout.arithmetic, kind(activation), _view(plan)
     block = _block(plan, tensors, threads)

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
+from operator import methodcaller
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from .._layout import GroupPlan, RowPlan
 from ..results import Array
 from . import groups, launch_positions, rows, tuning
 from .jit import Kernel
-from .parallel import team_size
+from .parallel import ALONE, team_size
 from .run import ForwardLaunch, kind, parameter, run, run_forward, streams, update
 from .tuning import FEW, LONG_ROW, PARTIALS, ROWS_PIECE, SHORT_RUN_OF_GROUP, TILE
 
@@ -155,9 +157,17 @@ def as_rows(plan: GroupPlan) -> RowPlan:
     return RowPlan(plan.layout, plan.rows, plan.cols, shape, plan.nbytes, plan.centred, plan.groups)
 
 
-def for_each(plan: GroupPlan, value: Array | None) -> Array | None:
-    """A parameter of channels for every element of a sample."""
-    return value if value is None or plan.inner == 1 else value.repeat(plan.inner)
+def for_each(plan: GroupPlan) -> Callable[[Array], Array] | None:
+    """What gives a parameter of channels for every element of a sample; None if it is that already."""
+    return None if plan.inner == 1 else methodcaller("repeat", plan.inner)
+
+
+def _each(plan: GroupPlan, parameters: Parameters) -> Parameters:
+    """Parameters for every element of a sample."""
+    (weight, bias), repeat = parameters, for_each(plan)
+    if repeat is None:
+        return parameters
+    return None if weight is None else repeat(weight), None if bias is None else repeat(bias)
 
 
 def group_forward_launch(
@@ -165,8 +175,7 @@ def group_forward_launch(
 ) -> ForwardLaunch:
     """As `row_forward_launch`."""
     if short(plan):
-        each = for_each(plan, parameters[0]), for_each(plan, parameters[1])
-        return row_forward_launch(as_rows(plan), each, activation, kept, False, threads)
+        return row_forward_launch(as_rows(plan), _each(plan, parameters), activation, kept, False, threads)
     pieces, (weight, bias) = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), _of_channels(plan, parameters)
     norm, stream = _groups(plan, pieces), streams(plan, plan.inner)
     return groups.forward, (pieces,), weight, bias, kind(activation), norm, kept, stream, 0
@@ -213,37 +222,45 @@ def group_forward(
 def group_backward_launch(
     plan: GroupPlan, parameters: Parameters, activation: str | None, threads: int | None
 ) -> BackwardLaunch:
-    """As `row_backward_launch`; `sums_of_channels` makes dweight and dbias of what its kernel leaves."""
+    """As `row_backward_launch`, but for short runs: there `of_channels` makes dweight and dbias."""
     if short(plan):
-        each = for_each(plan, parameters[0]), for_each(plan, parameters[1])
-        return row_backward_launch(as_rows(plan), each, activation, threads)
+        return row_backward_launch(as_rows(plan), _each(plan, parameters), activation, threads)
     act, stream, dtype = kind(activation), streams(plan, plan.inner), plan.layout.arithmetic
     pieces, dz_shape = -(-plan.rows // (1 + ROWS_PIECE // plan.cols)), 0
     if activation is not None:
         pieces = min(pieces, team_size(threads))
         dz_shape = pieces * plan.cols
-    norm, sums = _groups(plan, pieces), (plan.samples, plan.parameters)
+    norm, size = _groups(plan, pieces), plan.parameters
 
     def arguments(dy: Any, x: Any, dsum: Any, dx: Any, statistics: Any, weight: Any, bias: Any) -> Any:
         dz = None if act is None else np.empty(dz_shape, dtype)
-        dweight, dbias = np.empty(sums), np.empty(sums if plan.centred else (1, 1))
-        arrays, affine = (dy, x, dz, dsum, dx, stream), (weight, bias, act)
-        return (arrays, affine, norm, statistics, dweight, dbias), dweight, dbias
+        dweight, dbias = np.empty(size, dtype), np.empty(size, dtype) if plan.centred else None
+        arrays, affine = (dy, x, dz, dsum, dx, stream), (weight, bias, act, dweight, dbias)
+        return (arrays, affine, norm, statistics), dweight, dbias
 
     return *_of_channels(plan, parameters), groups.backward, arguments
 
 
-def sums_of_channels(plan: GroupPlan, sums: Array | None) -> Array | None:
-    """dweight or dbias in float64, from those of every element, or of every sample."""
-    if sums is None:
+@lru_cache(maxsize=4)
+def _add_runs(dtype: np.dtype[Any]) -> Callable[..., None]:
+    """The entry point of `groups.add_runs`."""
+    pair = np.empty(0, dtype), np.empty(0, dtype)
+    return groups.add_runs.entry(ALONE, 1, pair, pair)
+
+
+def of_channels(plan: GroupPlan) -> Callable[[Array, Array], tuple[Array, Array]] | None:
+    """What makes dweight and dbias of channels of those of every element; None if they are that already."""
+    size, inner, dtype = plan.parameters, plan.inner, plan.layout.arithmetic
+    if inner == 1 or not short(plan):
         return None
-    total: Array = sums[0]  # without a copy: weight norm has as many as rows
-    with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
-        if short(plan):
-            total = sums.reshape(-1, plan.inner).sum(1, np.float64)
-        elif plan.samples > 1:
-            total = sums.sum(0)
-    return total
+    add = _add_runs(dtype)
+
+    def totals(dweight: Array, dbias: Array) -> tuple[Array, Array]:
+        sums = np.empty(size, dtype), np.empty(size, dtype)
+        add(ALONE, inner, (dweight, dbias), sums)
+        return sums
+
+    return totals
 
 
 def group_backward(
@@ -258,10 +275,11 @@ def group_backward(
     threads: int | None,
     activation: str | None = None,
 ) -> tuple[Array | None, Array | None]:
-    """Write dx; dweight and dbias of every channel in float64, of any size where there is neither."""
+    """Write dx; dweight and dbias of every channel, anything for a parameter that is not given."""
     w, b, kernel, arguments = group_backward_launch(plan, (weight, bias), activation, threads)
     given, dweight, dbias = arguments(dy, x, None, dx, (mean, rstd), w, b)
     run(kernel, plan.nbytes, threads, *given)
-    if weight is None and bias is None:
+    totals = of_channels(plan)
+    if totals is None or (weight is None and bias is None):
         return dweight, dbias
-    return sums_of_channels(plan, dweight), sums_of_channels(plan, dbias)
+    return totals(dweight, dbias)

@@ -22,10 +22,10 @@ from .launch_rows import (
     for_each,
     group_backward_launch,
     group_forward_launch,
+    of_channels,
     row_backward_launch,
     row_forward_launch,
     short,
-    sums_of_channels,
 )
 from .parallel import ALONE
 from .run import parameter
@@ -89,7 +89,7 @@ def row_forward(
     else:
         launch = group_forward_launch(plan, (weight, bias), activation, kept, threads)
         if short(plan):
-            flat = partial(for_each, plan)
+            flat = for_each(plan)
     kernel, pieces, ones, zeros, fused, given, _, stream, _ = launch
     absent = _absent(weight, ones), _absent(bias, zeros)
     size, nothing = (2, plan.rows), empty((0, plan.rows))
@@ -114,16 +114,6 @@ def row_forward(
     return call
 
 
-def _like(parameter: Vector, gradient: Vector) -> Vector:
-    """The gradient in the shape and dtype of its parameter, if there are both."""
-    if parameter is None or gradient is None:
-        return None
-    if gradient.dtype != parameter.dtype:
-        with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
-            gradient = gradient.astype(parameter.dtype)
-    return gradient.reshape(parameter.shape)
-
-
 def row_backward(
     dy: Array, saved: Saved[Any], threads: int | None, out: Vector
 ) -> Callable[..., Grads] | None:
@@ -132,17 +122,21 @@ def row_backward(
     if not fits(plan.layout, plan.nbytes, threads, out, (dy, x, weight, bias)):
         return None
     flat: Any = None
+    shaped: Any = None
+    totals: Any = None
     if isinstance(plan, GroupPlan):
         if not plan.centred:  # weight norm
             return None
         launch = group_backward_launch(plan, (weight, bias), activation, threads)
-        flat, of_channels = partial(for_each, plan) if short(plan) else None, partial(sums_of_channels, plan)
+        totals = None if weight is None and bias is None else of_channels(plan)
+        if short(plan):
+            flat = for_each(plan)
     elif plan.inner > 1:
         return None
     else:
-        launch, of_channels = row_backward_launch(plan, (weight, bias), activation, threads), None
+        launch = row_backward_launch(plan, (weight, bias), activation, threads)
         if len(plan.parameter_shape) != 1:
-            flat = methodcaller("ravel")
+            flat, shaped = methodcaller("ravel"), methodcaller("reshape", plan.parameter_shape)
     ones, zeros, kernel, arguments = launch
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
     shape, dtype, empty = plan.layout.shape, plan.layout.dtype, np.empty
@@ -159,11 +153,13 @@ def row_backward(
             w, b = w if weight is None else flat(weight), b if bias is None or b is None else flat(bias)
         given, dweight, dbias = arguments(dy.ravel(), x.ravel(), None, dx.ravel(), (mean, rstd), w, b)
         entry(ALONE, *given)
-        if of_channels is not None and not (weight is None and bias is None):
-            dweight, dbias = of_channels(dweight), of_channels(dbias)
-        if weight is None or bias is None or flat is not None or of_channels is not None:
-            return Grads(dx, _like(weight, dweight), _like(bias, dbias))
-        return Grads(dx, dweight, dbias)
+        if totals is not None:
+            dweight, dbias = totals(dweight, dbias)
+        return Grads(
+            dx,
+            None if weight is None else shaped(dweight) if shaped else dweight,
+            None if bias is None else shaped(dbias) if shaped else dbias,
+        )
 
     return call
 
@@ -227,12 +223,12 @@ def channel_backward(
     def call(
         dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector, out: Vector
     ) -> tuple[Array, Array, Array]:
-        dx, dweight, dbias = empty(shape, dtype) if out is None else out, empty(c), empty(c)
+        dx = empty(shape, dtype) if out is None else out
+        dweight, dbias = empty(c, dtype), empty(c, dtype)
         w, b = ones if weight is None else weight, zeros if bias is None else bias
         given = w, b, mean, rstd, training, dweight, dbias
         launch(arguments(dy.ravel(), x.ravel(), None, given, dx.ravel(), None))
-        with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
-            return dx, dweight.astype(dtype), dbias.astype(dtype)
+        return dx, dweight, dbias
 
     launch: Any = _Recorder(kernel)
     statistics = empty((2, c))

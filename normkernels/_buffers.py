@@ -41,7 +41,7 @@ class _Memory:
 
     __slots__ = ("__array_interface__", "owner")
 
-    def __init__(self, owner: Array, start: int, size: int, dtype: np.dtype[Any]) -> None:
+    def __init__(self, owner: Any, start: int, size: int, dtype: np.dtype[Any]) -> None:
         self.owner = owner
         self.__array_interface__ = {
             "shape": (size,),
@@ -69,11 +69,14 @@ class _Pool:
         self.lock = threading.RLock()
 
     def get(self, nbytes: int) -> Array:
-        """A block of at least nbytes: the smallest idle one that is not more than half empty."""
+        """A block of at least nbytes: the smallest idle one that is not more than half empty.
+
+        Of equal ones it is the last that was put back, which may still be in the cache.
+        """
         with self.lock:
             fits = [b for b in self.idle if nbytes <= b.nbytes <= 2 * nbytes]
             if fits:
-                best = min(fits, key=lambda b: b.nbytes)
+                best = min(reversed(fits), key=lambda b: b.nbytes)
                 self.idle = [b for b in self.idle if b is not best]
                 return best
         return np.empty(nbytes, np.uint8)
@@ -106,7 +109,8 @@ def empty(size: int, dtype: np.dtype[Any]) -> Array:
     if nbytes < SMALLEST or nbytes > _pool.limit:
         return np.empty(size, dtype)
     block = _pool.get(nbytes + ALIGNMENT)
-    return np.asarray(_Lease(block, block.ctypes.data + -block.ctypes.data % ALIGNMENT, size, dtype))
+    start = block.ctypes.data
+    return np.asarray(_Lease(block, start + -start % ALIGNMENT, size, dtype))
 
 
 def flat(x: Array) -> Array:

@@ -5,6 +5,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 
+import numba
 import numpy as np
 import pytest
 
@@ -233,13 +234,28 @@ def test_what_is_remembered_is_bounded(monkeypatch, rng):
     assert len(_calls._known) <= 4
 
 
-def test_large_arrays_are_prepared_for_on_one_thread_only(rng):
-    x = rng.normal(size=(1000, 100))
-    y = nk.layer_norm(x, 100)
-    assert not _calls._known
-    for _ in range(2):
-        assert_same_bits(nk.layer_norm(x, 100, threads=1), y)
-    assert len(_calls._known) == 1
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [("layer_norm", (3000, 100)), ("group_norm", (20, 16, 900)), ("batch_norm", (20, 16, 900))],
+)
+def test_large_arrays_have_threads_and_memory_of_the_pool(norm, shape, rng):
+    """The same bits on any number of them, which may change between calls."""
+    spec = NORMS[norm]
+    x, dy = (rng.normal(size=shape) for _ in range(2))
+    given, before, found = spec.arguments(shape, np.float64, rng), numba.get_num_threads(), []
+    try:
+        for threads in (2, 2, 1, 1):
+            numba.set_num_threads(threads)
+            own = {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in given.items()}
+            y, saved = spec.kernels.forward(x, **own)
+            found.append((y, *spec.kernels.backward(dy, saved)))
+    finally:
+        numba.set_num_threads(before)
+    assert len(_calls._known) == 2
+    for later in found[1:]:
+        for a, b in zip(found[0], later, strict=True):
+            assert_same_bits(a, b)
+    assert all(isinstance(y.base.base, type(found[0][0].base.base)) for y, *_ in found)
 
 
 @pytest.mark.parametrize("shape", [(4, 64), (2, 8, 5)], ids=str)

@@ -1,6 +1,6 @@
 """How a kernel is run: on how many threads, and how it stores; parameters as it sees them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,8 +14,8 @@ from .jit import Kernel
 from .parallel import ALONE, needs_turns, one_at_a_time, team_of, team_size
 
 
-def run(kernel: Kernel, nbytes: int, threads: int | None, *args: Any) -> None:
-    """Call a kernel on one tensor of so many bytes, with a team of threads where that pays."""
+def run(kernel: Callable[..., None], nbytes: int, threads: int | None, *args: Any) -> None:
+    """Call a kernel, or its entry point, on one tensor of so many bytes, with threads where that pays."""
     size = 1 if nbytes < tuning.PARALLEL_BYTES else team_size(threads)
     if size == 1:
         kernel(ALONE, *args)

@@ -1,8 +1,7 @@
-"""Small calls: what shapes, dtypes and options decide is decided once for each signature, and kept.
+"""Prepared calls: what shapes, dtypes and options decide is decided once for each signature, and kept.
 
-The first call with a signature goes the whole way, which checks every argument. If all of them are plain
-NumPy arrays and small, it leaves a function behind that does the rest: it makes the output and calls machine
-code.
+The first call with a signature goes the whole way, which checks every argument. If its arrays are those of
+NumPy and dense, it leaves a function behind that does the rest: it makes the output and calls machine code.
 """
 
 from collections.abc import Callable, Hashable
@@ -23,27 +22,39 @@ def of(array: Any) -> Any:
     """What of an array a call depends on; a list, for which nothing is found, if it is not a plain one."""
     if array is None:
         return None
-    return (array.shape, array.dtype, array.flags.num) if type(array) is ndarray else []
+    return (array.shape, array.dtype, how(array)) if type(array) is ndarray else []
+
+
+def how(array: Any) -> Any:
+    """How an array lies in memory: its flags, and where it is not in C order its strides."""
+    flags = array.flags.num
+    return flags if flags & 1 else (flags, array.strides)
 
 
 def find(options: tuple[Any, ...], x: Any, weight: Any, bias: Any) -> tuple[Hashable, Call | None]:
     """The signature of a call, and the function that an earlier call with it has left.
 
-    The signature is what of the arrays a call depends on, and the options; None if the arrays are not plain
-    ones of one dtype.
+    The signature is what of the arrays a call depends on, and the options; None if they are not plain arrays.
     """
     if type(x) is not ndarray:
         return None, None
     dtype, weight_shape, weight_flags, bias_shape, bias_flags = x.dtype, None, 0, None, 0
     if weight is not None:
-        if type(weight) is not ndarray or weight.dtype is not dtype:
+        if type(weight) is not ndarray:
             return None, None
         weight_shape, weight_flags = weight.shape, weight.flags.num
+        if weight.dtype is not dtype:
+            weight_shape = weight_shape, weight.dtype
     if bias is not None:
-        if type(bias) is not ndarray or bias.dtype is not dtype:
+        if type(bias) is not ndarray:
             return None, None
         bias_shape, bias_flags = bias.shape, bias.flags.num
-    signature = options, dtype, x.shape, x.flags.num, weight_shape, weight_flags, bias_shape, bias_flags
+        if bias.dtype is not dtype:
+            bias_shape = bias_shape, bias.dtype
+    flags = x.flags.num
+    if not flags & 1:
+        flags = how(x)
+    signature = options, dtype, x.shape, flags, weight_shape, weight_flags, bias_shape, bias_flags
     try:
         return signature, _known.get(signature)
     except TypeError:  # a list, say, as a shape
@@ -60,7 +71,7 @@ def find_backward(norm: str, dy: Any, saved: Any, out: Any, threads: Any) -> tup
     x, mean, rstd, weight, bias = saved[:5]
     if not mean.strides == rstd.strides == (8,):
         return None, None
-    options = norm, saved[5:], x.dtype, x.shape, x.flags.num, threads, type(threads), of(out)
+    options = norm, saved[5:], x.dtype, x.shape, how(x), threads, type(threads), of(out)
     signature, call = find(options, dy, weight, bias)
     if call is not None and out is not None and not fit(out, (dy, x), (weight, bias)):
         call = None

@@ -11,7 +11,7 @@ from ._dispatch import backend
 from ._layout import ChannelPlan
 from ._passes import delivered, grads, target
 from ._plan import channel_plan
-from .cpu import small
+from .cpu import prepared
 from .results import Array, G, Grads, ResidualGrads, Saved
 
 
@@ -91,11 +91,11 @@ def batch_norm(
         mean = rstd = kernels.zeros(c, x)
     saved = Saved(x, mean, rstd, weight, bias, training, plan, norm, activation, residual, renorm=renorm)
     if signature is not None and isinstance(x, np.ndarray) and x.size:
-        _calls.keep(signature, _small_forward(saved, running, eps, factor, keep, threads, out))
+        _calls.keep(signature, _prepared_forward(saved, running, eps, factor, keep, threads, out))
     return delivered(y, out, x), saved
 
 
-def _small_forward(
+def _prepared_forward(
     saved: Saved[Any],
     running: Sequence[Array],
     eps: float,
@@ -109,7 +109,7 @@ def _small_forward(
     if not all(s.flags.carray and s.dtype in (np.float32, np.float64) for s in running):
         return None
     both = (running[0], running[1]) if running else (None, None)
-    forward = small.channel_forward(
+    forward = prepared.channel_forward(
         plan, x, weight, bias, both, training, eps, factor, activation, threads, out
     )
     if forward is None or not keep:
@@ -140,14 +140,14 @@ def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: 
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     result = grads(saved, delivered(dx, out, dy), dweight, dbias)
     if signature is not None and isinstance(dy, np.ndarray) and dy.size:
-        _calls.keep(signature, _small_backward(dy, saved, threads, out))
+        _calls.keep(signature, _prepared_backward(dy, saved, threads, out))
     return cast("G", result if dresidual is None else ResidualGrads(*result, dresidual))
 
 
-def _small_backward(dy: Array, saved: Saved[Any], threads: int | None, out: Any) -> _calls.Call | None:
+def _prepared_backward(dy: Array, saved: Saved[Any], threads: int | None, out: Any) -> _calls.Call | None:
     """(dy, saved, out) to what `batch_norm_backward` gives, for arrays such as these."""
     x, _, _, weight, bias, training, plan, _, activation, *_ = saved
-    backward = small.channel_backward(plan, dy, x, weight, bias, training, activation, threads, out)
+    backward = prepared.channel_backward(plan, dy, x, weight, bias, training, activation, threads, out)
     if backward is None:
         return None
 

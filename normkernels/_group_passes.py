@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 
 from . import _arrays, _calls, _validate
-from ._calls import find, find_backward, fit, of
+from ._calls import apart, find, find_backward, fit, of
 from ._channel_passes import channel_backward, normalized
 from ._dispatch import backend
 from ._layout import ChannelPlan, GroupPlan
 from ._passes import delivered, grads, target
 from ._plan import channel_plan, group_plan, weight_plan
-from .cpu import small
+from .cpu import prepared
 from .results import Array, Grads, Saved
 
 
@@ -47,7 +47,9 @@ def group_norm(
     mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, keep=keep)
     if signature is not None and isinstance(x, np.ndarray) and x.size:
         given = x, weight, bias, out
-        _calls.keep(signature, small.row_forward("group_norm", plan, given, eps, activation, keep, threads))
+        _calls.keep(
+            signature, prepared.row_forward("group_norm", plan, given, eps, activation, keep, threads)
+        )
     return delivered(y, out, x), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
 
 
@@ -68,6 +70,19 @@ def instance_norm(
     keep: bool,
 ) -> tuple[Array, Saved[Grads]]:
     """y and what the backward needs; with `keep`, out must leave x alone."""
+    options = (
+        "instance_norm", keep, use_input_stats, type(use_input_stats), momentum, type(momentum), eps,
+        type(eps), channel_axis, type(channel_axis), activation, threads, type(threads), of(running_mean),
+        of(running_var), of(out),
+    )  # fmt: skip
+    signature, call = find(options, x, weight, bias)
+    others = weight, bias, running_mean, running_var
+    if call is not None and (
+        (out is None or fit(out, (x,), (x if keep else None, *others)))
+        and apart(running_mean, running_var, x, weight, bias)
+        and apart(running_var, x, weight, bias)
+    ):
+        return call(x, weight, bias, out, running_mean, running_var)  # type: ignore[no-any-return]
     x, axis = _samples(x, channel_axis, 3)
     c, own = x.shape[axis], _validate.flag(use_input_stats, "use_input_stats")
     weight = _validate.parameter(weight, "weight", (c,), x)
@@ -92,6 +107,13 @@ def instance_norm(
         y, flat = target(plan.layout, x, out, () if keep else (x,), others)
         mean, rstd = normalized(plan, x, running, weight, bias, eps, flat, threads, activation)
     saved = Saved(x, mean, rstd, weight, bias, own, plan, "instance_norm", activation)
+    direct = all(s.flags.carray and s.dtype in (np.float32, np.float64) for s in running)
+    if signature is not None and isinstance(x, np.ndarray) and isinstance(plan, GroupPlan) and direct:
+        given, moved = (x, weight, bias, out), running if factor != 0.0 else ()
+        call = prepared.row_forward(
+            "instance_norm", plan, given, eps, activation, keep, threads, moved, factor
+        )
+        _calls.keep(signature, call)
     return delivered(y, out, x), saved
 
 
@@ -115,7 +137,7 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threa
         sums = kernels.zeros(plan.parameters, dy), kernels.zeros(plan.parameters, dy)
     result = grads(saved, delivered(dx, out, dy), *sums)
     if signature is not None and isinstance(dy, np.ndarray) and saved.training:
-        _calls.keep(signature, small.row_backward(dy, saved, threads, out))
+        _calls.keep(signature, prepared.row_backward(dy, saved, threads, out))
     return result
 
 
@@ -123,6 +145,10 @@ def weight_norm(
     v: Any, g: Any, dim: int | None, out: Any, threads: int | None, *, keep: bool
 ) -> tuple[Array, Saved[Grads]]:
     """w and what the backward needs; with `keep`, out must leave v alone."""
+    options = "weight_norm", keep, dim, type(dim), threads, type(threads), of(out)
+    signature, call = find(options, v, g, None)
+    if call is not None and (out is None or fit(out, (v,), (v if keep else None, g))):
+        return call(v, g, None, out)  # type: ignore[no-any-return]
     v = _arrays.array(v, "v")
     axis = None if dim is None else _validate.axis(dim, v.ndim, "dim", "v")
     plan = weight_plan(v.shape, v.dtype, axis)
@@ -132,6 +158,10 @@ def weight_norm(
     _validate.threads(threads, v)
     w, flat = target(plan.layout, v, out, () if keep else (v,), (g, v if keep else None))
     mean, rstd = _group_forward(plan, v, g, None, 0.0, flat, threads, keep=keep)
+    if signature is not None and isinstance(v, np.ndarray):
+        _calls.keep(
+            signature, prepared.row_forward("weight_norm", plan, (v, g, None, out), 0.0, None, keep, threads)
+        )
     return delivered(w, out, v), Saved(v, mean, rstd, g, None, True, plan, "weight_norm")
 
 

@@ -34,7 +34,7 @@ LAYERS = [
     "normkernels._dispatch",
     "normkernels.cpu  normkernels.reference  normkernels.cuda",
     "normkernels.cpu.launch",
-    "normkernels.cpu.small",
+    "normkernels.cpu.prepared",
     "normkernels.cpu.launch_rows  normkernels.cpu.launch_channels  normkernels.cpu.launch_local_response",
     "normkernels.cpu.launch_positions",
     "normkernels.cpu.layouts",

@@ -140,6 +140,23 @@ def backward(team, arrays, affine, norm, statistics):
 
 
 @kernel
+def move_running(team, statistics, shape, settings, running_mean, running_var):
+    """Move running statistics of instances towards the means over samples, as far as `factor` says.
+
+    statistics: rows of mean, rstd and var; shape: (samples, groups); settings: (what takes the population
+    variance to the unbiased one, factor).
+    """
+    (samples, groups), (unbiased, factor) = shape, settings
+    for c in range(groups):
+        mean = var = 0.0
+        for i in range(c, samples * groups, groups):
+            mean += statistics[0, i]
+            var += statistics[2, i] * unbiased
+        running_mean[c] = (1 - factor) * running_mean[c] + factor * (mean / samples)
+        running_var[c] = (1 - factor) * running_var[c] + factor * (var / samples)
+
+
+@kernel
 def add_runs(team, inner, each, totals):
     """Totals of channels in float64, of runs of `inner` elements; each, totals: dweight and dbias."""
     for k in range(2):

@@ -12,7 +12,7 @@ from . import channels, columns, tuning
 from .column_channels import row_tiles
 from .jit import Kernel
 from .parallel import team_size
-from .run import kind, parameter, run, streams, update
+from .run import direct, kind, parameter, run, streams, update
 from .tuning import (
     BLOCK_BYTES,
     CACHE_LINE,
@@ -94,12 +94,6 @@ def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[A
     return channel_statistics(plan, x, threads)[:2]
 
 
-def _direct(statistic: Array) -> Array:
-    """A running statistic, as it is if kernels can write it there; else a copy."""
-    direct = statistic.flags.carray and statistic.dtype in (np.float32, np.float64)
-    return statistic if direct else statistic.astype(np.float64)
-
-
 def channel_forward(
     plan: ChannelPlan,
     x: Array,
@@ -120,13 +114,11 @@ def channel_forward(
     """
     settings = np.array((eps, factor, *(limits or (1.0, 0.0))))
     statistics = np.empty((2 if limits is None else 4, plan.channels))
-    moved = [_direct(s) for s in running]
+    moved = [direct(s) for s in running]
     kernel, arguments = forward_kernel(plan, activation, threads)
     parameters = *_parameters(plan, weight, bias), settings, statistics, *(moved or (None, None))
     run(kernel, plan.nbytes, threads, *arguments(x, residual, parameters, y))
-    for old, new in zip(running, moved, strict=True):
-        if new is not old:
-            update((old,), (new,))
+    update(running, moved)
     return statistics[0], statistics[1], None if limits is None else (statistics[2], statistics[3])
 
 
@@ -145,7 +137,7 @@ def channel_normalize(
     """Write y with running statistics; mean and rstd of every channel."""
     settings, statistics = np.array((eps, 0.0, 1.0, 0.0)), np.empty((2, plan.channels))
     kernel, arguments = normalize_kernel(plan, activation)
-    parameters = *_parameters(plan, weight, bias), settings, statistics, *map(_direct, running)
+    parameters = *_parameters(plan, weight, bias), settings, statistics, *map(direct, running)
     run(kernel, plan.nbytes, threads, *arguments(x, residual, parameters, y))
     return statistics[0], statistics[1]
 

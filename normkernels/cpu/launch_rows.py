@@ -14,7 +14,7 @@ from ..results import Array
 from . import groups, launch_positions, rows, tuning
 from .jit import Kernel
 from .parallel import ALONE, team_size
-from .run import ForwardLaunch, kind, parameter, run, run_forward, streams, update
+from .run import ForwardLaunch, direct, kind, parameter, run, run_forward, streams, update
 from .tuning import FEW, LONG_ROW, PARTIALS, ROWS_PIECE, SHORT_RUN_OF_GROUP, TILE
 
 Parameters = tuple[Array | None, Array | None]
@@ -213,10 +213,15 @@ def group_forward(
     launch = group_forward_launch(plan, (weight, bias), activation, kept, threads)
     run_forward(plan, threads, launch, (x, None, None, y), eps, statistics)
     if running and factor != 0.0:  # the variance may be inf
-        unbiased = statistics[2] * (plan.cols / (plan.cols - 1))
-        means = (s.reshape(plan.samples, plan.groups).mean(0) for s in (statistics[0], unbiased))
-        update(running, [(1 - factor) * old + factor * new for old, new in zip(running, means, strict=True)])
+        moved = [direct(s) for s in running]
+        groups.move_running(ALONE, statistics, *moving(plan, factor), *moved)
+        update(running, moved)
     return (statistics[0], statistics[1]) if kept else (statistics, statistics)
+
+
+def moving(plan: GroupPlan, factor: float) -> tuple[tuple[int, int], tuple[float, float]]:
+    """The shape and the settings of `groups.move_running`."""
+    return (plan.samples, plan.groups), (plan.cols / max(1, plan.cols - 1), factor)
 
 
 def group_backward_launch(

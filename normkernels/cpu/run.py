@@ -77,8 +77,15 @@ def parameter(value: Array | None, size: int, default: float, dtype: np.dtype[An
     return _buffers.flat(value)
 
 
-def update(running: Sequence[Array], new: Sequence[Array]) -> None:
-    """Give the running statistics, where there are any, new values in place."""
-    with np.errstate(over="ignore"):  # a variance above the largest float32 is kept as inf
-        for statistic, value in zip(running, new, strict=False):
-            statistic[:] = value
+def direct(statistic: Array) -> Array:
+    """A running statistic, as it is if kernels can write it there; else a copy."""
+    fits = statistic.flags.carray and statistic.dtype in (np.float32, np.float64)
+    return statistic if fits else statistic.astype(np.float64)
+
+
+def update(running: Sequence[Array], moved: Sequence[Array]) -> None:
+    """Give running statistics their new values, where these are in copies that `direct` has made."""
+    for statistic, value in zip(running, moved, strict=True):
+        if value is not statistic:
+            with np.errstate(over="ignore"):  # a variance above the largest float32 is kept as inf
+                statistic[:] = value

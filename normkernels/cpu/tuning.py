@@ -26,8 +26,8 @@ PARTIALS = 32
 
 # -- Threads and memory
 
-# Below this many bytes of one tensor threads save no more than the look-up of a small call (decision 0017).
-PARALLEL_BYTES = 512 * 1024
+# Below this many bytes of one tensor threads cost what they save (decision 0017).
+PARALLEL_BYTES = 256 * 1024
 # Bytes of a cache line, and of a run from which on it is written faster past the caches, even where runs do
 # not meet cache lines alike.
 CACHE_LINE = 64

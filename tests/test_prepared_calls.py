@@ -1,4 +1,4 @@
-"""Small calls: what an earlier call has left behind gives the same results, and lets nothing wrong pass."""
+"""Prepared calls: what an earlier call left behind gives the same results, and lets nothing wrong pass."""
 
 import gc
 import weakref
@@ -8,9 +8,10 @@ from decimal import Decimal
 import numba
 import numpy as np
 import pytest
+from ml_dtypes import bfloat16
 
 import normkernels as nk
-from helpers import assert_same_bits
+from helpers import LAYOUTS, accepted, assert_same_bits
 from normkernels import _calls
 from normkernels.norms import NORMS
 
@@ -31,6 +32,10 @@ CASES = [
     ("group_norm", (2, 8, 3), {"num_groups": 4, "weight": None, "bias": None}),
     ("group_norm", (2, 8, 50), {"num_groups": 2, "bias": None}),
     ("group_norm", (1, 8, 3), {"num_groups": 4, "weight": None}),
+    ("instance_norm", (2, 8, 50), {}),
+    ("instance_norm", (3, 5, 7), {"running_mean": None, "running_var": None}),
+    ("weight_norm", (6, 50), {}),
+    ("weight_norm", (6, 5, 3), {"g": "column"}),
     ("batch_norm", (4, 64), {}),
     ("batch_norm", (5, 300), {}),
     ("batch_norm", (2, 6, 9, 9), {}),
@@ -38,14 +43,22 @@ CASES = [
 ]
 
 
+def arguments(spec, shape, options, dtype, rng):
+    """Those of a case."""
+    given = spec.arguments(shape, dtype, rng) | options
+    if "g" in options:
+        given["g"] = rng.uniform(1, 2, (shape[0], *[1] * (len(shape) - 1))).astype(dtype)
+    if "normalized_shape" in options:
+        given |= {"weight": rng.normal(size=shape[1:]).astype(dtype), "bias": np.ones(shape[1:], dtype)}
+    return given
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("activation", [None, "silu"])
 @pytest.mark.parametrize(("norm", "shape", "options"), CASES)
 def test_the_second_call_gives_what_the_first_gives(norm, shape, options, activation, dtype, rng):
     spec = NORMS[norm]
-    given = spec.arguments(shape, dtype, rng) | {"activation": activation} | options
-    if "normalized_shape" in options:
-        given |= {"weight": rng.normal(size=shape[1:]).astype(dtype), "bias": np.ones(shape[1:], dtype)}
+    given = arguments(spec, shape, options, dtype, rng) | accepted(spec, activation=activation)
     x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))
     found = []
     for _ in range(3):
@@ -61,6 +74,48 @@ def test_the_second_call_gives_what_the_first_gives(norm, shape, options, activa
         for a, b in zip(found[0][-1], later[-1], strict=True):  # running statistics
             if isinstance(a, np.ndarray):
                 assert_same_bits(a, b)
+
+
+HALF = [c for c in CASES if c[0] in ("layer_norm", "group_norm", "batch_norm") and "weight" not in c[2]]
+
+
+@pytest.mark.parametrize("beside", [np.float32, None], ids=["float32", "half"])
+@pytest.mark.parametrize("dtype", [np.float16, bfloat16])
+@pytest.mark.parametrize(("norm", "shape", "options"), HALF)
+def test_half_types(norm, shape, options, dtype, beside, rng):
+    """With parameters of the same dtype or float32; the same bits as on the long way."""
+    spec = NORMS[norm]
+    given = arguments(spec, shape, options, beside or dtype, rng)
+    x, dy = (rng.normal(size=shape).astype(dtype) for _ in range(2))
+    found = []
+    for _ in range(2):
+        own = {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in given.items()}
+        y, saved = spec.kernels.forward(x, **own)
+        found.append((y, *spec.kernels.backward(dy, saved), *own.values()))
+    assert len(_calls._known) == 2
+    for a, b in zip(*found, strict=True):
+        if isinstance(a, np.ndarray):
+            assert_same_bits(a, b)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_channels_last(training, rng):
+    """And other strides, which have calls of their own, or none."""
+    spec = NORMS["batch_norm"]
+    x, dy = (rng.normal(size=(3, 5, 4, 6)).astype(np.float32) for _ in range(2))
+    given = spec.arguments(x.shape, np.float32, rng) | {"training": training}
+    found = []
+    for layout in ("channels_last", "contiguous", "channels_last", "fortran", "channels_last"):
+        own = {name: v.copy() if isinstance(v, np.ndarray) else v for name, v in given.items()}
+        arrays = [LAYOUTS[layout](a) for a in (x, dy)]
+        y, saved = spec.kernels.forward(arrays[0], **own)
+        grads = spec.kernels.backward(arrays[1], saved)
+        found.append((y, *grads))
+        assert y.strides == arrays[0].strides
+    for a, b in zip(found[0], found[4], strict=True):
+        assert_same_bits(a, b)
+    for a, b in zip(found[0], found[1], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -114,9 +169,7 @@ def test_what_is_wrong_is_said_however_often_it_went_well(rng):
 @pytest.mark.parametrize(("norm", "shape", "options"), CASES)
 def test_out_receives_what_a_small_call_gives(norm, shape, options, rng):
     spec = NORMS[norm]
-    given = spec.arguments(shape, np.float32, rng) | options
-    if "normalized_shape" in options:
-        given |= {"weight": rng.normal(size=shape[1:]).astype("f"), "bias": np.ones(shape[1:], "f")}
+    given = arguments(spec, shape, options, np.float32, rng)
     x, dy = (rng.normal(size=shape).astype(np.float32) for _ in range(2))
     y, saved = spec.kernels.forward(x, **given)
     expected = spec.kernels.backward(dy, saved)

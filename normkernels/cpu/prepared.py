@@ -17,17 +17,20 @@ from .._buffers import SMALLEST
 from .._layout import ChannelPlan, GroupPlan, Layout, RowPlan
 from ..results import Array, Grads, Saved
 from . import tuning
+from .groups import move_running
 from .jit import Kernel
 from .launch_channels import backward_kernel, forward_kernel, normalize_kernel
 from .launch_rows import (
     for_each,
     group_backward_launch,
     group_forward_launch,
+    moving,
     of_channels,
     row_backward_launch,
     row_forward_launch,
     short,
 )
+from .layouts import empty, fits, flat
 from .parallel import ALONE
 from .run import parameter, run
 
@@ -53,15 +56,37 @@ class _Recorder:
         self.launch = partial(call, *self.lead) if self.lead else lambda args: call(*args)
 
 
-def _plain(layout: Layout, *arrays: Vector) -> bool:
-    """Whether arrays of this layout are prepared for, beside others, which may be absent."""
-    plain = all(a is None or (a.flags.carray and a.dtype == layout.dtype) for a in arrays)
-    return plain and layout.size > 0 and layout.order is None and layout.storage is layout.dtype
+def _prepared(layout: Layout, parameters: Sequence[Vector], out: Vector, *arrays: Array) -> bool:
+    """Whether calls are prepared for arrays of this layout, with such parameters and such an output."""
+    if out is not None:
+        arrays = (*arrays, out)
+        if not out.flags.writeable:
+            return False
+    lie = all(a.dtype == layout.dtype and (a.flags.carray or not _is_simple(layout)) for a in arrays)
+    return (
+        layout.size > 0
+        and lie
+        and all(fits(layout, a) for a in arrays)
+        and all(p is None or p.flags.carray for p in parameters)
+    )
+
+
+def _is_simple(layout: Layout) -> bool:
+    """Whether kernels see arrays of a layout as NumPy does."""
+    return layout.order is None and layout.storage is layout.dtype
+
+
+def _seen(layout: Layout) -> Callable[[Array], Array]:
+    """What gives an array of this layout as kernels see it."""
+    return methodcaller("ravel") if _is_simple(layout) else lambda a: flat(layout, a, a)
 
 
 def _output(layout: Layout) -> Callable[[], Array]:
     """What makes the output of a call."""
     shape, dtype, size = layout.shape, layout.dtype, layout.size
+    if not _is_simple(layout):
+        nothing = np.empty(0, dtype)
+        return lambda: empty(layout, nothing)[0]
     if layout.nbytes < SMALLEST:
         return partial(np.empty, shape, dtype)
     return lambda: _buffers.empty(size, dtype).reshape(shape)
@@ -72,6 +97,32 @@ def _absent(given: Vector, default: Vector) -> Any:
     return default if given is None else None
 
 
+def _taken(given: Vector, plan: RowPlan | GroupPlan | ChannelPlan) -> Callable[[Array], Array] | None:
+    """What makes a parameter one as kernels take it; None if it is that already, or absent."""
+    if given is None:
+        return None
+    spread = for_each(plan) if isinstance(plan, GroupPlan) and short(plan) else None
+    if spread is None and given.ndim != 1:
+        spread = methodcaller("ravel")
+    if given.dtype == plan.layout.arithmetic:
+        return spread
+    wide = methodcaller("astype", plan.layout.arithmetic)
+    return wide if spread is None else lambda a: spread(wide(a))
+
+
+def _like(given: Vector, plan: RowPlan | GroupPlan | ChannelPlan) -> Callable[[Array], Array] | None:
+    """What makes a gradient one of this parameter; None if kernels give it as it is to be."""
+    if given is None or (given.ndim == 1 and given.dtype == plan.layout.arithmetic):
+        return None
+    shape, dtype = given.shape, given.dtype
+
+    def like(gradient: Array) -> Array:
+        with np.errstate(over="ignore", invalid="ignore"):  # as y and dx become inf without a warning
+            return gradient.astype(dtype).reshape(shape)
+
+    return like
+
+
 def row_forward(
     norm: str,
     plan: RowPlan | GroupPlan,
@@ -80,36 +131,48 @@ def row_forward(
     activation: str | None,
     keep: bool,
     threads: int | None,
+    running: Sequence[Array] = (),
+    factor: float = 0.0,
 ) -> Callable[..., tuple[Array, Any]] | None:
-    """(x, weight, bias, out) to y, and with `keep` what is saved, for arrays such as these; groups, too."""
-    x, weight, bias, out = arrays
+    """(x, weight, bias, out) to y, and with `keep` what is saved, for arrays such as these; groups, too.
+
+    With running statistics of instances, which come after `out`, these are moved.
+    """
+    weight, bias, out = arrays[1:]
+    x: Any = arrays[0]
     if isinstance(plan, RowPlan) and plan.inner > 1:
         return None
-    if not _plain(plan.layout, x, weight, bias, out):
+    if not _prepared(plan.layout, (weight, bias), out, x):
         return None
-    empty, make, kept = np.empty, _output(plan.layout), 2 if keep else 0
-    flat: Any = None
+    room, kept = np.empty, 3 if running else 2 if keep else 0
+    make, seen, of_weight, of_bias = (
+        _output(plan.layout),
+        _seen(plan.layout),
+        _taken(weight, plan),
+        _taken(bias, plan),
+    )
+    move: Any = None
     if isinstance(plan, RowPlan):
         launch = row_forward_launch(plan, (weight, bias), activation, kept, False, threads)
-        if len(plan.parameter_shape) != 1:
-            flat = methodcaller("ravel")
     else:
         launch = group_forward_launch(plan, (weight, bias), activation, kept, threads)
-        if short(plan):
-            flat = for_each(plan)
     kernel, pieces, ones, zeros, fused, given, _, stream, _ = launch
     absent = _absent(weight, ones), _absent(bias, zeros)
-    size, nothing = (2, plan.rows), empty((0, plan.rows))
+    size, nothing = (kept, plan.rows), room((0, plan.rows))
 
-    def call(x: Any, weight: Any, bias: Any, out: Vector) -> tuple[Array, Any]:
+    def call(x: Any, weight: Any, bias: Any, out: Vector, *running: Array) -> tuple[Array, Any]:
         y = make() if out is None else out
-        statistics = empty(size) if keep else nothing
+        statistics = room(size) if kept else nothing
         w, b = absent[0] if weight is None else weight, absent[1] if bias is None else bias
-        if flat is not None:
-            w, b = w if weight is None else flat(weight), b if bias is None else flat(bias)
+        if of_weight is not None:
+            w = of_weight(w)
+        if of_bias is not None:
+            b = of_bias(b)
         launched((
-            (x.ravel(), None, None, None, y.ravel(), stream), (w, b, fused), given, eps, kept, statistics
+            (seen(x), None, None, None, seen(y), stream), (w, b, fused), given, eps, kept, statistics
         ))  # fmt: skip
+        if move is not None:
+            move(ALONE, statistics, *where, *running)
         if keep:
             mean, rstd = statistics[0], statistics[1]
             return y, Saved(x, mean, rstd, weight, bias, True, plan, norm, activation)
@@ -118,6 +181,9 @@ def row_forward(
     launched: Any = _Recorder(kernel, plan.nbytes, threads, pieces)
     call(x, weight, bias, x)
     launched = launched.launch
+    if isinstance(plan, GroupPlan) and running and factor != 0.0:
+        where = moving(plan, factor)
+        move = move_running.entry(ALONE, room(size), *where, *running)
     return call
 
 
@@ -126,32 +192,23 @@ def row_backward(
 ) -> Callable[..., Grads] | None:
     """(dy, saved, out) to the gradients, for arrays such as these; groups, too."""
     x, _, _, weight, bias, _, plan, _, activation, *_ = saved
-    if not _plain(plan.layout, dy, x, weight, bias, out):
+    if not _prepared(plan.layout, (weight, bias), out, dy, x):
         return None
-    flat: Any = None
-    shaped: Any = None
     totals: Any = None
     if isinstance(plan, GroupPlan):
-        if not plan.centred:  # weight norm
-            return None
         launch = group_backward_launch(plan, (weight, bias), activation, threads)
         totals = None if weight is None and bias is None else of_channels(plan)
-        if short(plan):
-            flat = for_each(plan)
     elif plan.inner > 1:
         return None
     else:
         launch = row_backward_launch(plan, (weight, bias), activation, threads)
-        if len(plan.parameter_shape) != 1:
-            flat, shaped = methodcaller("ravel"), methodcaller("reshape", plan.parameter_shape)
+    of_weight, of_bias = _taken(weight, plan), _taken(bias, plan)
+    like_weight, like_bias = _like(weight, plan), _like(bias, plan)
     ones, zeros, kernel, arguments = launch
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
-    make, both, recorder = (
-        _output(plan.layout),
-        np.empty((2, plan.rows)),
-        _Recorder(kernel, plan.nbytes, threads),
-    )
-    sample, *_ = arguments(dy.ravel(), x.ravel(), None, dy.ravel(), (both[0], both[1]), ones, zeros)
+    make, seen, both = _output(plan.layout), _seen(plan.layout), np.empty((2, plan.rows))
+    recorder = _Recorder(kernel, plan.nbytes, threads)
+    sample, *_ = arguments(seen(dy), seen(x), None, seen(dy), (both[0], both[1]), ones, zeros)
     recorder(sample)
     launched = recorder.launch
 
@@ -160,16 +217,18 @@ def row_backward(
         dx = make() if out is None else out
         w = absent[0] if weight is None else weight
         b = bias if biased and bias is not None else absent[1]
-        if flat is not None:
-            w, b = w if weight is None else flat(weight), b if bias is None or b is None else flat(bias)
-        given, dweight, dbias = arguments(dy.ravel(), x.ravel(), None, dx.ravel(), (mean, rstd), w, b)
+        if of_weight is not None:
+            w = of_weight(w)
+        if of_bias is not None and b is not None:
+            b = of_bias(b)
+        given, dweight, dbias = arguments(seen(dy), seen(x), None, seen(dx), (mean, rstd), w, b)
         launched(given)
         if totals is not None:
             dweight, dbias = totals(dweight, dbias)
         return Grads(
             dx,
-            None if weight is None else shaped(dweight) if shaped else dweight,
-            None if bias is None else shaped(dbias) if shaped else dbias,
+            None if weight is None else dweight if like_weight is None else like_weight(dweight),
+            None if bias is None else dbias if like_bias is None else like_bias(dbias),
         )
 
     return call
@@ -189,9 +248,15 @@ def channel_forward(
     out: Vector,
 ) -> Callable[..., tuple[Array, Array]] | None:
     """(x, weight, bias, running_mean, running_var, out) to y and (mean, rstd), for arrays such as these."""
-    if not _plain(plan.layout, x, weight, bias, out):
+    if not _prepared(plan.layout, (weight, bias), out, x):
         return None
-    c, dtype, empty, make = plan.channels, plan.layout.dtype, np.empty, _output(plan.layout)
+    c, dtype, room = plan.channels, plan.layout.arithmetic, np.empty
+    make, seen, of_weight, of_bias = (
+        _output(plan.layout),
+        _seen(plan.layout),
+        _taken(weight, plan),
+        _taken(bias, plan),
+    )
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     settings, kept = np.array((eps, factor, 1.0, 0.0)), (2, c)
     kernel, arguments = (
@@ -201,10 +266,14 @@ def channel_forward(
     def call(
         x: Array, weight: Vector, bias: Vector, running_mean: Vector, running_var: Vector, out: Vector
     ) -> tuple[Array, Array]:
-        y, statistics = make() if out is None else out, empty(kept)
+        y, statistics = make() if out is None else out, room(kept)
         w, b = ones if weight is None else weight, zeros if bias is None else bias
+        if of_weight is not None:
+            w = of_weight(w)
+        if of_bias is not None:
+            b = of_bias(b)
         parameters = w, b, settings, statistics, running_mean, running_var
-        launch(arguments(x.ravel(), None, parameters, y.ravel()))
+        launch(arguments(seen(x), None, parameters, seen(y)))
         return y, statistics
 
     launch: Any = _Recorder(kernel, plan.nbytes, threads)
@@ -225,9 +294,16 @@ def channel_backward(
     out: Vector,
 ) -> Callable[..., tuple[Array, Array, Array]] | None:
     """(dy, x, mean, rstd, weight, bias, out) to dx, dweight and dbias, for arrays such as these."""
-    if not _plain(plan.layout, dy, x, weight, bias, out):
+    if not _prepared(plan.layout, (weight, bias), out, dy, x):
         return None
-    c, dtype, empty, make = plan.channels, plan.layout.dtype, np.empty, _output(plan.layout)
+    c, dtype, room = plan.channels, plan.layout.arithmetic, np.empty
+    make, seen, of_weight, of_bias = (
+        _output(plan.layout),
+        _seen(plan.layout),
+        _taken(weight, plan),
+        _taken(bias, plan),
+    )
+    like_weight, like_bias = _like(weight, plan), _like(bias, plan)
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     kernel, arguments = backward_kernel(plan, activation, 2, threads)
 
@@ -235,14 +311,22 @@ def channel_backward(
         dy: Array, x: Array, mean: Array, rstd: Array, weight: Vector, bias: Vector, out: Vector
     ) -> tuple[Array, Array, Array]:
         dx = make() if out is None else out
-        dweight, dbias = empty(c, dtype), empty(c, dtype)
+        dweight, dbias = room(c, dtype), room(c, dtype)
         w, b = ones if weight is None else weight, zeros if bias is None else bias
+        if of_weight is not None:
+            w = of_weight(w)
+        if of_bias is not None:
+            b = of_bias(b)
         given = w, b, mean, rstd, training, dweight, dbias
-        launch(arguments(dy.ravel(), x.ravel(), None, given, dx.ravel(), None))
-        return dx, dweight, dbias
+        launch(arguments(seen(dy), seen(x), None, given, seen(dx), None))
+        return (
+            dx,
+            dweight if like_weight is None else like_weight(dweight),
+            dbias if like_bias is None else like_bias(dbias),
+        )
 
     launch: Any = _Recorder(kernel, plan.nbytes, threads)
-    statistics = empty((2, c))
+    statistics = room((2, c))
     call(dy, x, statistics[0], statistics[1], weight, bias, dy)
     launch = launch.launch
     return call

@@ -53,9 +53,14 @@ def test_tests_need_little_room() -> None:
 
 
 def test_dev_has_every_extra() -> None:
-    """But CUDA 12, which is there in place of CUDA 13, and the libraries to compare with, which are large."""
+    """But CUDA 12, which is there in place of CUDA 13, and those that bring PyTorch, which is large."""
     own = next(text for text in PROJECT["optional-dependencies"]["dev"] if text.startswith("normkernels["))
-    assert Requirement(own).extras == set(PROJECT["optional-dependencies"]) - {"cuda12", "dev", "peers"}
+    assert Requirement(own).extras == set(PROJECT["optional-dependencies"]) - {
+        "cuda12",
+        "dev",
+        "peers",
+        "torch",
+    }
 
 
 @pytest.mark.parametrize("extra", PROJECT["optional-dependencies"])

@@ -9,8 +9,8 @@ import pytest
 import normkernels
 from normkernels import jit
 
-for package in ("furo", "math_core", "myst_parser", "numpydoc", "sklearn", "sphinx"):
-    pytest.importorskip(package, reason="the extras docs and sklearn are not installed")
+for package in ("furo", "math_core", "myst_parser", "numpydoc", "sklearn", "sphinx", "torch"):
+    pytest.importorskip(package, reason="the extras docs, sklearn and torch are not installed")
 
 DOCS = Path(__file__).parents[1] / "docs"
 

@@ -1,0 +1,92 @@
+"""Norms of tensors, with autograd.
+
+A call has a norm of `NORMS`, its options, and six tensors, of which all but x may be None: x, weight, bias,
+residual, running_mean and running_var.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..norms import NORMS
+from ..results import Saved
+from ._operators import by_operator, moves
+from ._tensors import MaybeTensor, arguments, array, tensor, threads
+
+Options = dict[str, Any]
+
+_PASSES = {name: spec.kernels for name, spec in NORMS.items()}
+_PLAIN = Tensor, torch.nn.Parameter
+
+
+def normalize(norm: str, options: Options, x: Tensor, *others: MaybeTensor) -> Tensor:
+    """y of one call, whose gradient autograd knows; running statistics are updated in place.
+
+    Where somebody wants operators of PyTorch instead of results, it is one. Else the kernels are called at
+    once: PyTorch takes 60 µs to call an operator written in Python.
+    """
+    kinds, followed = _seen(x), x.requires_grad
+    for t in others:
+        if t is not None:
+            kinds, followed = kinds and _seen(t), followed or t.requires_grad
+    if not kinds or _is_traced():
+        return by_operator(norm, options, x, *others)
+    if (followed and torch.is_grad_enabled()) or torch.autograd.forward_ad._current_level >= 0:
+        return _Norm.apply(norm, options, x, *others)
+    y = _PASSES[norm].call(array(x), **arguments(options, *others), out=_out(x))
+    _say_changed(options, others)
+    return tensor(y)
+
+
+def _seen(t: Tensor) -> bool:
+    """Whether a tensor has data that kernels can see."""
+    return type(t) in _PLAIN and not t.is_meta
+
+
+def _is_traced() -> bool:
+    """Whether a compiler, a trace or a transform is at work."""
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._get_tracing_state() is not None
+    )
+
+
+def _out(x: Tensor) -> Any:
+    """Where y is to lie if it is to have the strides of x, which are not those of C order."""
+    return None if x.is_contiguous() else array(torch.empty_like(x))
+
+
+def _say_changed(options: Options, others: tuple[MaybeTensor, ...]) -> None:
+    """Tell autograd, which may have kept them, that running statistics have changed."""
+    if moves(options):
+        for statistic in others[3:]:
+            if statistic is not None:
+                torch.autograd.graph.increment_version(statistic)
+
+
+class _Norm(torch.autograd.Function):
+    """A call with a gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, norm: str, options: Options, x: Tensor, *others: MaybeTensor) -> Tensor:
+        y, saved = _PASSES[norm].forward(array(x), **arguments(options, *others), out=_out(x))
+        _say_changed(options, others)
+        weight, bias, residual, *_ = others
+        h = tensor(saved.x) if saved.summed else x
+        ctx.save_for_backward(h, weight, bias, None if saved.summed else residual)
+        ctx.kept = saved[1:3], saved[5:9], saved[10:]
+        return tensor(y)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+        h, weight, bias, residual = map(array, ctx.saved_tensors)
+        statistics, how, more = ctx.kept
+        saved: Saved[Any] = Saved(*(h, *statistics, weight, bias, *how, residual, *more))
+        grads = _PASSES[how[2]].backward(array(dy), saved, threads=threads())
+        found = [None if g is None else tensor(g) for g in grads]
+        return None, None, *found, *[None] * (6 - len(found))

@@ -1,0 +1,52 @@
+"""The RMS norms of transformers by the kernels of this package: what `replace_norms` puts in their place.
+
+The library has one class for every model, each in the file of that model. The classes here are made when they
+are asked for, and can be pickled.
+"""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+from torch import Tensor
+
+from . import functional as F
+
+# Classes that compute weight * (x / sqrt(mean(x**2) + variance_epsilon)), and the models that have them.
+_MODELS = {
+    "DeepseekV3RMSNorm": "deepseek_v3",
+    "LlamaRMSNorm": "llama",
+    "MistralRMSNorm": "mistral",
+    "MixtralRMSNorm": "mixtral",
+    "Phi3RMSNorm": "phi3",
+    "Qwen2RMSNorm": "qwen2",
+    "Qwen2MoeRMSNorm": "qwen2_moe",
+    "Qwen3RMSNorm": "qwen3",
+    "Qwen3MoeRMSNorm": "qwen3_moe",
+    "T5LayerNorm": "t5",
+}
+
+
+def _forward(self: Any, hidden_states: Tensor) -> Tensor:
+    return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
+
+
+@cache
+def _class_of(name: str) -> type:
+    model = _MODELS[name]
+    original = getattr(import_module(f"transformers.models.{model}.modeling_{model}"), name)
+    return type(name, (original,), {"forward": _forward, "__module__": __name__, "__doc__": original.__doc__})
+
+
+def __getattr__(name: str) -> type:
+    if name in _MODELS:
+        return _class_of(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def replacement_of(kind: type) -> type | None:
+    """The class that takes the place of one of transformers'."""
+    if kind.__name__ not in _MODELS or not kind.__module__.startswith("transformers."):
+        return None
+    found = _class_of(kind.__name__)
+    return found if found.__base__ is kind else None

@@ -1,6 +1,8 @@
 """The modules of `normkernels.torch`: those of `torch.nn` to who builds, saves, loads and prints them."""
 
 import copy
+import doctest
+import importlib
 import io
 import pickle
 
@@ -126,3 +128,10 @@ def test_models_can_be_exported():
     x = torch.randn(2, 3, 8, 8)
     program = torch.export.export(model, (x,))
     torch.testing.assert_close(program.module()(x), model(x))
+
+
+@pytest.mark.parametrize("name", ["functional", "modules", "replace"])
+def test_examples_run(name):
+    tested = doctest.testmod(importlib.import_module(f"normkernels.torch.{name}"))
+    assert tested.attempted > 0
+    assert tested.failed == 0

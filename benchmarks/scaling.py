@@ -29,6 +29,7 @@ from normkernels.bench.copy import Copy, copy_bytes
 from normkernels.bench.machine import Machine, machine, usage
 from normkernels.bench.markdown import insert, line, rule
 from normkernels.bench.summary import BUSY, duration
+from normkernels.cpu import tuning
 
 MEASURED, MODEL, EXPECTED = "scaling", "scaling-model", "scaling-expected"
 PICTURE = "scaling.svg"
@@ -39,7 +40,7 @@ TENSORS = {"forward": 2, "backward": 3}
 OPS = ("layer_norm", "batch_norm")
 COLUMNS, CHANNELS, IMAGE = 1024, 64, 32
 # A call on less than this stays on one thread, and a thread has this much of a tensor at least.
-PARALLEL, PIECE = 512 * KB, 128 * KB
+PARALLEL, PIECE = tuning.PARALLEL_BYTES, 128 * KB
 
 # The machine that the page speaks of.
 CORES, MEMORY_CHANNELS = 64, 12

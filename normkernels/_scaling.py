@@ -54,14 +54,16 @@ def zscore(
     order, plan = moments_plan(x.shape, x.strides, x.dtype, axes)
     factor = correction(plan.count if statistics is None else statistics.count, ddof)
     y = backend(x).empty(plan.layout, x)[0].transpose(np.argsort(order)) if target is None else target
-    found = [np.empty(kept), np.empty(kept)] if keep and not given else []
+    found = [np.empty(kept), np.empty(kept), np.empty(kept)] if keep and not given else []
     for part, group in data_parts(x, axes, y) if x.size else ():
         values = [value[group] for value in given]
         moments = _standardize(x[part], axes, plan.channels, values, factor, y[part], threads)
         for result, value in zip(found, moments, strict=False):
             result[group].flat = value
-    used = Moments(plan.count, found[0][()], found[1][()]) if found else statistics
-    return y if out is None else out, used
+    if found:
+        mean, var, low = (value[()] for value in found)
+        statistics = Moments(plan.count, mean, var)._with_low(low)
+    return y if out is None else out, statistics
 
 
 def _standardize(
@@ -72,8 +74,8 @@ def _standardize(
     factor: float,
     y: Array,
     threads: int | None,
-) -> tuple[Array, Array]:
-    """Write y with the mean and var that are given, or those of x; mean and var, flat.
+) -> tuple[Array, ...]:
+    """Write y with the mean and var that are given, or those of x; mean, var and what the mean lost, flat.
 
     whole: slices of the array that x is a part of.
     """
@@ -83,14 +85,15 @@ def _standardize(
     shaped, flat_y = (target, kernels.flat(layout, target, x)) if fits else kernels.empty(layout, x)
     if given:
         mean, var = (value.astype(np.float64).reshape(-1) for value in given)
+        low = np.zeros_like(mean)
         kernels.channel_normalize(plan, flat, None, None, 0.0, (mean, var * factor), flat_y, threads)
     else:
-        mean, var, rstd = kernels.channel_statistics(plan, flat, threads)
+        mean, var, rstd, low = kernels.channel_statistics(plan, flat, threads)
         rstd /= math.sqrt(factor)
         kernels.channel_standardize(plan, flat, mean, rstd, flat_y, threads)
     if not fits:
         target[...] = shaped
-    return mean, var
+    return mean, var, low
 
 
 def minmax(x: Any, axis: Any, statistics: Any, keep: bool, out: Any) -> tuple[Array, Any]:

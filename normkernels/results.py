@@ -1,6 +1,6 @@
 """What the functions return besides arrays."""
 
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -104,10 +104,41 @@ def correction(count: int, ddof: int) -> float:
     return count / (count - ddof) if ddof else 1.0
 
 
-class Moments(NamedTuple):
+Pair = tuple[Any, Any]
+"""A number or array in float64, and what it lost by rounding."""
+
+
+class _Moments(NamedTuple):
+    count: int  # type: ignore[assignment]  # tuple.count gives way
+    mean: Array
+    var: Array
+
+
+def merge_pairs(
+    count_a: Any, mean_a: Pair, m2_a: Pair, count_b: Any, mean_b: Pair, m2_b: Pair
+) -> tuple[Pair, Pair]:
+    """As `_formulas.merge_pairs`, of any numbers: a NaN or an infinity has lost 0."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = _formulas.merge_pairs(count_a * 1.0, mean_a, m2_a, count_b * 1.0, mean_b, m2_b)
+        mean, m2 = ((high, np.where(np.isfinite(high), low, 0.0)) for high, low in found)
+    return mean, m2
+
+
+class Moments(_Moments):
     """Count, mean and population variance (divided by count) of groups of numbers.
 
-    Moments add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them.
+    Moments add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them. Merges lose nothing:
+    beside the three fields they keep what mean and variance lost by being rounded to float64, as do pickle
+    and copy; what ``Moments(count, mean, var)`` makes is taken as it is.
+
+    Attributes
+    ----------
+    count : int
+        How many numbers a group has.
+    mean : array
+        float64; of a single group a NumPy scalar.
+    var : array
+        As mean.
 
     Examples
     --------
@@ -118,11 +149,28 @@ class Moments(NamedTuple):
     (5, 3.0, 2.0)
     """
 
-    count: int  # type: ignore[assignment]  # tuple.count gives way
-    mean: Array
-    """float64; of a single group a NumPy scalar."""
-    var: Array
-    """As mean."""
+    _mean_low: Any = 0.0
+    """mean + _mean_low is the mean."""
+    _m2: Pair | None = None
+    """The sum of squared deviations; None where it is var * count."""
+
+    def _with_low(self, low: Any) -> Self:
+        """Note what the mean lost by rounding."""
+        self._mean_low = low
+        return self
+
+    def _with_pairs(self, mean_low: Any, m2: Any, m2_low: Any) -> Self:
+        """Note the mean and m2, the sum of squared deviations, as pairs."""
+        self._mean_low, self._m2 = mean_low, (m2, m2_low)
+        return self
+
+    @classmethod
+    def _of_pairs(cls, count: int, mean: Pair, m2: Pair) -> Self:
+        return cls(count, mean[0], (m2[0] + m2[1]) / count)._with_pairs(mean[1], *m2)
+
+    def _pairs(self) -> tuple[Pair, Pair]:
+        """Mean and m2, the sum of squared deviations."""
+        return (self.mean, self._mean_low), self._m2 or (self.var * self.count, 0.0)
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both sets of numbers together, by Chan's formula.
@@ -160,11 +208,8 @@ class Moments(NamedTuple):
             raise ValueError(f"other must have the shape {np.shape(self.mean)}, got {np.shape(other.mean)}")
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
-        mean, m2 = _formulas.merge(
-            self.count, self.mean, self.var * self.count, other.count, other.mean, other.var * other.count
-        )
-        count = self.count + other.count
-        return Moments(count, mean, m2 / count)
+        a, b = (self, other) if self.count >= other.count else (other, self)
+        return Moments._of_pairs(a.count + b.count, *merge_pairs(a.count, *a._pairs(), b.count, *b._pairs()))
 
     def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]  # not that of a tuple
         """As `merge`."""

@@ -9,10 +9,9 @@ import numpy as np
 from scipy import sparse  # which scikit-learn needs
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
+from sklearn.utils.validation import FLOAT_DTYPES, _check_sample_weight, check_is_fitted, validate_data
 
-from . import _formulas
-from .functional.moments import moments
+from ._features import features, merged
 from .functional.scaling import minmax, whiten, zscore
 from .results import Array, Moments, Range
 
@@ -34,9 +33,9 @@ def _without_array_api(tags: Any) -> Any:
 class ZScore(StandardScaler):  # type: ignore[misc]
     """A `sklearn.preprocessing.StandardScaler` with the mean and variance of `normkernels.moments`.
 
-    The variance stays accurate where the mean is large beside it. Parameters, attributes, NaN and constant
-    features are as there, except that a feature is constant only if its values are equal; sparse matrices,
-    sample weights and ``with_std=False`` are left to it.
+    The variance stays accurate where the mean is large beside it, however many parts `partial_fit` saw.
+    Parameters, attributes, sample weights, NaN and constant features are as there, except that a feature is
+    constant only if its values are equal; sparse matrices and ``with_std=False`` are left to it.
 
     Attributes
     ----------
@@ -47,32 +46,46 @@ class ZScore(StandardScaler):  # type: ignore[misc]
     mean_: Any
     var_: Any
     n_samples_seen_: Any
+    _seen: Array | None
+    """As `_features.features`; None where scikit-learn's own formulas took the last part."""
 
     @property
     def statistics_(self) -> Moments:
         check_is_fitted(self)
-        return Moments(self.n_samples_seen_, self.mean_, self.var_)
+        if self._seen is None:
+            return Moments(self.n_samples_seen_, self.mean_, self.var_)
+        return Moments(self.n_samples_seen_, self.mean_, self.var_)._with_pairs(*self._seen[2:])
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Merge the moments of X into those of what came before."""
-        if sample_weight is not None or sparse.issparse(X) or not self.with_std:
+        if sparse.issparse(X) or not self.with_std:
             super().partial_fit(X, y, sample_weight)
+            self._seen = None
             return self
         first = not hasattr(self, "n_samples_seen_")
         X = _checked(self, X, reset=first, ensure_all_finite="allow-nan")
-        count, mean, var = _moments_without_nan(X)
-        if not first:
-            seen = np.broadcast_to(self.n_samples_seen_, mean.shape)
-            before = np.where(seen > 0, (self.mean_, self.var_), 0.0)
-            new = np.where(count > 0, (mean, var), 0.0)
-            with np.errstate(invalid="ignore"):  # nothing seen of a feature: 0/0
-                mean, m2 = _formulas.merge(seen, before[0], before[1] * seen, count, new[0], new[1] * count)
-                count = seen + count
-                var = m2 / count
-        self.mean_, self.var_ = mean, var
-        self.n_samples_seen_ = count if np.ptp(count) else count[0]
-        self.scale_ = np.where(var == 0, 1.0, np.sqrt(var))
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+        self._add(features(X, sample_weight), first, whole=sample_weight is None)
         return self
+
+    def _add(self, seen: Array, first: bool, whole: bool) -> None:
+        """Merge the moments of more samples; whole: their counts are integers."""
+        if not first:
+            seen = merged((self._before(), seen))
+            whole = whole and np.asarray(self.n_samples_seen_).dtype.kind != "f"
+        count = np.where(seen[0] > 0, seen[0], np.nan)
+        self.mean_, self.var_ = np.where(seen[0] > 0, seen[1], np.nan), (seen[3] + seen[4]) / count
+        count = seen[0].astype(np.int64) if whole else seen[0]
+        self.n_samples_seen_ = count if np.ptp(count) else count[0]
+        self.scale_ = np.where(self.var_ == 0, 1.0, np.sqrt(self.var_))
+        self._seen = seen
+
+    def _before(self) -> Array:
+        if self._seen is not None:
+            return self._seen
+        seen, nothing = np.broadcast_to(self.n_samples_seen_, self.mean_.shape), np.zeros_like(self.mean_)
+        return np.where(seen > 0, (seen, self.mean_, nothing, self.var_ * seen, nothing), 0.0)
 
     def transform(self, X: Any, copy: bool | None = None) -> Any:
         """``(X - mean_) / scale_``"""
@@ -87,18 +100,6 @@ class ZScore(StandardScaler):  # type: ignore[misc]
 
     def __sklearn_tags__(self) -> Any:
         return _without_array_api(super().__sklearn_tags__())
-
-
-def _moments_without_nan(X: Array) -> tuple[Array, Array, Array]:
-    """Count, mean and variance of every feature, each without its NaN."""
-    _, mean, var = moments(X)
-    count = np.full(X.shape[1], len(X))
-    for i in np.flatnonzero(np.isnan(mean)):
-        values = X[~np.isnan(X[:, i]), i]
-        count[i] = len(values)
-        if len(values):
-            _, mean[i], var[i] = moments(values)
-    return count, mean, var
 
 
 class MinMax(MinMaxScaler):  # type: ignore[misc]

@@ -24,6 +24,7 @@ LAYERS = [
     "normkernels._ahead",
     "normkernels.norms",
     "normkernels.functional  normkernels.jit",
+    "normkernels._features",
     "normkernels._local_response  normkernels._scaling  normkernels._row_passes  normkernels._group_passes",
     "normkernels._channel_passes  normkernels._moments",
     "normkernels._passes",

@@ -30,8 +30,8 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = 0, *, threads: int 
     Moments
         count, and mean and var in float64, of the shape of the other axes: scalars where there is none. A
         group with NaN gives NaN. `Moments.merge`, ``+`` and ``sum`` join statistics of data that never sits
-        in one place. A variance that no float64 can hold, that of data with an
-        sd above 1e154, is inf; `zscore` of such data is right all the same.
+        in one place, and lose nothing, whatever the number of parts. A variance that no float64 can hold,
+        that of data with an sd above 1e154, is inf; `zscore` of such data is right all the same.
 
     Raises
     ------

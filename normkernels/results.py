@@ -91,15 +91,16 @@ class ResidualGrads(NamedTuple):
     dresidual: Array
 
 
-def _is_zero(value: Any) -> bool:
+def is_zero(value: Any) -> bool:
+    """Whether value is the 0 with which `sum` begins."""
     return isinstance(value, int) and value == 0
 
 
-def correction(count: int, ddof: int) -> float:
-    """Take a population variance to the divisor ``count - ddof``, as a factor."""
+def correction(count: Any, ddof: int) -> Any:
+    """Take a population variance to the divisor ``count - ddof``, as a factor; no lazy count is checked."""
     if isinstance(ddof, bool) or not isinstance(ddof, int | np.integer):
         raise TypeError(f"ddof must be an integer, got {ddof!r}")
-    if ddof and not 0 < ddof < count:
+    if ddof and isinstance(count, int | float | np.number) and not 0 < ddof < count:
         raise ValueError(f"ddof must be 0 or more and below the count, {count}, got {ddof}")
     return count / (count - ddof) if ddof else 1.0
 
@@ -122,6 +123,15 @@ def merge_pairs(
         found = _formulas.merge_pairs(count_a * 1.0, mean_a, m2_a, count_b * 1.0, mean_b, m2_b)
         mean, m2 = ((high, np.where(np.isfinite(high), low, 0.0)) for high, low in found)
     return mean, m2
+
+
+def check_mergeable(moments: Any, other: Any, kinds: tuple[type, ...]) -> None:
+    """Refuse what is no moments, of one of these kinds, or of groups of another shape."""
+    of_kind: Any = kinds
+    if not isinstance(other, of_kind):
+        raise TypeError(f"other must be a Moments, got {type(other).__name__}")
+    if np.shape(moments.mean) != np.shape(other.mean):
+        raise ValueError(f"other must have the shape {np.shape(moments.mean)}, got {np.shape(other.mean)}")
 
 
 class Moments(_Moments):
@@ -202,10 +212,10 @@ class Moments(_Moments):
         >>> whole.count, float(whole.mean), float(whole.var)
         (5, 3.0, 2.0)
         """
-        if not isinstance(other, Moments):
-            raise TypeError(f"other must be a Moments, got {type(other).__name__}")
-        if np.shape(self.mean) != np.shape(other.mean):
-            raise ValueError(f"other must have the shape {np.shape(self.mean)}, got {np.shape(other.mean)}")
+        if hasattr(other, "__dask_graph__"):  # lazy, as is the result then
+            lazy: Moments = other.merge(self)
+            return lazy
+        check_mergeable(self, other, (Moments,))
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         a, b = (self, other) if self.count >= other.count else (other, self)
@@ -217,7 +227,7 @@ class Moments(_Moments):
 
     def __radd__(self, other: Any) -> "Moments":
         """As `merge`; `sum` begins with 0, which is nothing."""
-        return self if _is_zero(other) else NotImplemented
+        return self if is_zero(other) else NotImplemented
 
     def variance(self, ddof: int = 0) -> Array:
         """Variance with the divisor ``count - ddof``.
@@ -312,7 +322,7 @@ class Range(NamedTuple):
 
     def __radd__(self, other: Any) -> "Range":
         """As `merge`; `sum` begins with 0, which is nothing."""
-        return self if _is_zero(other) else NotImplemented
+        return self if is_zero(other) else NotImplemented
 
 
 class Whitening(NamedTuple):

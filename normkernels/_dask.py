@@ -7,7 +7,7 @@ chunks, each on one thread: Dask takes several at once.
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any
 
@@ -120,7 +120,7 @@ def _count(moments: Any) -> Any:
 def moments(x: Any, axis: Any, threads: int | None) -> Any:
     """As `_moments.moments`, a `LazyMoments`."""
     x, axes, kept = _checked(x, axis, threads, fitted=True)
-    parts = _reduced(x, axes, functools.partial(_moments_of, threads=threads or 1))
+    parts = reduced(x, axes, functools.partial(_moments_of, threads=threads or 1))
     sizes = [x.shape[a] for a in axes]
     count = math.prod(sizes)
     if math.isnan(count):
@@ -147,16 +147,18 @@ def _like(x: Any, dtype: Any) -> dict[str, Any]:
     return {"dtype": dtype, "meta": np.empty((0,) * x.ndim, dtype)}
 
 
-def _reduced(x: Any, axes: tuple[int, ...], part: Callable[..., Any]) -> Any:
+def reduced(
+    x: Any, axes: tuple[int, ...], part: Callable[..., Any], add: Callable[[Iterable[Any]], Any] = sum
+) -> Any:
     """An array over the other axes, whose blocks are no arrays, but sums of part(chunk, axes) over chunks."""
     return da.reduction(
         x,
         functools.partial(_part, part=part),
-        _whole,
+        functools.partial(_whole, add=add),
         axis=axes,
         dtype=np.float64,
         split_every=TOGETHER,
-        combine=_sum,
+        combine=functools.partial(_sum, add=add),
         concatenate=False,
         meta=np.empty((0,) * (x.ndim - len(axes))),
     )
@@ -168,13 +170,17 @@ def _part(
     return block if computing_meta else part(block, axis)
 
 
-def _sum(parts: Any, axis: Any, keepdims: Any) -> Any:
-    return sum(flatten(parts if isinstance(parts, list) else [parts]))
+def _sum(parts: Any, axis: Any, keepdims: Any, add: Callable[..., Any]) -> Any:
+    return add(flatten(parts if isinstance(parts, list) else [parts]))
 
 
-def _whole(parts: Any, axis: Any, keepdims: Any) -> Any:
-    whole = _sum(parts, axis, keepdims)
-    if getattr(whole, "count", 1) == 0:
+def _whole(parts: Any, axis: Any, keepdims: Any, add: Callable[..., Any]) -> Any:
+    whole = _sum(parts, axis, keepdims, add)
+    if isinstance(whole, Range):
+        nothing = bool(np.size(whole.min) and np.all(whole.min > whole.max))
+    else:
+        nothing = isinstance(whole, Moments | _whitening.Triangle) and whole.count == 0
+    if nothing:
         raise ValueError("x must have at least one element per group, got none in all of its chunks")
     return whole
 
@@ -252,7 +258,7 @@ def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Any, Range]:
     x, axes, kept = _checked(x, axis, None, fitted=statistics is None)
     used: Range
     if statistics is None:
-        parts = _reduced(x, axes, _range_of)
+        parts = reduced(x, axes, _range_of)
         dtype = _scaling.range_dtype(_scaling.host_data(x._meta).dtype)
         used = Range(*(parts.map_blocks(getattr, name, **_like(parts, dtype)) for name in Range._fields))
     else:
@@ -283,7 +289,7 @@ def whiten(x: Any, method: str, eps: float, statistics: Any) -> tuple[Any, White
         )
     used: Whitening
     if statistics is None:
-        triangle = _reduced(x, (0,), _triangle_of)
+        triangle = reduced(x, (0,), _triangle_of)
         found = triangle.map_blocks(_whitening.of_triangle, method, eps, **_like(triangle, np.float64))
         mean = found.map_blocks(getattr, "mean", **_like(found, np.float64))
         chunks = {"new_axis": 0, "chunks": ((features,), (features,))}

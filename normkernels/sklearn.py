@@ -1,9 +1,16 @@
 """Scalers with the interface of scikit-learn, over the functions of the same names.
 
 Needs scikit-learn: ``from normkernels.sklearn import ZScore``.
+
+They take Dask arrays and dataframes, too: a fit then computes, chunk by chunk, and what comes out is lazy, an
+array, or a dataframe after ``set_output(transform="pandas")``.
 """
 
-from typing import Any, Self
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from scipy import sparse  # which scikit-learn needs
@@ -11,6 +18,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.utils.validation import FLOAT_DTYPES, _check_sample_weight, check_is_fitted, validate_data
 
+from ._arrays import is_dask_array
 from ._features import features, merged
 from .functional.scaling import minmax, whiten, zscore
 from .results import Array, Moments, Range
@@ -25,17 +33,60 @@ def _checked(estimator: Any, X: Any, *, reset: bool, **options: Any) -> Array:
     return np.asarray(X, X.dtype.newbyteorder("="))
 
 
+def _lazy(X: Any) -> bool:
+    """Whether X is an array or a dataframe of Dask."""
+    frames = sys.modules.get("dask.dataframe")
+    return is_dask_array(X) or (frames is not None and isinstance(X, frames.DataFrame))
+
+
+def _dask() -> ModuleType:
+    from . import _dask_estimators  # needs a package that not everybody has
+
+    return _dask_estimators
+
+
+C = TypeVar("C")
+
+
+def _of_chunks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes Dask data chunk by chunk."""
+
+    @functools.wraps(method)
+    def taking_chunks(self: Any, X: Any, *args: Any, **options: Any) -> Any:
+        if not _lazy(X):
+            return method(self, X, *args, **options)
+        _checked(self, _dask().sample(X), reset=False, ensure_min_samples=0)
+        return _dask().mapped(self, method.__name__, X)
+
+    return taking_chunks
+
+
+def _takes_dask(scaler: type[C]) -> type[C]:
+    """Have what transforms take Dask data; a fit does so itself."""
+    for name in ("transform", "inverse_transform"):
+        setattr(scaler, name, _of_chunks(getattr(scaler, name)))
+    in_memory = scaler.fit_transform  # type: ignore[attr-defined]
+
+    @functools.wraps(in_memory)
+    def fit_transform(self: Any, X: Any, y: Any = None, **options: Any) -> Any:
+        return self.fit(X, y, **options).transform(X) if _lazy(X) else in_memory(self, X, y, **options)
+
+    scaler.fit_transform = fit_transform  # type: ignore[attr-defined]
+    return scaler
+
+
 def _without_array_api(tags: Any) -> Any:
     tags.array_api_support = False
     return tags
 
 
+@_takes_dask
 class ZScore(StandardScaler):  # type: ignore[misc]
     """A `sklearn.preprocessing.StandardScaler` with the mean and variance of `normkernels.moments`.
 
     The variance stays accurate where the mean is large beside it, however many parts `partial_fit` saw.
     Parameters, attributes, sample weights, NaN and constant features are as there, except that a feature is
-    constant only if its values are equal; sparse matrices and ``with_std=False`` are left to it.
+    constant only if its values are equal; sparse matrices are left to it.
 
     Attributes
     ----------
@@ -45,6 +96,7 @@ class ZScore(StandardScaler):  # type: ignore[misc]
 
     mean_: Any
     var_: Any
+    scale_: Any
     n_samples_seen_: Any
     _seen: Array | None
     """As `_features.features`; None where scikit-learn's own formulas took the last part."""
@@ -58,11 +110,15 @@ class ZScore(StandardScaler):  # type: ignore[misc]
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Merge the moments of X into those of what came before."""
-        if sparse.issparse(X) or not self.with_std:
+        first = not hasattr(self, "n_samples_seen_")
+        if sparse.issparse(X):
             super().partial_fit(X, y, sample_weight)
             self._seen = None
             return self
-        first = not hasattr(self, "n_samples_seen_")
+        if _lazy(X):
+            _checked(self, _dask().sample(X), reset=first, ensure_min_samples=0)
+            self._add(_dask().feature_moments(X, sample_weight), first, whole=sample_weight is None)
+            return self
         X = _checked(self, X, reset=first, ensure_all_finite="allow-nan")
         if sample_weight is not None:
             sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
@@ -80,12 +136,17 @@ class ZScore(StandardScaler):  # type: ignore[misc]
         self.n_samples_seen_ = count if np.ptp(count) else count[0]
         self.scale_ = np.where(self.var_ == 0, 1.0, np.sqrt(self.var_))
         self._seen = seen
+        if not self.with_std:
+            self.var_, self.scale_ = None, None
+            self.mean_ = self.mean_ if self.with_mean else None
 
     def _before(self) -> Array:
         if self._seen is not None:
             return self._seen
-        seen, nothing = np.broadcast_to(self.n_samples_seen_, self.mean_.shape), np.zeros_like(self.mean_)
-        return np.where(seen > 0, (seen, self.mean_, nothing, self.var_ * seen, nothing), 0.0)
+        nothing = np.zeros(self.n_features_in_)
+        seen = self.n_samples_seen_ + nothing
+        mean, var = (nothing if value is None else value for value in (self.mean_, self.var_))
+        return np.where(seen > 0, (seen, mean, nothing, var * seen, nothing), 0.0)
 
     def transform(self, X: Any, copy: bool | None = None) -> Any:
         """``(X - mean_) / scale_``"""
@@ -102,6 +163,7 @@ class ZScore(StandardScaler):  # type: ignore[misc]
         return _without_array_api(super().__sklearn_tags__())
 
 
+@_takes_dask
 class MinMax(MinMaxScaler):  # type: ignore[misc]
     """A `sklearn.preprocessing.MinMaxScaler` that takes the smallest and largest value to the ends exactly.
 
@@ -113,10 +175,24 @@ class MinMax(MinMaxScaler):  # type: ignore[misc]
         ``data_min_`` and ``data_max_``.
     """
 
+    n_samples_seen_: Any
+
     @property
     def statistics_(self) -> Range:
         check_is_fitted(self)
         return Range(self.data_min_, self.data_max_)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Widen the range by what is in X."""
+        if not _lazy(X):
+            super().partial_fit(X, y)
+            return self
+        before = getattr(self, "n_samples_seen_", 0)
+        _checked(self, _dask().sample(X), reset=not before, ensure_min_samples=0)
+        count, ends = _dask().feature_range(X)
+        super().partial_fit(ends)
+        self.n_samples_seen_ = before + count
+        return self
 
     def transform(self, X: Any) -> Any:
         """``(X - data_min_) / data_range_``, in ``feature_range``."""
@@ -138,6 +214,7 @@ class MinMax(MinMaxScaler):  # type: ignore[misc]
         return _without_array_api(super().__sklearn_tags__())
 
 
+@_takes_dask
 class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Features of mean 0 and variance 1 that are not correlated, named ``zca0``, ``zca1``, … or ``pca0``, …
 
@@ -162,6 +239,10 @@ class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Take the mean and the matrix of X."""
+        if _lazy(X):
+            _checked(self, _dask().sample(X), reset=True, ensure_min_samples=0)
+            self.statistics_ = _dask().whitening(X, self.method, self.eps)
+            return self
         X = _checked(self, X, reset=True)
         _, self.statistics_ = whiten(X, self.method, self.eps, return_statistics=True)
         return self

@@ -128,7 +128,7 @@ def mapped(estimator: Any, method: str, X: Any) -> Any:
     meta = numbers
     if frames:
         meta = X._meta.iloc[:0, :0].reindex(columns=own.get_feature_names_out()).astype(numbers.dtype)
-    return X.map_partitions(_by, own, method, meta, meta=meta)
+    return X.map_partitions(_by, own, method, meta, meta=meta, align_dataframes=False)
 
 
 def _frame(y: Any, estimator: Any) -> Any:

@@ -27,6 +27,8 @@ SCALERS = [
 
 @pytest.fixture
 def frames():
+    for needed in ("pandas", "pyarrow"):
+        pytest.importorskip(needed)
     return pytest.importorskip("dask.dataframe")
 
 

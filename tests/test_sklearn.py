@@ -179,6 +179,18 @@ def test_partial_fit_is_the_fit_of_all(rng):
     assert whole.fit(X[:7]).statistics_.count == 7  # begins again
 
 
+def test_partial_fit_on_parts_of_a_memory_map(tmp_path, rng):
+    X = np.memmap(tmp_path / "x.bin", np.float32, "w+", shape=(1000, 3))
+    X[:] = rng.normal(1e3, 1, X.shape)
+    parts, ends = ZScore(), MinMax()
+    for i in range(0, len(X), 100):
+        parts.partial_fit(X[i : i + 100])
+        ends.partial_fit(X[i : i + 100])
+    np.testing.assert_allclose(parts.var_, np.var(X, 0, np.float64), rtol=1e-6)
+    assert_same_bits(ends.data_max_, np.asarray(X.max(0)))
+    assert parts.transform(X).dtype == np.float32
+
+
 def test_parameters_reach_the_function(rng):
     X = rng.normal(size=(50, 3))
     assert_same_bits(Whiten("pca", 0.5).fit_transform(X), nk.whiten(X, "pca", 0.5))

@@ -63,7 +63,7 @@ def in_host_memory(value: Any, name: str, written: bool = False) -> Array:
         raise TypeError(f"{rule}, got a {got}, whose mask would be lost")
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
-    _not_lazy(value, name)
+    not_lazy(value, name)
     try:
         torch = sys.modules.get("torch")
         if torch is not None and isinstance(value, torch.Tensor):
@@ -82,13 +82,20 @@ def in_host_memory(value: Any, name: str, written: bool = False) -> Array:
     raise TypeError(f"{rule}, got {got}")
 
 
-def _not_lazy(value: Any, name: str) -> None:
+def is_dask_array(value: Any) -> bool:
+    """Whether value is an array of Dask, which only who imported it can have."""
+    module = sys.modules.get("dask.array")
+    return module is not None and isinstance(value, module.Array)
+
+
+def not_lazy(value: Any, name: str) -> None:
     """Refuse what Dask would compute whole, without a word, to make it an ndarray."""
     graph = getattr(value, "__dask_graph__", None)
     if graph is not None and graph() is not None:
         raise TypeError(
             f"{name} must be an array in memory, got a {type(value).__name__} that Dask has yet to compute: "
-            f"use {name}.compute(), or do it block by block with {name}.map_blocks(...)"
+            f"use {name}.compute(), or do it block by block with {name}.map_blocks(...); "
+            "moments, zscore, minmax and whiten take Dask arrays, such as the .data of a lazy xarray"
         )
 
 

@@ -46,12 +46,24 @@ def moments(x: Any, axis: int | Sequence[int] | None, threads: int | None) -> Mo
     if not isinstance(x, np.ndarray):
         mean, var = kernels.channel_moments(plan, kernels.flat(plan.layout, x.transpose(order), x), threads)
         return Moments(plan.count, mean.reshape(kept), var.reshape(kept))
-    mean, var = np.empty(kept), np.empty(kept)
-    for part, group in data_parts(x, axes):
-        order, plan = moments_plan(x[part].shape, x[part].strides, x.dtype, axes, mean.size)
-        flat = kernels.flat(plan.layout, x[part].transpose(order), x)
-        mean[group].flat, var[group].flat = kernels.channel_moments(plan, flat, threads)
-    return Moments(plan.count, mean[()], var[()])
+    pieces = data_parts(x, axes)
+    if len(pieces) == 1:
+        mean, var, low = (value.reshape(kept) for value in _statistics(x, axes, plan.channels, threads))
+    else:
+        mean, var, low = np.empty(kept), np.empty(kept), np.empty(kept)
+        for part, group in pieces:
+            found = _statistics(x[part], axes, mean.size, threads)
+            mean[group].flat, var[group].flat, low[group].flat = found
+    return Moments(plan.count, mean[()], var[()])._with_low(low[()])
+
+
+def _statistics(x: Array, axes: tuple[int, ...], whole: int, threads: int | None) -> tuple[Array, ...]:
+    """mean, variance, and what the mean lost, flat; whole: groups of the array that x is a part of."""
+    order, plan = moments_plan(x.shape, x.strides, x.dtype, axes, whole)
+    kernels = backend(x)
+    flat = kernels.flat(plan.layout, x.transpose(order), x)
+    mean, var, _, low = kernels.channel_statistics(plan, flat, threads)
+    return mean, var, low
 
 
 def data_parts(x: Array, axes: tuple[int, ...], *others: Array, copies: bool = True) -> list[tuple[Any, Any]]:

@@ -7,10 +7,11 @@ be lost, one-sided Jacobi rotations take its place. They err relative to each fe
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from . import _formulas
 from .results import Array, Whitening
 
 # Elements of x in float64 at a time.
@@ -24,14 +25,43 @@ ROUNDING = 8
 SWEEPS = 40
 
 
+class Triangle(NamedTuple):
+    """Of samples x their count, mean, what it lost by rounding, and R with RᵀR = (x - mean)ᵀ(x - mean)."""
+
+    count: int  # type: ignore[assignment]  # tuple.count gives way
+    mean: Array
+    low: Array
+    r: Array
+
+    def __radd__(self, other: Any) -> "Triangle":
+        """`sum` begins with 0, which is nothing."""
+        return self
+
+    def __add__(self, other: "Triangle") -> "Triangle":  # type: ignore[override]  # not that of a tuple
+        """That of both sets of samples: Chan's merge, whose rank-one term is one more row."""
+        if self.count == 0 or other.count == 0:
+            return other if self.count == 0 else self
+        count = self.count + other.count
+        share = other.count / count
+        with np.errstate(over="ignore", invalid="ignore"):
+            delta = (other.mean - self.mean) + (other.low - self.low)
+            mean, low = _formulas.two_sum(self.mean, self.low + delta * share)
+            row = delta[None] * np.sqrt(self.count * share)
+            return Triangle(count, mean, low, _qr(self.r, other.r, row))
+
+
 def fit(x: Array, method: str, eps: float) -> Whitening:
+    """The whitening of x by x itself."""
+    return of_triangle(triangle(x), method, eps)
+
+
+def of_triangle(triangle: Triangle, method: str, eps: float) -> Whitening:
     """Mean, and W = V rstd Vᵀ (zca) or rstd Vᵀ (pca); V: the directions in which x varies."""
-    features = x.shape[1]
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, r = _triangle(x)
+    count, mean, _, r = triangle
+    features = len(mean)
     if not np.isfinite(r).all():
         return Whitening(mean, np.full((features, features), np.nan))
-    sd, v = _directions(r / np.sqrt(len(x)), mean)
+    sd, v = _directions(r / np.sqrt(count), mean)
     rstd = 1 / np.hypot(sd, np.sqrt(eps))
     if method == "zca":
         return Whitening(mean, (v * rstd) @ v.T)
@@ -64,15 +94,22 @@ def _mean(x: Array, origin: Array) -> Array:
     return np.asarray(sum((part - origin).sum(0) for part in _parts(x)) / len(x))
 
 
-def _triangle(x: Array) -> tuple[Array, Array]:
-    """The mean of x, and R with RᵀR = (x - mean)ᵀ(x - mean); a constant column of x is 0 in R."""
-    first = x[0].astype(np.float64)
-    mean = first + _mean(x, first)
-    rest = _mean(x, mean)  # what the mean lost by being rounded
+def triangle(x: Array) -> Triangle:
+    """That of x, which may be empty; a constant column of x is 0 in R."""
     r = np.empty((0, x.shape[1]))
-    for part in _parts(x):
-        r = np.asarray(np.linalg.qr(np.concatenate([r, part - mean - rest]), mode="r"))
-    return mean, r
+    if not len(x):
+        return Triangle(0, np.zeros(x.shape[1]), np.zeros(x.shape[1]), r)
+    with np.errstate(over="ignore", invalid="ignore"):
+        first = x[0].astype(np.float64)
+        mean = first + _mean(x, first)
+        rest = _mean(x, mean)  # what the mean lost by being rounded
+        for part in _parts(x):
+            r = _qr(r, part - mean - rest)
+    return Triangle(len(x), mean, rest, r)
+
+
+def _qr(*rows: Array) -> Array:
+    return np.asarray(np.linalg.qr(np.concatenate(rows), mode="r"))
 
 
 def _directions(r: Array, mean: Array) -> tuple[Array, Array]:

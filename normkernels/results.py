@@ -1,6 +1,6 @@
 """What the functions return besides arrays."""
 
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -91,23 +91,64 @@ class ResidualGrads(NamedTuple):
     dresidual: Array
 
 
-def _is_zero(value: Any) -> bool:
+def is_zero(value: Any) -> bool:
+    """Whether value is the 0 with which `sum` begins."""
     return isinstance(value, int) and value == 0
 
 
-def correction(count: int, ddof: int) -> float:
-    """Take a population variance to the divisor ``count - ddof``, as a factor."""
+def correction(count: Any, ddof: int) -> Any:
+    """Take a population variance to the divisor ``count - ddof``, as a factor; no lazy count is checked."""
     if isinstance(ddof, bool) or not isinstance(ddof, int | np.integer):
         raise TypeError(f"ddof must be an integer, got {ddof!r}")
-    if ddof and not 0 < ddof < count:
+    if ddof and isinstance(count, int | float | np.number) and not 0 < ddof < count:
         raise ValueError(f"ddof must be 0 or more and below the count, {count}, got {ddof}")
     return count / (count - ddof) if ddof else 1.0
 
 
-class Moments(NamedTuple):
+Pair = tuple[Any, Any]
+"""A number or array in float64, and what it lost by rounding."""
+
+
+class _Moments(NamedTuple):
+    count: int  # type: ignore[assignment]  # tuple.count gives way
+    mean: Array
+    var: Array
+
+
+def merge_pairs(
+    count_a: Any, mean_a: Pair, m2_a: Pair, count_b: Any, mean_b: Pair, m2_b: Pair
+) -> tuple[Pair, Pair]:
+    """As `_formulas.merge_pairs`, of any numbers: a NaN or an infinity has lost 0."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = _formulas.merge_pairs(count_a * 1.0, mean_a, m2_a, count_b * 1.0, mean_b, m2_b)
+        mean, m2 = ((high, np.where(np.isfinite(high), low, 0.0)) for high, low in found)
+    return mean, m2
+
+
+def check_mergeable(moments: Any, other: Any, kinds: tuple[type, ...]) -> None:
+    """Refuse what is no moments, of one of these kinds, or of groups of another shape."""
+    of_kind: Any = kinds
+    if not isinstance(other, of_kind):
+        raise TypeError(f"other must be a Moments, got {type(other).__name__}")
+    if np.shape(moments.mean) != np.shape(other.mean):
+        raise ValueError(f"other must have the shape {np.shape(moments.mean)}, got {np.shape(other.mean)}")
+
+
+class Moments(_Moments):
     """Count, mean and population variance (divided by count) of groups of numbers.
 
-    Moments add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them.
+    Moments add up: ``a + b`` is ``a.merge(b)``, and ``sum`` takes any number of them. Merges lose nothing:
+    beside the three fields they keep what mean and variance lost by being rounded to float64, as do pickle
+    and copy; what ``Moments(count, mean, var)`` makes is taken as it is.
+
+    Attributes
+    ----------
+    count : int
+        How many numbers a group has.
+    mean : array
+        float64; of a single group a NumPy scalar.
+    var : array
+        As mean.
 
     Examples
     --------
@@ -118,11 +159,28 @@ class Moments(NamedTuple):
     (5, 3.0, 2.0)
     """
 
-    count: int  # type: ignore[assignment]  # tuple.count gives way
-    mean: Array
-    """float64; of a single group a NumPy scalar."""
-    var: Array
-    """As mean."""
+    _mean_low: Any = 0.0
+    """mean + _mean_low is the mean."""
+    _m2: Pair | None = None
+    """The sum of squared deviations; None where it is var * count."""
+
+    def _with_low(self, low: Any) -> Self:
+        """Note what the mean lost by rounding."""
+        self._mean_low = low
+        return self
+
+    def _with_pairs(self, mean_low: Any, m2: Any, m2_low: Any) -> Self:
+        """Note the mean and m2, the sum of squared deviations, as pairs."""
+        self._mean_low, self._m2 = mean_low, (m2, m2_low)
+        return self
+
+    @classmethod
+    def _of_pairs(cls, count: int, mean: Pair, m2: Pair) -> Self:
+        return cls(count, mean[0], (m2[0] + m2[1]) / count)._with_pairs(mean[1], *m2)
+
+    def _pairs(self) -> tuple[Pair, Pair]:
+        """Mean and m2, the sum of squared deviations."""
+        return (self.mean, self._mean_low), self._m2 or (self.var * self.count, 0.0)
 
     def merge(self, other: "Moments") -> "Moments":
         """Moments of both sets of numbers together, by Chan's formula.
@@ -154,17 +212,14 @@ class Moments(NamedTuple):
         >>> whole.count, float(whole.mean), float(whole.var)
         (5, 3.0, 2.0)
         """
-        if not isinstance(other, Moments):
-            raise TypeError(f"other must be a Moments, got {type(other).__name__}")
-        if np.shape(self.mean) != np.shape(other.mean):
-            raise ValueError(f"other must have the shape {np.shape(self.mean)}, got {np.shape(other.mean)}")
+        if hasattr(other, "__dask_graph__"):  # lazy, as is the result then
+            lazy: Moments = other.merge(self)
+            return lazy
+        check_mergeable(self, other, (Moments,))
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
-        mean, m2 = _formulas.merge(
-            self.count, self.mean, self.var * self.count, other.count, other.mean, other.var * other.count
-        )
-        count = self.count + other.count
-        return Moments(count, mean, m2 / count)
+        a, b = (self, other) if self.count >= other.count else (other, self)
+        return Moments._of_pairs(a.count + b.count, *merge_pairs(a.count, *a._pairs(), b.count, *b._pairs()))
 
     def __add__(self, other: "Moments") -> "Moments":  # type: ignore[override]  # not that of a tuple
         """As `merge`."""
@@ -172,7 +227,7 @@ class Moments(NamedTuple):
 
     def __radd__(self, other: Any) -> "Moments":
         """As `merge`; `sum` begins with 0, which is nothing."""
-        return self if _is_zero(other) else NotImplemented
+        return self if is_zero(other) else NotImplemented
 
     def variance(self, ddof: int = 0) -> Array:
         """Variance with the divisor ``count - ddof``.
@@ -267,7 +322,7 @@ class Range(NamedTuple):
 
     def __radd__(self, other: Any) -> "Range":
         """As `merge`; `sum` begins with 0, which is nothing."""
-        return self if _is_zero(other) else NotImplemented
+        return self if is_zero(other) else NotImplemented
 
 
 class Whitening(NamedTuple):

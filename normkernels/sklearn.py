@@ -1,18 +1,25 @@
 """Scalers with the interface of scikit-learn, over the functions of the same names.
 
 Needs scikit-learn: ``from normkernels.sklearn import ZScore``.
+
+They take Dask arrays and dataframes, too: a fit then computes, chunk by chunk, and what comes out is lazy, an
+array, or a dataframe after ``set_output(transform="pandas")``.
 """
 
-from typing import Any, Self
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from scipy import sparse  # which scikit-learn needs
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
+from sklearn.utils.validation import FLOAT_DTYPES, _check_sample_weight, check_is_fitted, validate_data
 
-from . import _formulas
-from .functional.moments import moments
+from ._arrays import is_dask_array
+from ._features import features, merged
 from .functional.scaling import minmax, whiten, zscore
 from .results import Array, Moments, Range
 
@@ -26,17 +33,60 @@ def _checked(estimator: Any, X: Any, *, reset: bool, **options: Any) -> Array:
     return np.asarray(X, X.dtype.newbyteorder("="))
 
 
+def _lazy(X: Any) -> bool:
+    """Whether X is an array or a dataframe of Dask."""
+    frames = sys.modules.get("dask.dataframe")
+    return is_dask_array(X) or (frames is not None and isinstance(X, frames.DataFrame))
+
+
+def _dask() -> ModuleType:
+    from . import _dask_estimators  # needs a package that not everybody has
+
+    return _dask_estimators
+
+
+C = TypeVar("C")
+
+
+def _of_chunks(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that takes Dask data chunk by chunk."""
+
+    @functools.wraps(method)
+    def taking_chunks(self: Any, X: Any, *args: Any, **options: Any) -> Any:
+        if not _lazy(X):
+            return method(self, X, *args, **options)
+        _checked(self, _dask().sample(X), reset=False, ensure_min_samples=0)
+        return _dask().mapped(self, method.__name__, X)
+
+    return taking_chunks
+
+
+def _takes_dask(scaler: type[C]) -> type[C]:
+    """Have what transforms take Dask data; a fit does so itself."""
+    for name in ("transform", "inverse_transform"):
+        setattr(scaler, name, _of_chunks(getattr(scaler, name)))
+    in_memory = scaler.fit_transform  # type: ignore[attr-defined]
+
+    @functools.wraps(in_memory)
+    def fit_transform(self: Any, X: Any, y: Any = None, **options: Any) -> Any:
+        return self.fit(X, y, **options).transform(X) if _lazy(X) else in_memory(self, X, y, **options)
+
+    scaler.fit_transform = fit_transform  # type: ignore[attr-defined]
+    return scaler
+
+
 def _without_array_api(tags: Any) -> Any:
     tags.array_api_support = False
     return tags
 
 
+@_takes_dask
 class ZScore(StandardScaler):  # type: ignore[misc]
     """A `sklearn.preprocessing.StandardScaler` with the mean and variance of `normkernels.moments`.
 
-    The variance stays accurate where the mean is large beside it. Parameters, attributes, NaN and constant
-    features are as there, except that a feature is constant only if its values are equal; sparse matrices,
-    sample weights and ``with_std=False`` are left to it.
+    The variance stays accurate where the mean is large beside it, however many parts `partial_fit` saw.
+    Parameters, attributes, sample weights, NaN and constant features are as there, except that a feature is
+    constant only if its values are equal; sparse matrices are left to it.
 
     Attributes
     ----------
@@ -46,33 +96,57 @@ class ZScore(StandardScaler):  # type: ignore[misc]
 
     mean_: Any
     var_: Any
+    scale_: Any
     n_samples_seen_: Any
+    _seen: Array | None
+    """As `_features.features`; None where scikit-learn's own formulas took the last part."""
 
     @property
     def statistics_(self) -> Moments:
         check_is_fitted(self)
-        return Moments(self.n_samples_seen_, self.mean_, self.var_)
+        if self._seen is None:
+            return Moments(self.n_samples_seen_, self.mean_, self.var_)
+        return Moments(self.n_samples_seen_, self.mean_, self.var_)._with_pairs(*self._seen[2:])
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Merge the moments of X into those of what came before."""
-        if sample_weight is not None or sparse.issparse(X) or not self.with_std:
-            super().partial_fit(X, y, sample_weight)
-            return self
         first = not hasattr(self, "n_samples_seen_")
+        if sparse.issparse(X):
+            super().partial_fit(X, y, sample_weight)
+            self._seen = None
+            return self
+        if _lazy(X):
+            _checked(self, _dask().sample(X), reset=first, ensure_min_samples=0)
+            self._add(_dask().feature_moments(X, sample_weight), first, whole=sample_weight is None)
+            return self
         X = _checked(self, X, reset=first, ensure_all_finite="allow-nan")
-        count, mean, var = _moments_without_nan(X)
-        if not first:
-            seen = np.broadcast_to(self.n_samples_seen_, mean.shape)
-            before = np.where(seen > 0, (self.mean_, self.var_), 0.0)
-            new = np.where(count > 0, (mean, var), 0.0)
-            with np.errstate(invalid="ignore"):  # nothing seen of a feature: 0/0
-                mean, m2 = _formulas.merge(seen, before[0], before[1] * seen, count, new[0], new[1] * count)
-                count = seen + count
-                var = m2 / count
-        self.mean_, self.var_ = mean, var
-        self.n_samples_seen_ = count if np.ptp(count) else count[0]
-        self.scale_ = np.where(var == 0, 1.0, np.sqrt(var))
+        if sample_weight is not None:
+            sample_weight = _check_sample_weight(sample_weight, X, dtype=X.dtype)
+        self._add(features(X, sample_weight), first, whole=sample_weight is None)
         return self
+
+    def _add(self, seen: Array, first: bool, whole: bool) -> None:
+        """Merge the moments of more samples; whole: their counts are integers."""
+        if not first:
+            seen = merged((self._before(), seen))
+            whole = whole and np.asarray(self.n_samples_seen_).dtype.kind != "f"
+        count = np.where(seen[0] > 0, seen[0], np.nan)
+        self.mean_, self.var_ = np.where(seen[0] > 0, seen[1], np.nan), (seen[3] + seen[4]) / count
+        count = seen[0].astype(np.int64) if whole else seen[0]
+        self.n_samples_seen_ = count if np.ptp(count) else count[0]
+        self.scale_ = np.where(self.var_ == 0, 1.0, np.sqrt(self.var_))
+        self._seen = seen
+        if not self.with_std:
+            self.var_, self.scale_ = None, None
+            self.mean_ = self.mean_ if self.with_mean else None
+
+    def _before(self) -> Array:
+        if self._seen is not None:
+            return self._seen
+        nothing = np.zeros(self.n_features_in_)
+        seen = self.n_samples_seen_ + nothing
+        mean, var = (nothing if value is None else value for value in (self.mean_, self.var_))
+        return np.where(seen > 0, (seen, mean, nothing, var * seen, nothing), 0.0)
 
     def transform(self, X: Any, copy: bool | None = None) -> Any:
         """``(X - mean_) / scale_``"""
@@ -89,18 +163,7 @@ class ZScore(StandardScaler):  # type: ignore[misc]
         return _without_array_api(super().__sklearn_tags__())
 
 
-def _moments_without_nan(X: Array) -> tuple[Array, Array, Array]:
-    """Count, mean and variance of every feature, each without its NaN."""
-    _, mean, var = moments(X)
-    count = np.full(X.shape[1], len(X))
-    for i in np.flatnonzero(np.isnan(mean)):
-        values = X[~np.isnan(X[:, i]), i]
-        count[i] = len(values)
-        if len(values):
-            _, mean[i], var[i] = moments(values)
-    return count, mean, var
-
-
+@_takes_dask
 class MinMax(MinMaxScaler):  # type: ignore[misc]
     """A `sklearn.preprocessing.MinMaxScaler` that takes the smallest and largest value to the ends exactly.
 
@@ -112,10 +175,24 @@ class MinMax(MinMaxScaler):  # type: ignore[misc]
         ``data_min_`` and ``data_max_``.
     """
 
+    n_samples_seen_: Any
+
     @property
     def statistics_(self) -> Range:
         check_is_fitted(self)
         return Range(self.data_min_, self.data_max_)
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Widen the range by what is in X."""
+        if not _lazy(X):
+            super().partial_fit(X, y)
+            return self
+        before = getattr(self, "n_samples_seen_", 0)
+        _checked(self, _dask().sample(X), reset=not before, ensure_min_samples=0)
+        count, ends = _dask().feature_range(X)
+        super().partial_fit(ends)
+        self.n_samples_seen_ = before + count
+        return self
 
     def transform(self, X: Any) -> Any:
         """``(X - data_min_) / data_range_``, in ``feature_range``."""
@@ -137,6 +214,7 @@ class MinMax(MinMaxScaler):  # type: ignore[misc]
         return _without_array_api(super().__sklearn_tags__())
 
 
+@_takes_dask
 class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Features of mean 0 and variance 1 that are not correlated, named ``zca0``, ``zca1``, … or ``pca0``, …
 
@@ -161,6 +239,10 @@ class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Take the mean and the matrix of X."""
+        if _lazy(X):
+            _checked(self, _dask().sample(X), reset=True, ensure_min_samples=0)
+            self.statistics_ = _dask().whitening(X, self.method, self.eps)
+            return self
         X = _checked(self, X, reset=True)
         _, self.statistics_ = whiten(X, self.method, self.eps, return_statistics=True)
         return self

@@ -190,7 +190,7 @@ def assert_gradients(
 
 
 def needed_besides(function: Callable[[], Any]) -> int:
-    """Bytes that were held at once, besides what is returned."""
+    """Bytes that were held at once, besides what is returned; that is also what Moments carry unseen."""
     release_buffers()
     tracemalloc.start()
     try:
@@ -198,7 +198,9 @@ def needed_besides(function: Callable[[], Any]) -> int:
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    return peak - sum(a.nbytes for a in (result if isinstance(result, tuple) else (result,)) if np.ndim(a))
+    unseen = getattr(result, "__dict__", {}).values()
+    returned = [*(result if isinstance(result, tuple) else (result,)), *unseen]
+    return peak - sum(a.nbytes for a in returned if np.ndim(a))
 
 
 def misaligned(a: np.ndarray) -> np.ndarray:

@@ -30,7 +30,9 @@ LAYERS = [
     "normkernels",
     "normkernels._ahead",
     "normkernels.norms",
+    "normkernels._dask_estimators",
     "normkernels.functional  normkernels.jit",
+    "normkernels._dask  normkernels._features",
     "normkernels._local_response  normkernels._scaling  normkernels._row_passes  normkernels._group_passes",
     "normkernels._channel_passes  normkernels._moments",
     "normkernels._passes",
@@ -98,6 +100,8 @@ OPTIONAL = {("normkernels._layout", "ml_dtypes")}  # named where it is missing
 NEEDS_EXTRA = (
     "normkernels.cli",
     "normkernels.compile_command",
+    "normkernels._dask",
+    "normkernels._dask_estimators",
     "normkernels.bench",
     "normkernels.sklearn",
     "normkernels.torch",
@@ -222,7 +226,19 @@ def test_import_is_light():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     added = set(run.stdout.split())
-    heavy = {"click", "cpuinfo", "cupy", "jinja2", "matplotlib", "psutil", "rich", "sklearn", "torch", "yaml"}
+    heavy = {
+        "click",
+        "cpuinfo",
+        "cupy",
+        "dask",
+        "jinja2",
+        "matplotlib",
+        "psutil",
+        "rich",
+        "sklearn",
+        "torch",
+        "yaml",
+    }
     assert "normkernels" in added
     assert not {name for name in added if name.split(".")[0] in heavy or "cuda" in name}
 

@@ -1,6 +1,9 @@
 """moments and Moments.merge."""
 
+import copy
 import math
+import pickle
+from fractions import Fraction
 from functools import reduce
 
 import numpy as np
@@ -16,6 +19,17 @@ def exact_variance(values):
     n = len(values)
     deviations = values - math.fsum(values) / n
     return math.fsum(deviations**2) / n - (math.fsum(deviations) / n) ** 2
+
+
+def exact_at_1e7(x):
+    """Mean and variance, as fractions, of float64 numbers around 1e7: there, all are multiples of 2**-29."""
+    steps = ((x - 1e7) * 2**29).astype(np.int64).ravel().tolist()
+    n, s, q = len(steps), sum(steps), sum(i * i for i in steps)
+    return Fraction(s, n) / 2**29 + 10**7, Fraction(q * n - s * s, n * n) / 4**29
+
+
+def relative_error(value, exact):
+    return abs(float((Fraction(float(value)) - exact) / exact))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -102,7 +116,7 @@ def test_merged_pieces_are_the_whole(pieces, rng):
     whole = nk.moments(x, 0)
     assert merged.count == whole.count == 1000
     np.testing.assert_allclose(merged.mean, whole.mean, rtol=1e-15)
-    np.testing.assert_allclose(merged.var, whole.var, rtol=1e-10)  # a float64 mean of 1e6 has 1e-10 sd
+    np.testing.assert_allclose(merged.var, whole.var, rtol=1e-14)
 
 
 def test_merge_of_unequal_counts():
@@ -136,3 +150,93 @@ def test_population_variance():
 
 def test_one_value_has_no_variance():
     assert nk.moments(np.array([0.1])) == (1, 0.1, 0)
+
+
+@pytest.mark.parametrize("columns", [False, True])
+def test_parts_merge_to_the_variance_of_the_whole(columns, rng):
+    x = rng.normal(1e7, 1, (13, 100_001))
+    mean, var = exact_at_1e7(x)
+    of_rows = nk.moments(np.ascontiguousarray(x.T), 0) if columns else None
+    parts = [nk.moments(part) for part in x]
+    if columns:
+        single = zip(of_rows.mean, of_rows.var, of_rows._mean_low, strict=True)
+        parts = [nk.Moments(100_001, m, v)._with_low(low) for m, v, low in single]
+    for some in (parts, parts[::-1], parts[::2] + parts[1::2]):
+        whole = sum(some)
+        assert whole.count == x.size
+        assert relative_error(whole.var, var) < 1e-15
+        assert abs(Fraction(float(whole.mean)) + Fraction(float(whole._mean_low)) - mean) < 1e-16
+    tree = parts
+    while len(tree) > 1:
+        tree = [sum(tree[i : i + 2]) for i in range(0, len(tree), 2)]
+    assert relative_error(tree[0].var, var) < 1e-15
+
+
+def test_a_chain_of_parts_loses_nothing(rng):
+    """Far outliers come first, and every sum has hundreds of thousands of terms."""
+    x = rng.normal(1e7, 1, (20_000, 15))
+    x[0] += 1e6
+    _, var = exact_at_1e7(x)
+    chain = sum(nk.moments(part) for part in x)
+    assert relative_error(chain.var, var) < 2e-15
+    assert relative_error(chain.merge(nk.moments(x, None)).var, var) < 2e-15
+
+
+def test_a_million_parts(rng):
+    """A thousand groups of a thousand parts each, which then are merged."""
+    x = rng.normal(1e7, 1, (1000, 1000, 3))
+    _, var = exact_at_1e7(x)
+    groups = sum(nk.moments(part, 1) for part in x)
+    (mean, mean_low), (m2, m2_low) = groups._pairs()
+    single = zip(mean, mean_low, m2, m2_low, strict=True)
+    whole = sum(nk.Moments._of_pairs(groups.count, (a, b), (c, d)) for a, b, c, d in single)
+    assert whole.count == x.size
+    assert relative_error(whole.var, var) < 1e-15
+
+
+@pytest.mark.slow
+def test_a_chain_of_a_million_parts(rng):
+    x = rng.normal(1e7, 1, (1_000_000, 2))
+    _, var = exact_at_1e7(x)
+    pairs = nk.moments(x, 1)
+    single = zip(pairs.mean, pairs.var, pairs._mean_low, strict=True)
+    whole = sum(nk.Moments(2, m, v)._with_low(low) for m, v, low in single)
+    assert whole.count == x.size
+    assert relative_error(whole.var, var) < 1e-15
+
+
+def test_what_a_mean_lost_travels_along(rng):
+    x = rng.normal(1e7, 1, (2, 50, 3))
+    a, b = (nk.moments(part) for part in x)
+    assert np.any(a._mean_low)
+    for made in (a, a + b):
+        for other in (pickle.loads(pickle.dumps(made)), copy.copy(made), copy.deepcopy(made)):
+            assert_same_bits(other, made)
+            assert_same_bits(other + b, made + b)
+            assert_same_bits((other + b)._pairs(), (made + b)._pairs())
+
+
+def test_moments_are_a_tuple_of_three(rng):
+    a = nk.moments(rng.normal(1e7, 1, 50)) + nk.moments(rng.normal(1e7, 1, 50))
+    count, mean, var = a
+    assert a == (count, mean, var)
+    assert a._fields == ("count", "mean", "var")
+    assert repr(a).startswith("Moments(count=100, mean=np.float64(")
+    assert a._asdict() == {"count": count, "mean": mean, "var": var}
+    made = nk.Moments(count, mean, var)
+    assert made + a == a.merge(made)
+    moved = a._replace(mean=mean + 1)  # what the old mean had lost is not the new one's
+    assert moved._pairs() == nk.Moments(count, mean + 1, var)._pairs()
+
+
+def test_merges_of_what_is_not_finite():
+    huge, some = nk.moments([-1e200, 1e200]), nk.moments([1.0, 2.0])
+    for a, b in ((huge, some), (some, huge)):
+        for merged in (a.merge(b), a.merge(b).merge(some)):
+            assert merged.var == np.inf
+            assert np.isfinite(merged.mean)
+    nan = nk.moments([1.0, np.nan]).merge(some)
+    assert np.isnan(nan.mean)
+    assert np.isnan(nan.var)
+    far = nk.moments([1e200]).merge(some)
+    assert (far.var, far.mean) == (np.inf, pytest.approx(1e200 / 3))

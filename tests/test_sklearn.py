@@ -72,7 +72,7 @@ def test_as_the_scaler_of_scikit_learn(ours, theirs, nan, dtype, parts, rng):
         assert ours.partial_fit(part) is ours
         theirs.partial_fit(part)
     tolerance = 1e-5 if dtype is np.float32 else 1e-12
-    assert set(vars(theirs)) == set(vars(ours))
+    assert set(vars(theirs)) == {name for name in vars(ours) if name != "_seen"}
     for name, value in vars(theirs).items():
         if name.endswith("_") and value is not None:
             assert np.shape(getattr(ours, name)) == np.shape(value), name
@@ -95,6 +95,43 @@ def test_sample_weights_and_sparse_matrices_as_in_scikit_learn(rng):
     S = sparse.csr_array(X * (X > 1))
     y = ZScore(with_mean=False).fit(S).transform(S)
     np.testing.assert_allclose(y.toarray(), StandardScaler(with_mean=False).fit_transform(S).toarray())
+
+
+def test_weights_and_repeated_samples_are_the_same(rng):
+    X, weight = with_nan(rng.normal(1e7, 1, (200, 6)), rng), rng.integers(0, 4, 200)
+    X[:, 3] = 7
+    repeated = ZScore().fit(np.repeat(X, weight, axis=0))
+    for parts in (1, 5):
+        weighted = ZScore()
+        for part, w in zip(np.split(X, parts), np.split(weight, parts), strict=True):
+            weighted.partial_fit(part, sample_weight=w)
+        np.testing.assert_array_equal(weighted.n_samples_seen_, repeated.n_samples_seen_)
+        np.testing.assert_allclose(weighted.mean_, repeated.mean_, rtol=1e-15)
+        np.testing.assert_allclose(weighted.var_, repeated.var_, rtol=1e-14)
+    frame = rng.normal(1e7, 1, (100_000, 3)).astype(np.float64)
+    var = ZScore().fit(frame, sample_weight=np.full(len(frame), 2.5)).var_
+    np.testing.assert_allclose(var, nk.moments(frame).var, rtol=1e-14)
+
+
+def test_weights_of_nothing():
+    X = np.array([[1.0, np.nan], [2.0, 3.0], [4.0, np.nan]])
+    scaler = ZScore().fit(X, sample_weight=[1.0, 0.0, 3.0])
+    assert scaler.n_samples_seen_.tolist() == [4.0, 0.0]
+    np.testing.assert_array_equal(scaler.mean_, [3.25, np.nan])
+    scaler.partial_fit([[3.25, 5.0]])
+    assert scaler.n_samples_seen_.tolist() == [5.0, 1.0]
+    np.testing.assert_array_equal(scaler.mean_, [3.25, 5.0])
+    with pytest.raises(ValueError, match="sample_weight.shape"):
+        ZScore().fit(X, sample_weight=[1.0, 2.0])
+
+
+def test_parts_lose_nothing(rng):
+    X = rng.normal(1e7, 1, (1000, 7, 3))
+    scaler = ZScore()
+    for part in X:
+        scaler.partial_fit(part)
+    np.testing.assert_allclose(scaler.var_, nk.moments(X, (0, 1)).var, rtol=1e-15)
+    assert_same_bits((scaler.statistics_ + scaler.statistics_)._pairs()[0], scaler.statistics_._pairs()[0])
 
 
 @pytest.mark.parametrize("scaler", [ZScore(copy=False), MinMax(copy=False)], ids=str)
@@ -140,6 +177,18 @@ def test_partial_fit_is_the_fit_of_all(rng):
     for a, b in zip(parts.statistics_[1:], whole.statistics_[1:], strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
     assert whole.fit(X[:7]).statistics_.count == 7  # begins again
+
+
+def test_partial_fit_on_parts_of_a_memory_map(tmp_path, rng):
+    X = np.memmap(tmp_path / "x.bin", np.float32, "w+", shape=(1000, 3))
+    X[:] = rng.normal(1e3, 1, X.shape)
+    parts, ends = ZScore(), MinMax()
+    for i in range(0, len(X), 100):
+        parts.partial_fit(X[i : i + 100])
+        ends.partial_fit(X[i : i + 100])
+    np.testing.assert_allclose(parts.var_, np.var(X, 0, np.float64), rtol=1e-6)
+    assert_same_bits(ends.data_max_, np.asarray(X.max(0)))
+    assert parts.transform(X).dtype == np.float32
 
 
 def test_parameters_reach_the_function(rng):

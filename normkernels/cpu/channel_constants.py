@@ -115,6 +115,17 @@ def finish_statistics(x, view, start, n, eps, centred, statistics):
             )  # fmt: skip
 
 
+@step
+def _low(i, low, rstd):
+    low[i] = where(usual(rstd[i]), low[i], 0.0)
+
+
+@primitive
+def finish_low(n, rstd, low):
+    """What n means lost by rounding; 0 where `finish_statistics` took them again, or they are not finite."""
+    each(n, None, _low, low, rstd)
+
+
 @primitive
 def _correction(mean, rstd, running_mean, running_var, state):
     """r and d of batch renormalization, (1, 0) where they must be: y = (x_hat * r + d) * weight + bias"""

@@ -16,6 +16,7 @@ import numpy as np
 from .channel_constants import (
     View,
     finish_dots,
+    finish_low,
     finish_output,
     finish_statistics,
     given_of,
@@ -84,25 +85,26 @@ def _tile_moments(k, block, x, view, partials):
 
 
 @primitive
-def _merge(start, n, partials, mean, m2):
-    """mean and m2 of the n channels from `start`."""
+def _merge(start, n, partials, mean, low, m2):
+    """mean, what it lost by rounding, and m2 of the n channels from `start`; low may be None."""
     moments = offset(partials.first, start)
     for t in range(1, partials.tiles):
         add_moments(n, moments, offset(moments, 4 * t * partials.pitch), partials.pitch)
-    taken(n, moments, partials.pitch, mean, m2)
+    taken(n, moments, partials.pitch, mean, low, m2)
 
 
 @primitive
 def _statistics_piece(b, x, view, partials, statistics):
     (start, end), m2 = _block(b, FINISHED, view), tile_on_stack(statistics[0])
-    n, (mean, var, rstd) = end - start, offset(statistics, start)
-    _merge(start, n, partials, mean, m2)
+    n, (mean, var, rstd, low) = end - start, offset(statistics, start)
+    _merge(start, n, partials, mean, low, m2)
     finish_statistics(x, view, start, n, 0.0, True, (mean, var, rstd, m2))
+    finish_low(n, rstd, low)
 
 
 @kernel
 def moments(team, x, view, statistics):
-    """statistics: mean, population variance and its 1/sqrt of every channel."""
+    """statistics: mean, population variance, its 1/sqrt, and what the mean lost, of every channel."""
     view = View(*view)
     partials = _partials(4, view)
     share(team, view.channels * partials.tiles, _tile_moments, 1, x, view, partials)
@@ -114,7 +116,7 @@ def _finish_moments(start, end, x, view, state, partials, constants):
     """Statistics, and constants of the output, of the channels start..end."""
     for c in range(start, end, FINISHED):
         n, own, m2 = min(FINISHED, end - c), offset(state, c), tile_on_stack(state.mean)
-        _merge(c, n, partials, own.mean, m2)
+        _merge(c, n, partials, own.mean, None, m2)
         finish_output(x, view, c, n, own, m2, offset(constants, c))
 
 

@@ -102,8 +102,18 @@ def _merge_tiles(x, view, first, n, sums, moments):
 
 
 @primitive
-def channel_moments(x, view, start, n, sums, mean, m2):
-    """mean and m2 of the n channels from `start`, from the sums of their columns."""
+def _write(low, c, value):
+    if low is None:
+        return
+    low[c] = value
+
+
+@primitive
+def channel_moments(x, view, start, n, sums, mean, low, m2):
+    """mean, low and m2 of the n channels from `start`, from the sums of their columns.
+
+    low: what the mean lost by rounding; it may be None.
+    """
     columns, moments = n * view.inner, tile_on_stack(m2)
     for f in range(view.fold):
         own = moments if f == 0 else offset(moments, 4 * columns)
@@ -111,10 +121,11 @@ def channel_moments(x, view, start, n, sums, mean, m2):
         if f > 0:
             add_moments(columns, moments, own, columns)
     if view.inner == 1:
-        taken(n, moments, n, mean, m2)
+        taken(n, moments, n, mean, low, m2)
     else:
         for c in range(n):
-            mean[c], m2[c] = joined(offset(moments, c * view.inner), view.inner, columns)
+            mean[c], lost, m2[c] = joined(offset(moments, c * view.inner), view.inner, columns)
+            _write(low, c, lost)
 
 
 @primitive
@@ -146,7 +157,7 @@ def finish_columns(b, start, end, x, view, state, sums, constants):
     (c, n), m2 = part(b, start, end, view), tile_on_stack(state.mean)
     own, to = offset(state, c), offset(constants, c * view.inner)
     values = to if _alone(view) else Rows(tile_on_stack(to.first), n)
-    channel_moments(x, view, c, n, sums, own.mean, m2)
+    channel_moments(x, view, c, n, sums, own.mean, None, m2)
     finish_output(x, view, c, n, own, m2, values)
     _spread(3, n, values, to, view)
 

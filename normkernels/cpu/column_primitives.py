@@ -12,7 +12,7 @@ from .fusion import copy_run, tile_on_stack
 from .jit import primitive
 from .loops import each, sums
 from .pointers import as_element, offset
-from .primitives import RESCALE, are_good, tile_moments, zero
+from .primitives import RESCALE, are_good, tile_moments, two_sum, zero
 from .tracing import step
 from .tuning import ROWS_TOGETHER
 from .vectors import fma, where, wide
@@ -125,14 +125,19 @@ def add_moments(n, moments, new, pitch):
 
 
 @step
-def _mean(i, mean, pivot, deviation):
-    mean[i] = pivot[i] + deviation[i]
+def _mean(i, mean, pivot, deviation, low):
+    mean[i], lost = two_sum(pivot[i], deviation[i])
+    if low is not None:
+        low[i] = lost
 
 
 @primitive
-def taken(n, moments, pitch, mean, m2):
-    """mean and m2 from n moments, rows as for `add_moments`; m2 may stand where it is."""
-    each(n, None, _mean, mean, offset(moments, pitch), offset(moments, 2 * pitch))
+def taken(n, moments, pitch, mean, low, m2):
+    """mean, what it lost by rounding, and m2 from n moments, rows as for `add_moments`.
+
+    low may be None, and m2 may stand where it is.
+    """
+    each(n, None, _mean, mean, offset(moments, pitch), offset(moments, 2 * pitch), low)
     copy_run(offset(moments, 3 * pitch), n, m2, None)
 
 
@@ -149,12 +154,15 @@ def _add_spread_of_means(i, sums, m2, pivot, mean, origin):
 
 @primitive
 def joined(moments, n, pitch):
-    """mean and m2 of n columns together, which have one count; moments: as for `add_moments`."""
+    """mean, what it lost by rounding, and m2 of n columns together, which have one count.
+
+    moments: as for `add_moments`.
+    """
     pivot, mean, m2 = offset(moments, pitch), offset(moments, 2 * pitch), offset(moments, 3 * pitch)
     first = pivot[0]
-    middle = first + sums(1, n, _add_mean, pivot, mean, first)[0] / n
+    middle, low = two_sum(first, sums(1, n, _add_mean, pivot, mean, first)[0] / n)
     within, between = sums(2, n, _add_spread_of_means, m2, pivot, mean, middle)
-    return middle, within + moments[0] * between
+    return middle, low, within + moments[0] * between
 
 
 @step

@@ -17,7 +17,7 @@ Arguments are as in `channels`, with constants of every column, and sums: (tiles
 dtype of the arithmetic.
 """
 
-from .channel_constants import View, finish_statistics, given_of, state_of
+from .channel_constants import View, finish_low, finish_statistics, given_of, state_of
 from .channel_primitives import (
     Backward,
     Forward,
@@ -82,14 +82,15 @@ def _piece(p, view):
 @primitive
 def _statistics_piece(b, x, view, sums, statistics):
     (start, n), m2 = part(b, 0, view.channels, view), tile_on_stack(statistics[0])
-    mean, var, rstd = offset(statistics, start)
-    channel_moments(x, view, start, n, sums, mean, m2)
+    mean, var, rstd, low = offset(statistics, start)
+    channel_moments(x, view, start, n, sums, mean, low, m2)
     finish_statistics(x, view, start, n, 0.0, True, (mean, var, rstd, m2))
+    finish_low(n, rstd, low)
 
 
 @kernel
 def moments(team, x, view, sums, statistics):
-    """statistics: mean, population variance and its 1/sqrt of every channel."""
+    """statistics: mean, population variance, its 1/sqrt, and what the mean lost, of every channel."""
     view, sums = View(*view), Sums(sums, view[1], len(sums))
     share(team, _tile_pieces(sums), sum_columns, COLS, x, view, sums)
     share(team, parts(view, view.channels), _statistics_piece, x, view, sums, statistics)

@@ -3,7 +3,6 @@
 from .launch_channels import (
     channel_backward,
     channel_forward,
-    channel_moments,
     channel_normalize,
     channel_standardize,
     channel_statistics,
@@ -15,7 +14,6 @@ from .layouts import assign, copy, empty, fits, flat, gradient, zeros
 __all__ = [
     "channel_backward",
     "channel_forward",
-    "channel_moments",
     "channel_normalize",
     "channel_standardize",
     "channel_statistics",

@@ -77,21 +77,19 @@ def _parameters(plan: ChannelPlan, weight: Array | None, bias: Array | None) -> 
     return parameter(weight, c, 1.0, dtype), parameter(bias, c, 0.0, dtype)
 
 
-def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array, Array]:
-    """mean, population variance, and 1/sd, which is in range where the variance is not, of every channel."""
+def channel_statistics(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, ...]:
+    """mean, population variance, 1/sd, and what the mean lost by rounding, of every channel.
+
+    1/sd is in range where the variance is not.
+    """
     c, view = plan.channels, _view(plan)
-    statistics = np.empty(c), np.empty(c), np.empty(c)
+    statistics = np.empty(c), np.empty(c), np.empty(c), np.empty(c)
     if plan.inner == 1:
         sums = np.empty((row_tiles.py_func(*view[:2]), 3, view[1]), plan.layout.arithmetic)
         run(columns.moments, plan.nbytes, threads, x, view, sums, statistics)
     else:
         run(channels.moments, plan.nbytes, threads, x, view, statistics)
     return statistics
-
-
-def channel_moments(plan: ChannelPlan, x: Array, threads: int | None) -> tuple[Array, Array]:
-    """mean and population variance of every channel."""
-    return channel_statistics(plan, x, threads)[:2]
 
 
 def channel_forward(

@@ -150,7 +150,7 @@ def _statistics(x, pitch, n, norm, eps, statistics, room):
         moments_of_tile(tile, rows, pitch, n, own, width, moments if t == 0 else new, width)
         if t > 0:
             add_moments(n, moments, new, width)
-    taken(n, moments, width, mean, m2)
+    taken(n, moments, width, mean, None, m2)
     if not norm.centred:
         each(n, None, _about_zero, mean, m2, np.float64(norm.cols))
     view = view_of(norm.cols * pitch, 1, pitch, 1)

@@ -26,6 +26,7 @@ RESCALE = 2.0**96
 WIDEST = 1024.0
 
 merge = formula(_formulas.merge)
+two_sum = formula(_formulas.two_sum)
 
 
 @formula

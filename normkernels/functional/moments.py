@@ -5,6 +5,7 @@ from __future__ import annotations  # help() shows ArrayLike, not the protocols 
 from collections.abc import Sequence
 
 from .. import _moments
+from .._arrays import is_dask_array
 from ..results import Moments
 from ._types import ArrayLike
 
@@ -20,18 +21,21 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = 0, *, threads: int 
     x : array, float32, float64, float16 or bfloat16
         In host memory, where integers, bools and lists are taken as float64,
         or on a CUDA device; there the results are `DeviceArray`, and `threads` does nothing.
+        Or a Dask array, chunked along any axes: mean and var are then Dask arrays, and ``compute()`` of
+        the result gives Moments, with the same bits for any scheduler and number of workers.
     axis : int, sequence of int or None
         The axes to reduce; None is all of them. With 0, every column is a group.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
+        For a chunk of a Dask array it is 1 by default.
 
     Returns
     -------
     Moments
         count, and mean and var in float64, of the shape of the other axes: scalars where there is none. A
         group with NaN gives NaN. `Moments.merge`, ``+`` and ``sum`` join statistics of data that never sits
-        in one place. A variance that no float64 can hold, that of data with an
-        sd above 1e154, is inf; `zscore` of such data is right all the same.
+        in one place, and lose nothing, whatever the number of parts. A variance that no float64 can hold,
+        that of data with an sd above 1e154, is inf; `zscore` of such data is right all the same.
 
     Raises
     ------
@@ -57,4 +61,9 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = 0, *, threads: int 
     >>> sum(nk.moments(part) for part in ([1], [2, 6])).variance(ddof=1)
     np.float64(7.0)
     """
+    if is_dask_array(x):
+        from .. import _dask  # needs a package that not everybody has
+
+        lazy: Moments = _dask.moments(x, axis, threads)
+        return lazy
     return _moments.moments(x, axis, threads)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Literal, overload
 
 from .. import _scaling
+from .._arrays import is_dask_array
 from ..results import Array, Moments, Range, Whitening
 from ._types import ArrayLike
 
@@ -52,7 +53,8 @@ def zscore(
     Parameters
     ----------
     x : array, float32, float64, float16 or bfloat16
-        In host memory. Integers, bools and lists are taken as float64.
+        In host memory. Integers, bools and lists are taken as float64. Or a Dask array, chunked along any
+        axes, of which nothing is computed here: y and the statistics are of Dask arrays, too.
     axis : int, sequence of int or None
         The axes of a slice; None is all of them. With 0, every column is a slice.
     ddof : int
@@ -63,7 +65,7 @@ def zscore(
     return_statistics : bool
         Whether to return the statistics too.
     out : array, optional
-        Receives y; it may be x itself, but no part of it.
+        Receives y; it may be x itself, but no part of it. None for a Dask array.
     threads : int, optional
         How many threads to use, up to ``numba.config.NUMBA_NUM_THREADS``; the result does not depend on it.
 
@@ -87,6 +89,9 @@ def zscore(
     -----
     Moments as of `moments`: Chan, Golub & LeVeque (1979).
 
+    Dask keeps the chunks between the pass for the statistics and that for y, or spills them. Of data that is
+    larger than its memory, take the statistics first: ``zscore(x, statistics=moments(x).compute())``.
+
     Memory besides the results: 64 MB, or a quarter of x if that is more. Arrays with gaps, and those whose
     kept axes are not neighbours in memory, are copied in parts: a sixteenth of x, or a slice where that is
     larger.
@@ -99,7 +104,12 @@ def zscore(
     array([[-1., -1.],
            [ 1.,  1.]])
     """
-    y, used = _scaling.zscore(x, axis, ddof, statistics, return_statistics, out, threads)
+    if is_dask_array(x):
+        from .. import _dask  # needs a package that not everybody has
+
+        y, used = _dask.zscore(x, axis, ddof, statistics, out, threads)
+    else:
+        y, used = _scaling.zscore(x, axis, ddof, statistics, return_statistics, out, threads)
     return (y, used) if return_statistics else y
 
 
@@ -136,7 +146,8 @@ def minmax(
     Parameters
     ----------
     x : array, float32, float64, float16 or bfloat16
-        In host memory. Integers, bools and lists are taken as float64.
+        In host memory. Integers, bools and lists are taken as float64. Or a Dask array, chunked along any
+        axes, of which nothing is computed here: y and the statistics are of Dask arrays, too.
     axis : int, sequence of int or None
         The axes of a slice; None is all of them. With 0, every column is a slice.
     statistics : Range, optional
@@ -145,7 +156,7 @@ def minmax(
     return_statistics : bool
         Whether to return the statistics too.
     out : array, optional
-        Receives y; it may be x itself, but no part of it.
+        Receives y; it may be x itself, but no part of it. None for a Dask array.
 
     Returns
     -------
@@ -175,7 +186,12 @@ def minmax(
     >>> nk.minmax(np.array([1.0, 2.0, 5.0]))
     array([0.  , 0.25, 1.  ])
     """
-    y, used = _scaling.minmax(x, axis, statistics, return_statistics, out)
+    if is_dask_array(x):
+        from .. import _dask  # needs a package that not everybody has
+
+        y, used = _dask.minmax(x, axis, statistics, out)
+    else:
+        y, used = _scaling.minmax(x, axis, statistics, return_statistics, out)
     return (y, used) if return_statistics else y
 
 
@@ -219,7 +235,8 @@ def whiten(
     Parameters
     ----------
     x : array, shape (samples, features), float32, float64, float16 or bfloat16
-        In host memory. Integers, bools and lists are taken as float64.
+        In host memory. Integers, bools and lists are taken as float64. Or a Dask array, with all features in
+        one chunk, of which nothing is computed here: y and the statistics are of Dask arrays, too.
     method : {"zca", "pca"}
     eps : float
         Added to the variances, in the square of the unit of x.
@@ -268,5 +285,10 @@ def whiten(
            [-1.,  1.],
            [-1., -1.]])
     """
-    y, used = _scaling.whiten(x, method, eps, statistics)
+    if is_dask_array(x):
+        from .. import _dask  # needs a package that not everybody has
+
+        y, used = _dask.whiten(x, method, eps, statistics)
+    else:
+        y, used = _scaling.whiten(x, method, eps, statistics)
     return (y, used) if return_statistics else y

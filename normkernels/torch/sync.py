@@ -87,12 +87,15 @@ def _merged(input: Tensor, channels: int, group: Any) -> Moments:
             "inputs must have more than one value per channel in all processes together, "
             f"got shape {tuple(input.shape)}"
         )
-    own = np.zeros((2, channels))
+    own = np.zeros((3, channels))
     if count:
-        own[:] = moments(array(input.detach()), axis=[a for a in range(input.dim()) if a != 1])[1:]
-    parts = _gathered(torch.from_numpy(own), group)
-    moments_of = (Moments(n, *part.numpy()) for (_, n), part in zip(shapes, parts, strict=True))
-    return functools.reduce(Moments.merge, moments_of)
+        found = moments(array(input.detach()), axis=[a for a in range(input.dim()) if a != 1])
+        own[:] = found.mean, found.var, found._mean_low
+    parts = [part.numpy() for part in _gathered(torch.from_numpy(own), group)]
+    every = (
+        Moments(n, mean, var)._with_low(low) for (_, n), (mean, var, low) in zip(shapes, parts, strict=True)
+    )
+    return functools.reduce(Moments.merge, every)
 
 
 def _gathered(own: Tensor, group: Any) -> list[Tensor]:

@@ -20,6 +20,7 @@ PACKAGES = {
         "yaml",
     ),
     "ab": ("scipy",),
+    "models": ("timm", "torch", "transformers"),
 }
 
 

@@ -17,7 +17,10 @@ MAX_LINES = 400
 # never from a line above and never from a neighbour on its line. A name covers what is inside it
 # unless that has a line of its own; `normkernels` is only the package's __init__.
 LAYERS = [
-    "normkernels.cli  normkernels.sklearn  normkernels.torch",
+    "normkernels.cli  normkernels.sklearn",
+    "normkernels.compile_command",
+    "normkernels.bench",
+    "normkernels.torch",
     "normkernels.torch.replace",
     "normkernels.torch.sync  normkernels.torch.timm",
     "normkernels.torch.modules  normkernels.torch.transformers",
@@ -25,8 +28,6 @@ LAYERS = [
     "normkernels.torch._norms",
     "normkernels.torch._operators",
     "normkernels.torch._tensors  normkernels.torch._pool",
-    "normkernels.compile_command",
-    "normkernels.bench",
     "normkernels",
     "normkernels._ahead",
     "normkernels.norms",

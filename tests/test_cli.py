@@ -14,7 +14,7 @@ pytest.importorskip("rich")
 
 import normkernels as nk
 from normkernels import cli, functional
-from normkernels.bench import commands, files, markdown, results, run
+from normkernels.bench import commands, files, markdown, progress, results, run
 from normkernels.bench.presets import presets
 from normkernels.bench.selection import DEFAULT, QUICK, BadOption, Selection, parse_shape, select
 from normkernels.norms import NORMS
@@ -87,12 +87,12 @@ def test_bench_writes_what_it_measured(normkernels: Any) -> None:
     assert sorted(p.name for p in Path().iterdir()) == ["p.png", "page.md", "r.json"]
 
 
-@pytest.mark.parametrize("steps", [1, 2, commands.LINES, 97, 1000])
+@pytest.mark.parametrize("steps", [1, 2, progress.LINES, 97, 1000])
 def test_a_log_has_some_lines_of_a_long_run(steps: int) -> None:
-    told = [n for n in range(steps) if commands._told(n, steps)]
-    assert len(told) == min(steps, commands.LINES)
+    told = [n for n in range(steps) if progress.told(n, steps)]
+    assert len(told) == min(steps, progress.LINES)
     assert told[0] == 0
-    assert all(b - a <= -(-steps // commands.LINES) for a, b in zip(told, [*told[1:], steps], strict=True))
+    assert all(b - a <= -(-steps // progress.LINES) for a, b in zip(told, [*told[1:], steps], strict=True))
 
 
 def test_quiet_is_quiet(normkernels: Any, monkeypatch: pytest.MonkeyPatch) -> None:

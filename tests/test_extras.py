@@ -58,6 +58,7 @@ def test_dev_has_every_extra() -> None:
     assert Requirement(own).extras == set(PROJECT["optional-dependencies"]) - {
         "cuda12",
         "dev",
+        "models",
         "peers",
         "torch",
     }

@@ -3,14 +3,13 @@
 import io
 import os
 import sys
-from itertools import count
 from pathlib import Path
 from typing import Any
 
 import click
 import numba
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from .. import _buffers
 from ..norms import NORMS
@@ -22,24 +21,23 @@ from .check import Mismatch
 from .device import info as cuda
 from .device.command import prepared
 from .machine import machine
-from .options import Percent, file_option
+from .models.command import models
+from .options import Percent, file_option, thread_count
 from .peers import PEERS
 from .peers.choice import DEFAULT, chosen
 from .presets import presets
 from .process import WorkerEnded
+from .progress import following
 from .report.command import report
 from .run import Plan, fitting, memory_text, run
-from .say import note, say
+from .say import say
 from .schema import ResultsError
 from .selection import LAYOUTS, BadOption, Selection, select, takes
 from .table import show
 from .work import Work
 
-# A run that no terminal shows leaves at most so many lines about how far it has come.
-LINES = 20
-
 cli = click.Group()
-for command in (ab, cuda_resources.command, ratios.table, report):
+for command in (ab, cuda_resources.command, models, ratios.table, report):
     cli.add_command(command)
 
 
@@ -169,18 +167,7 @@ def bench(
                 raise BadOption(f"{name} needs --device cuda, got {value}")
         work = _on_host(selected, threads, against, options)
     outputs.check(paths)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    errors = Console(stderr=True)
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("starting", total=work.steps)
-        done = count()
-
-        def starting(what: str) -> None:
-            n = next(done)
-            progress.update(task, description=what, completed=n)
-            if not errors.is_terminal and _told(n, work.steps):
-                note(f"measuring {what} ({n + 1} of {work.steps})")
-
+    with following(work.steps) as starting:
         try:
             outcome = work.do(starting)
         except (Mismatch, WorkerEnded) as error:
@@ -197,16 +184,11 @@ def bench(
         raise click.ClickException(work.failed(outcome))
 
 
-def _told(n: int, steps: int) -> bool:
-    """Whether a log has a line of step n: LINES of them, evenly."""
-    return n * LINES // steps > (n - 1) * LINES // steps
-
-
 def _on_host(
     selected: Selection, threads: int | None, against: tuple[str, ...], options: dict[str, Any]
 ) -> Work:
     cases = select(selected)
-    used = _threads(threads)
+    used = thread_count(threads)
     names, missing = chosen(against, selected.fuses)
     fit, skipped = fitting(cases, names)
     if not fit:
@@ -214,15 +196,6 @@ def _on_host(
     plan = Plan(fit, used, names, timing.QUICK if selected.quick else timing.FULL, missing)
     options["against"] = list(against or DEFAULT)
     return Work(len(fit), lambda starting: run(plan, options, skipped, lambda case: starting(case.id)))
-
-
-def _threads(threads: int | None) -> int:
-    most = numba.config.NUMBA_NUM_THREADS
-    if threads is None:
-        return int(numba.get_num_threads())
-    if not 1 <= threads <= most:
-        raise BadOption(f"--threads must be between 1 and {most}, got {threads}")
-    return threads
 
 
 @cli.command()

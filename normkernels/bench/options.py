@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numba
 
 from .selection import BadOption
 
@@ -34,3 +35,13 @@ class Percent(click.ParamType):  # type: ignore[type-arg]  # generic from click 
             option = parameter.opts[0] if parameter else "it"
             raise BadOption(f"{option} must be a percentage above 0, like 10%, got {value}")
         return fraction
+
+
+def thread_count(threads: int | None) -> int:
+    """How many threads are meant by --threads; raises BadOption."""
+    most = numba.config.NUMBA_NUM_THREADS
+    if threads is None:
+        return int(numba.get_num_threads())
+    if not 1 <= threads <= most:
+        raise BadOption(f"--threads must be between 1 and {most}, got {threads}")
+    return threads

@@ -1,4 +1,7 @@
-"""The norms of timm by the kernels of this package: what `replace_norms` puts in their place."""
+"""The norms of timm by the kernels of this package: what `replace_norms` puts in their place.
+
+After `timm.layers.set_fast_norm` a norm computes in the dtype of autocast, which is left to timm.
+"""
 
 from timm.layers import norm, norm_act
 from torch import Tensor, nn
@@ -12,15 +15,27 @@ _ACTIVATIONS: dict[type, Activation | None] = {
 }  # fmt: skip
 
 
-def _fusible(act: nn.Module) -> bool:
-    """Whether kernels can have an activation."""
-    return type(act) in _ACTIVATIONS and getattr(act, "approximate", "none") == "none"
+def _fusible(drop: nn.Module, act: nn.Module) -> bool:
+    """Whether an activation can be part of the kernel: a known one, with nothing before it and no hooks."""
+    known = type(drop) is nn.Identity and type(act) in _ACTIVATIONS
+    return known and getattr(act, "approximate", "none") == "none" and not (_hooked(drop) or _hooked(act))
+
+
+def _hooked(module: nn.Module) -> bool:
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
 
 
 class LayerNorm(norm.LayerNorm):
     """`timm.layers.LayerNorm`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._fast_norm:
+            return super().forward(x)
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
@@ -28,6 +43,8 @@ class LayerNorm2d(norm.LayerNorm2d):
     """`timm.layers.LayerNorm2d`: over the channels of NCHW, without a permutation."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._fast_norm:
+            return super().forward(x)
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps, dim=1)
 
 
@@ -35,6 +52,8 @@ class RmsNorm(norm.RmsNorm):
     """`timm.layers.RmsNorm`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._fast_norm:
+            return super().forward(x)
         return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
@@ -42,6 +61,8 @@ class RmsNorm2d(norm.RmsNorm2d):
     """`timm.layers.RmsNorm2d`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._fast_norm:
+            return super().forward(x)
         return F.rms_norm(x, self.normalized_shape, self.weight, self.eps, dim=1)
 
 
@@ -49,6 +70,8 @@ class GroupNorm(norm.GroupNorm):
     """`timm.layers.GroupNorm`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._fast_norm:
+            return super().forward(x)
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
@@ -56,6 +79,8 @@ class GroupNorm1(norm.GroupNorm1):
     """`timm.layers.GroupNorm1`."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._fast_norm:
+            return super().forward(x)
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
 
@@ -65,7 +90,7 @@ class BatchNormAct2d(norm_act.BatchNormAct2d):
     def forward(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         mean, var, training, momentum = batch_arguments(self)
-        fused = type(self.drop) is nn.Identity and _fusible(self.act)
+        fused = _fusible(self.drop, self.act)
         activation = _ACTIVATIONS[type(self.act)] if fused else None
         y = F.batch_norm(
             x, mean, var, self.weight, self.bias, training, momentum, self.eps, activation=activation

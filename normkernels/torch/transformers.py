@@ -8,6 +8,7 @@ from functools import cache
 from importlib import import_module
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from . import functional as F
@@ -28,14 +29,30 @@ _MODELS = {
 
 
 def _forward(self: Any, hidden_states: Tensor) -> Tensor:
-    return F.rms_norm(hidden_states, self.weight.shape, self.weight, self.variance_epsilon)
+    """Of the dtype that a product of weight and x has."""
+    weight, x = self.weight, hidden_states
+    if weight.dtype != x.dtype:
+        dtype = torch.promote_types(weight.dtype, x.dtype)
+        weight = weight.to(dtype)
+        # Kernels take a half x beside a float32 weight: x need not be copied.
+        if x.dtype not in (torch.float16, torch.bfloat16) or dtype is not torch.float32:
+            x = x.to(dtype)
+        return F.rms_norm(x, weight.shape, weight, self.variance_epsilon).to(dtype)
+    return F.rms_norm(x, weight.shape, weight, self.variance_epsilon)
+
+
+def _forward_t5(self: Any, hidden_states: Tensor) -> Tensor:
+    """Of the dtype of a half weight."""
+    y = _forward(self, hidden_states)
+    return y.to(self.weight.dtype) if self.weight.dtype in (torch.float16, torch.bfloat16) else y
 
 
 @cache
 def _class_of(name: str) -> type:
     model = _MODELS[name]
     original = getattr(import_module(f"transformers.models.{model}.modeling_{model}"), name)
-    return type(name, (original,), {"forward": _forward, "__module__": __name__, "__doc__": original.__doc__})
+    forward = _forward_t5 if name == "T5LayerNorm" else _forward
+    return type(name, (original,), {"forward": forward, "__module__": __name__, "__doc__": original.__doc__})
 
 
 def __getattr__(name: str) -> type:

@@ -11,7 +11,10 @@ CLASSES = 1000
 
 
 class UNet(nn.Module):
-    """Ronneberger et al. 2015, with padding, and a batch norm after each convolution."""
+    """Ronneberger et al. 2015 with padding and a batch norm after each convolution.
+
+    With 32 channels at 256x256 pixels it is that of Buda et al. 2019, which PyTorch Hub has.
+    """
 
     def __init__(self, width: int, depth: int = 4, classes: int = 2) -> None:
         super().__init__()
@@ -87,7 +90,7 @@ def _tokens(n: int) -> tuple[Tensor, Tensor]:
 ARCHITECTURES = {
     "resnet50": _timm("resnet50", zero_init_last=False),
     "mobilenetv3": _timm("mobilenetv3_large_100"),
-    "unet": _unet(width=64, size=128),
+    "unet": _unet(width=32, size=256),
     "convnext_t": _timm("convnext_tiny", ls_init_value=1.0),
     "vit_s": _timm("vit_small_patch16_224"),
     "bert_block": Architecture(_bert_block, _tokens),

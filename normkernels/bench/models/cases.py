@@ -24,7 +24,7 @@ class About:
 MODELS = {
     "resnet50": About("ResNet-50", 8, ("timm",)),
     "mobilenetv3": About("MobileNetV3-L", 16, ("timm",)),
-    "unet": About("U-Net", 4),
+    "unet": About("U-Net", 2),
     "convnext_t": About("ConvNeXt-T", 4, ("timm",)),
     "vit_s": About("ViT-S/16", 8, ("timm",)),
     "bert_block": About("BERT-base block", 16, ("transformers.models.bert.modeling_bert",)),

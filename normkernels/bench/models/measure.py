@@ -25,7 +25,7 @@ class Effort:
     most: int
 
 
-STEP, NORMS, QUICK = Effort(8.0, 8, 60), Effort(3.0, 8, 40), Effort(0.1, 3, 5)
+STEP, NORMS, QUICK = Effort(8.0, 6, 60), Effort(2.0, 6, 40), Effort(0.1, 3, 5)
 
 
 def measure(cases: Sequence[Case], threads: int, quick: bool, starting: Callable[[Case], None]) -> list[Row]:

@@ -11,8 +11,6 @@ from pathlib import Path
 from ..process import WorkerEnded
 from .cases import Case
 
-STEPS = 3
-
 
 class Memory:
     """Processes, one for each model, with everything imported before they begin."""
@@ -56,8 +54,7 @@ def _peak(case: Case, variant: int, threads: int) -> int:
     step()
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    for _ in range(STEPS - 1):
-        step()
+    step()
     with suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):

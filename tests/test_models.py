@@ -54,6 +54,10 @@ def test_options_choose_cases():
         Case("vit_s", TRAINING, BFLOAT16, 3, COMPILE)
     ]
     assert chosen((), (), (), (), EAGER, True) == [TRAIN, INFER]
+    assert {
+        (case.dtype, case.batch == MODELS[case.model].batch)
+        for case in chosen((), (), (), (), COMPILE, False)
+    } == {(FLOAT32, True)}
     assert [case.model for case in chosen(("unet",), (), (), (), EAGER, True)] == ["unet"] * 2
 
 

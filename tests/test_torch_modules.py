@@ -135,3 +135,18 @@ def test_examples_run(name):
     tested = doctest.testmod(importlib.import_module(f"normkernels.torch.{name}"))
     assert tested.attempted > 0
     assert tested.failed == 0
+
+
+def test_a_compiled_module_is_trained_for_several_steps():
+    """Running statistics are no part of the gradient of the next step."""
+    ours, theirs = nt.BatchNorm2d(4), nn.BatchNorm2d(4)
+    compiled = torch.compile(ours, backend="aot_eager", fullgraph=True)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        x = torch.randn(2, 4, 3, 3)
+        for module in (compiled, theirs):
+            module(x).square().sum().backward()
+    assert not ours.running_mean.requires_grad
+    for key, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[key], value, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours.weight.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)

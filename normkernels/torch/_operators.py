@@ -37,8 +37,8 @@ def by_operator(norm: str, options: dict[str, Any], x: Tensor, *others: MaybeTen
     y, *_, mean, var = call(norm, _encoded(options), x, *others)
     running_mean, running_var = others[3], others[4]
     if running_mean is not None and running_var is not None and moves(options):
-        running_mean.copy_(mean)
-        running_var.copy_(var)
+        running_mean.copy_(mean.detach())
+        running_var.copy_(var.detach())
     return y
 
 

@@ -26,8 +26,8 @@ MODELS = {
     "mobilenetv3": About("MobileNetV3-L", 16, ("timm",)),
     "unet": About("U-Net", 2),
     "convnext_t": About("ConvNeXt-T", 4, ("timm",)),
-    "vit_s": About("ViT-S/16", 8, ("timm",)),
-    "bert_block": About("BERT-base block", 16, ("transformers.models.bert.modeling_bert",)),
+    "vit_s": About("ViT-S/16", 4, ("timm",)),
+    "bert_block": About("BERT-base block", 8, ("transformers.models.bert.modeling_bert",)),
 }
 # For a run of seconds, and only by name.
 SMALL = "unet_small"
@@ -60,7 +60,10 @@ def chosen(
     mode: str,
     quick: bool,
 ) -> list[Case]:
-    """The cases that the options ask for; raises BadOption."""
+    """The cases that the options ask for; raises BadOption.
+
+    Compiling takes minutes: without options for it a compiled model is in float32, with the usual batch.
+    """
     names = list(dict.fromkeys(models)) or ([SMALL] if quick else list(MODELS))
     for name in names:
         if name not in ALL:
@@ -68,11 +71,12 @@ def chosen(
     for batch in batches:
         if not 1 <= batch <= 1024:
             raise BadOption(f"--batch must be between 1 and 1024, got {batch}")
-    uses = list(passes) or PASSES, list(dtypes) or (DTYPES[:1] if quick else DTYPES)
+    few = quick or mode == COMPILE
+    uses = list(passes) or PASSES, list(dtypes) or (DTYPES[:1] if few else DTYPES)
     return [
         Case(name, pass_, dtype, batch, mode)
         for name in names
-        for batch in dict.fromkeys(batches or ([] if quick else [1]) + [ALL[name].batch])
+        for batch in dict.fromkeys(batches or ([] if few else [1]) + [ALL[name].batch])
         for pass_, dtype in product(*map(dict.fromkeys, uses))
     ]
 

@@ -22,8 +22,20 @@ from .cases import ALL, DTYPES, EAGER, MODES, PASSES, Case, chosen, needed
 @click.command()
 @click.option("--model", "models", multiple=True, help=f"{', '.join(ALL)}; default all but the last.")
 @click.option("--pass", "passes", multiple=True, type=click.Choice(PASSES), help="Default both.")
-@click.option("--dtype", "dtypes", multiple=True, type=click.Choice(DTYPES), help="Default both.")
-@click.option("--batch", "batches", multiple=True, type=int, help="Default 1 and a usual one of each model.")
+@click.option(
+    "--dtype",
+    "dtypes",
+    multiple=True,
+    type=click.Choice(DTYPES),
+    help="Default both, or float32 with --mode compile.",
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=int,
+    help="Default 1 and a usual one of each model, or that with --mode compile.",
+)
 @click.option(
     "--mode", type=click.Choice(MODES), default=EAGER, show_default=True, help="Or by torch.compile."
 )

@@ -42,7 +42,7 @@ def _times(found: Ratio | None) -> str:
 
 
 def _share(found: float | None) -> str:
-    return "–" if found is None else f"{found:.0%}"
+    return "–" if found is None else f"{found:.1%}"
 
 
 def render(results: Results) -> str:

@@ -214,7 +214,8 @@ def test_memory_is_bounded(function, case, dtype, monkeypatch):
     parts_of(2**14, monkeypatch)
     x, axis = cases(2**17)[case]
     x = x.astype(dtype)
-    function(x[..., :1], axis)  # compiled
+    function(x, axis)  # compiled
+    nk.release_buffers()
     assert needed_besides(lambda: function(x, axis)) < max(128 * 2**14, x.nbytes / 4)
 
 

@@ -26,7 +26,7 @@ LAYERS = [
     "normkernels.torch.modules  normkernels.torch.transformers",
     "normkernels.torch.functional",
     "normkernels.torch._norms",
-    "normkernels.torch._operators",
+    "normkernels.torch._operators  normkernels.torch._recalled",
     "normkernels.torch._tensors  normkernels.torch._pool",
     "normkernels",
     "normkernels._ahead",

@@ -1,0 +1,80 @@
+"""Calls without a gradient that come again and again, as in a model in evaluation.
+
+They are prepared once for each layer and shape of x. What is kept of a layer goes when its parameters go.
+"""
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..cpu import prepared
+from ..norms import NORMS
+from ..results import Array
+from ._tensors import MaybeTensor, array, tensor, threads
+
+# Layers and shapes of inputs that are kept at most.
+LIMIT = 4096
+
+_Call = Callable[[Array], Array]
+_known: dict[Any, tuple[_Call, list[tuple[Any, int]]]] = {}
+
+
+def key_of(norm: str, options: dict[str, Any], x: Tensor, *others: MaybeTensor) -> Any:
+    """All that such a call depends on, but where its parameters lie."""
+    how = norm, *options.values(), x.shape, x.stride(), x.dtype, torch.get_num_threads()
+    return *how, *map(id, others)
+
+
+def recall(key: Any, x: Tensor) -> Tensor | None:
+    """y, if a call is kept whose parameters are still the same."""
+    found = _known.get(key)
+    if found is None:
+        return None
+    call, owners = found
+    for owner, address in owners:
+        t = owner()
+        if t is None or t.data_ptr() != address:
+            return None
+    return tensor(call(array(x)))
+
+
+def keep(
+    key: Any, norm: str, options: dict[str, Any], x: Tensor, weight: MaybeTensor, bias: MaybeTensor,
+    running_mean: MaybeTensor, running_var: MaybeTensor,
+) -> None:  # fmt: skip
+    """Prepare for the next call, where kernels can be called at once."""
+    given = [t for t in (weight, bias, running_mean, running_var) if t is not None]
+    if x.is_cuda or not x.numel() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given):
+        return
+    call = _prepared(norm, options, array(x), *map(array, (weight, bias, running_mean, running_var)))
+    if call is not None:
+        if len(_known) >= LIMIT:
+            _known.clear()
+        forget = lambda _: _known.pop(key, None)  # noqa: E731
+        _known[key] = call, [(weakref.ref(t, forget), t.data_ptr()) for t in given]
+
+
+def _prepared(
+    norm: str, options: dict[str, Any], x: Array, weight: Array | None, bias: Array | None,
+    mean: Array | None, var: Array | None,
+) -> _Call | None:  # fmt: skip
+    """x to y, without anything that moves."""
+    activation, eps = options["activation"], options["eps"]
+    own = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
+    statistics = {"running_mean": mean, "running_var": var} if "momentum" in options else {}
+    _, saved = NORMS[norm].kernels.forward(x, **options, **own, **statistics)
+    plan = saved.plan
+    if norm == "batch_norm":
+        if mean is None or var is None or not all(s.dtype in (np.float32, np.float64) for s in (mean, var)):
+            return None
+        both = prepared.channel_forward(
+            plan, x, weight, bias, (mean, var), False, eps, 0.0, activation, threads(), None
+        )
+        return None if both is None else lambda x: both(x, weight, bias, mean, var, None)[0]
+    eps = float(np.finfo(plan.layout.arithmetic).eps) if eps is None else eps
+    one = prepared.row_forward(norm, plan, (x, weight, bias, None), eps, activation, False, threads())
+    return None if one is None else lambda x: one(x, weight, bias, None)[0]

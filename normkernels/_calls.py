@@ -7,15 +7,17 @@ NumPy and dense, it leaves a function behind that does the rest: it makes the ou
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from numpy import may_share_memory, ndarray
+from numpy import dtype, may_share_memory, ndarray
 
 from .results import Saved
 
+_FLOAT64 = dtype(float)
 # Signatures that are kept at most.
 LIMIT = 1024
 
 Call = Callable[..., Any]
 _known: dict[Hashable, Call] = {}
+_once: dict[Hashable, None] = {}
 
 
 def of(array: Any) -> Any:
@@ -69,9 +71,12 @@ def find_backward(norm: str, dy: Any, saved: Any, out: Any, threads: Any) -> tup
     if type(saved) is not Saved or type(saved.x) is not ndarray:
         return None, None
     x, mean, rstd, weight, bias = saved[:5]
-    if not mean.strides == rstd.strides == (8,):
+    if type(mean) is not ndarray or type(rstd) is not ndarray or not mean.strides == rstd.strides == (8,):
         return None, None
-    options = norm, saved[5:], x.dtype, x.shape, how(x), threads, type(threads), of(out)
+    if mean.dtype is not _FLOAT64 or rstd.dtype is not _FLOAT64:
+        return None, None
+    groups = mean.shape, rstd.shape
+    options = norm, saved[5:], x.dtype, x.shape, how(x), groups, threads, type(threads), of(out)
     signature, call = find(options, dy, weight, bias)
     if call is not None and out is not None and not fit(out, (dy, x), (weight, bias)):
         call = None
@@ -103,9 +108,24 @@ def fit(out: Any, may_be: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
     return apart(out, *others)
 
 
-def keep(signature: Hashable, call: Call | None) -> None:
-    """Remember the function, if there is one."""
-    if signature is not None and call is not None:
-        if len(_known) >= LIMIT:
-            _known.clear()
-        _known[signature] = call
+def keep(signature: Hashable, make: Callable[..., Call | None], *args: Any) -> None:
+    """Remember the function that make(*args) gives, if there is one, when a signature comes a second time.
+
+    To make it takes as long as ten calls: shapes that come once are not to pay for it.
+    """
+    if signature is None:
+        return
+    if signature not in _once:
+        room(_once, LIMIT)[signature] = None
+        return
+    _once.pop(signature, None)
+    call = make(*args)
+    if call is not None:
+        room(_known, LIMIT)[signature] = call
+
+
+def room(kept: dict[Hashable, Any], limit: int) -> dict[Hashable, Any]:
+    """The same with room for one more: what came first goes."""
+    while len(kept) >= limit:
+        kept.pop(next(iter(kept)), None)
+    return kept

@@ -91,7 +91,7 @@ def batch_norm(
         mean = rstd = kernels.zeros(c, x)
     saved = Saved(x, mean, rstd, weight, bias, training, plan, norm, activation, residual, renorm=renorm)
     if signature is not None and isinstance(x, np.ndarray) and x.size:
-        _calls.keep(signature, _prepared_forward(saved, running, eps, factor, keep, threads, out))
+        _calls.keep(signature, _prepared_forward, saved, running, eps, factor, keep, threads, out)
     return delivered(y, out, x), saved
 
 
@@ -140,7 +140,7 @@ def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: 
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     result = grads(saved, delivered(dx, out, dy), dweight, dbias)
     if signature is not None and isinstance(dy, np.ndarray) and dy.size:
-        _calls.keep(signature, _prepared_backward(dy, saved, threads, out))
+        _calls.keep(signature, _prepared_backward, dy, saved, threads, out)
     return cast("G", result if dresidual is None else ResidualGrads(*result, dresidual))
 
 

@@ -47,9 +47,8 @@ def group_norm(
     mean, rstd = _group_forward(plan, x, weight, bias, eps, flat, threads, activation, keep=keep)
     if signature is not None and isinstance(x, np.ndarray) and x.size:
         given = x, weight, bias, out
-        _calls.keep(
-            signature, prepared.row_forward("group_norm", plan, given, eps, activation, keep, threads)
-        )
+        settled = "group_norm", plan, given, eps, activation, keep, threads
+        _calls.keep(signature, prepared.row_forward, *settled)
     return delivered(y, out, x), Saved(x, mean, rstd, weight, bias, True, plan, "group_norm", activation)
 
 
@@ -110,10 +109,8 @@ def instance_norm(
     direct = all(s.flags.carray and s.dtype in (np.float32, np.float64) for s in running)
     if signature is not None and isinstance(x, np.ndarray) and isinstance(plan, GroupPlan) and direct:
         given, moved = (x, weight, bias, out), running if factor != 0.0 else ()
-        call = prepared.row_forward(
-            "instance_norm", plan, given, eps, activation, keep, threads, moved, factor
-        )
-        _calls.keep(signature, call)
+        settled = "instance_norm", plan, given, eps, activation, keep, threads, moved, factor
+        _calls.keep(signature, prepared.row_forward, *settled)
     return delivered(y, out, x), saved
 
 
@@ -137,7 +134,7 @@ def group_norm_backward(norm: str, dy: Any, saved: Saved[Grads], out: Any, threa
         sums = kernels.zeros(plan.parameters, dy), kernels.zeros(plan.parameters, dy)
     result = grads(saved, delivered(dx, out, dy), *sums)
     if signature is not None and isinstance(dy, np.ndarray) and saved.training:
-        _calls.keep(signature, prepared.row_backward(dy, saved, threads, out))
+        _calls.keep(signature, prepared.row_backward, dy, saved, threads, out)
     return result
 
 
@@ -159,9 +156,8 @@ def weight_norm(
     w, flat = target(plan.layout, v, out, () if keep else (v,), (g, v if keep else None))
     mean, rstd = _group_forward(plan, v, g, None, 0.0, flat, threads, keep=keep)
     if signature is not None and isinstance(v, np.ndarray):
-        _calls.keep(
-            signature, prepared.row_forward("weight_norm", plan, (v, g, None, out), 0.0, None, keep, threads)
-        )
+        given = v, g, None, out
+        _calls.keep(signature, prepared.row_forward, "weight_norm", plan, given, 0.0, None, keep, threads)
     return delivered(w, out, v), Saved(v, mean, rstd, g, None, True, plan, "weight_norm")
 
 

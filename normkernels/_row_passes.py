@@ -86,7 +86,7 @@ def row_norm(
     saved = Saved(h, mean, rstd, weight, bias, True, plan, norm, activation, None, summed)
     if signature is not None and isinstance(x, np.ndarray):
         given = x, weight, bias, out
-        _calls.keep(signature, prepared.row_forward(norm, plan, given, eps, activation, keep, threads))
+        _calls.keep(signature, prepared.row_forward, norm, plan, given, eps, activation, keep, threads)
     return delivered(y, out, x), saved
 
 
@@ -118,5 +118,5 @@ def row_norm_backward(norm: str, dy: Any, saved: Saved[G], dsum: Any, out: Any, 
     dx = delivered(dx, out, dy)
     result = grads(saved, dx, *sums)
     if signature is not None and isinstance(dy, np.ndarray) and not saved.summed:
-        _calls.keep(signature, prepared.row_backward(dy, saved, threads, out))
+        _calls.keep(signature, prepared.row_backward, dy, saved, threads, out)
     return cast("G", ResidualGrads(*result, dx) if saved.summed else result)

@@ -308,4 +308,7 @@ def gradient_of_groups(dy: Any, saved: Any, norm: str) -> Array:
         if isinstance(a, np.ndarray) and a.size and (a.dtype != np.float64 or a.strides != (8,)):
             rule = f"saved.{name} must be as the forward gave it, contiguous and of float64"
             raise TypeError(f"{rule}, got {a.dtype} with strides {a.strides}")
+        groups = saved.plan.rows if hasattr(saved.plan, "rows") else saved.plan.channels
+        if isinstance(a, np.ndarray) and a.size and a.shape != (groups,):
+            raise ValueError(f"saved.{name} must have shape {(groups,)}, got {a.shape}")
     return x

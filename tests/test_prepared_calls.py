@@ -12,13 +12,14 @@ from ml_dtypes import bfloat16
 
 import normkernels as nk
 from helpers import LAYOUTS, accepted, assert_same_bits
-from normkernels import _calls
+from normkernels import _buffers, _calls
 from normkernels.norms import NORMS
 
 
 @pytest.fixture(autouse=True)
 def nothing_known(monkeypatch):
     monkeypatch.setattr(_calls, "_known", {})
+    monkeypatch.setattr(_calls, "_once", {})
 
 
 CASES = [
@@ -112,6 +113,7 @@ def test_channels_last(training, rng):
         grads = spec.kernels.backward(arrays[1], saved)
         found.append((y, *grads))
         assert y.strides == arrays[0].strides
+    assert len(_calls._known) == 2  # of channels-last: forward and backward
     for a, b in zip(found[0], found[4], strict=True):
         assert_same_bits(a, b)
     for a, b in zip(found[0], found[1], strict=True):
@@ -284,7 +286,30 @@ def test_what_is_remembered_is_bounded(monkeypatch, rng):
     for n in range(1, 20):
         x = rng.normal(size=(2, n))
         np.testing.assert_array_equal(nk.layer_norm(x, n), nk.layer_norm(x, n))
-    assert len(_calls._known) <= 4
+    assert len(_calls._known) == 4
+    for n in range(20, 40):
+        nk.layer_norm(rng.normal(size=(2, n)), n)
+    assert len(_calls._known) == len(_calls._once) == 4
+
+
+def test_large_constants_are_not_kept(rng):
+    x = rng.normal(size=(2, 100_000))
+    for _ in range(3):
+        nk.batch_norm(x, None, None, training=True)
+    assert not _calls._known
+
+
+def test_statistics_of_another_shape_are_refused_however_often_it_went_well(rng):
+    x = rng.normal(size=(4, 8))
+    _, saved = nk.layer_norm_forward(x, 8)
+    for _ in range(3):
+        nk.layer_norm_backward(x, saved)
+    for wrong, error in (
+        (saved.mean[:1], ValueError), (saved.mean.view(np.int64), TypeError),
+        (saved.mean.astype(np.float32), TypeError),
+    ):  # fmt: skip
+        with pytest.raises(error, match=r"saved\.mean must"):
+            nk.layer_norm_backward(x, saved._replace(mean=wrong))
 
 
 @pytest.mark.parametrize(
@@ -308,18 +333,19 @@ def test_large_arrays_have_threads_and_memory_of_the_pool(norm, shape, rng):
     for later in found[1:]:
         for a, b in zip(found[0], later, strict=True):
             assert_same_bits(a, b)
-    assert all(isinstance(y.base.base, type(found[0][0].base.base)) for y, *_ in found)
+    assert all(isinstance(y.base.base, _buffers._Lease) for y, *_ in found)
 
 
 @pytest.mark.parametrize("shape", [(4, 64), (2, 8, 5)], ids=str)
 def test_nothing_of_the_caller_is_kept(shape, rng):
     x = rng.normal(size=shape)
     weight, bias = np.ones(shape[-1]), np.zeros(shape[-1])
-    nk.layer_norm_backward(x, nk.layer_norm_forward(x, shape[-1], weight, bias)[1])
     each = np.ones(shape[1]), np.zeros(shape[1])
-    if x.ndim == 3:
-        nk.group_norm_backward(x, nk.group_norm_forward(x, 2, *each)[1])
-    nk.batch_norm_backward(x, nk.batch_norm_forward(x, None, None, *each, True)[1])
+    for _ in range(2):
+        nk.layer_norm_backward(x, nk.layer_norm_forward(x, shape[-1], weight, bias)[1])
+        if x.ndim == 3:
+            nk.group_norm_backward(x, nk.group_norm_forward(x, 2, *each)[1])
+        nk.batch_norm_backward(x, nk.batch_norm_forward(x, None, None, *each, True)[1])
     alive = [weakref.ref(a) for a in (x, weight, bias, *each)]
     assert len(_calls._known) >= 4
     del x, weight, bias, each

@@ -190,10 +190,13 @@ def test_second_and_forward_derivatives_are_refused():
 def test_keeps_channels_last(name):
     x, w, b = tensors((N, C, 4, L), (C,), (C,))
     last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-    with torch.no_grad():
-        assert CASES[name][0](last, w, b).is_contiguous(memory_format=torch.channels_last)
+    # After a norm over the last dimensions y is in C order, as PyTorch's.
+    wanted = torch.contiguous_format if name in ("layer_norm", "rms_norm") else torch.channels_last
+    for _ in range(3):
+        with torch.no_grad():
+            assert CASES[name][0](last, w, b).is_contiguous(memory_format=wanted)
     y, expected = CASES[name][0](last, w, b), CASES[name][0](x, w, b)
-    assert y.is_contiguous(memory_format=torch.channels_last)
+    assert y.is_contiguous(memory_format=wanted)
     torch.testing.assert_close(y, expected)
     y.square().sum().backward()
     expected.square().sum().backward()
@@ -269,3 +272,51 @@ def test_says_in_one_line_what_is_wrong(rule):
     with pytest.raises((TypeError, ValueError), match=rule) as info:
         REFUSED[rule](torch.randn(4, 6))
     assert "\n" not in str(info.value)
+
+
+@pytest.mark.parametrize("activation", [None, "relu"])
+@pytest.mark.parametrize("name", WITH_RESIDUAL)
+def test_gradients_are_added_to_each_on_its_own(name, activation):
+    """Of x and a residual that are used twice, by several backwards, and of the gradient that came in."""
+    ours, theirs = CASES[name]
+    found = []
+    for function in (
+        lambda x, w, b, r: ours(x, w, b, residual=r, activation=activation),
+        lambda x, w, b, r: theirs(x, w, b, r, ACTIVATIONS[activation]),
+    ):
+        x, w, b, r = leaves = tensors((N, C, L), (C,), (C,), (N, C, L))
+        dy = torch.linspace(-1, 1, x.numel(), dtype=x.dtype).reshape(x.shape)
+        for _ in range(2):
+            h, s = x * 1.0, r * 1.0
+            more = (h * 3).sum() + (s * 5).sum()
+            (function(h, w, b, s).mul(dy).sum() + more).backward()
+        y = function(x, w, b, r)
+        y.backward(dy)
+        assert torch.equal(dy, torch.linspace(-1, 1, x.numel(), dtype=x.dtype).reshape(x.shape))
+        found.append([torch.zeros(()) if leaf.grad is None else leaf.grad for leaf in leaves])
+    for own, other in zip(*found, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_residual_may_change_where_its_gradient_does_not_need_it():
+    x, r = tensors((N, C, L), (N, C, L))
+    added = r * 1.0
+    y = F.batch_norm(x, None, None, training=True, residual=added)
+    added.add_(1)
+    y.sum().backward()
+    assert torch.equal(r.grad, torch.ones_like(r))
+
+
+def test_a_view_may_follow_a_norm_of_transposed_tokens():
+    x = torch.randn(2, 8, 4, 4).flatten(2).transpose(1, 2)
+    for _ in range(3):
+        for norm in (F.layer_norm, F.rms_norm):
+            assert norm(x, 8).view(32, 8).shape == (32, 8)
+            assert norm(x.clone().requires_grad_(), 8).view(32, 8).shape == (32, 8)
+
+
+@pytest.mark.parametrize("weight", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("x", [torch.bfloat16, torch.float32, torch.float64], ids=str)
+def test_rms_norm_takes_weights_of_any_dtype(x, weight):
+    y = F.rms_norm(torch.randn(4, 6).to(x), 6, torch.ones(6, dtype=weight))
+    assert y.dtype == x

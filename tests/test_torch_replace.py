@@ -55,6 +55,12 @@ def test_undoes_only_what_it_did():
     assert type(model[0]) is nt.LayerNorm
 
 
+def test_leaves_what_was_changed_since():
+    model = replace_norms(nn.Sequential(nn.LayerNorm(4)), report=None)
+    nn.utils.parametrize.register_parametrization(model[0], "weight", nn.Identity())
+    assert restore_norms(model)(torch.randn(2, 4)).shape == (2, 4)
+
+
 def test_a_second_time_changes_nothing():
     model, said = replace_norms(network(), report=None), []
     replace_norms(model, report=said.append)

@@ -31,11 +31,11 @@ def joined(rank, world, file, function, results, args):
 def together(tmp_path, world, function, *args):
     """What the function gives in each of the processes."""
     context = multiprocessing.get_context("spawn")
-    results = context.SimpleQueue()
+    results = context.Queue()
     processes = multiprocessing.start_processes(
         joined, (world, tmp_path / "group", function, results, args), world, join=False, start_method="spawn"
     )
-    found = dict(results.get() for _ in range(world))
+    found = dict(results.get(timeout=120) for _ in range(world))
     while not processes.join(timeout=60):
         pass
     return [found[rank] for rank in range(world)]
@@ -128,6 +128,25 @@ def test_all_processes_hear_what_is_wrong_in_one(tmp_path):
             assert "\n" not in text
 
 
+def half_step(rank, world, dtype):
+    """dx of gradients that nearly cancel, of SyncBatchNorm and of batch norm of the whole batch."""
+    torch.manual_seed(0)
+    x = torch.randn(world * 4, CHANNELS, 6).to(dtype)
+    dy = (1 + 0.01 * torch.randn(x.shape)).to(dtype)
+    own, whole = x[rank * 4 : rank * 4 + 4].clone().requires_grad_(), x.double().requires_grad_()
+    model = torch.nn.parallel.DistributedDataParallel(nt.SyncBatchNorm(CHANNELS).to(dtype))
+    model(own).backward(dy[rank * 4 : rank * 4 + 4])
+    torch.nn.BatchNorm1d(CHANNELS).double()(whole).backward(dy.double())
+    expected = whole.grad[rank * 4 : rank * 4 + 4]
+    return float((own.grad.double() - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.slow
+def test_half_types_under_ddp(tmp_path):
+    for error in together(tmp_path, 2, half_step, torch.bfloat16):
+        assert error < 1e-2, error
+
+
 def test_without_a_group_it_is_batch_norm():
     assert not distributed.is_initialized()
     x = torch.randn(4, CHANNELS, 3)
@@ -137,6 +156,10 @@ def test_without_a_group_it_is_batch_norm():
 
 
 def test_converts_a_model():
-    model = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Linear(2, 2), nt.BatchNorm1d(3))
+    model = torch.nn.Sequential(
+        torch.nn.BatchNorm2d(3), torch.nn.Linear(2, 2), nt.BatchNorm1d(3), nt.BatchRenorm2d(3)
+    )
     converted = nt.SyncBatchNorm.convert_sync_batchnorm(model)
-    assert [type(m) for m in converted] == [nt.SyncBatchNorm, torch.nn.Linear, nt.SyncBatchNorm]
+    assert [type(m) for m in converted] == [
+        nt.SyncBatchNorm, torch.nn.Linear, nt.SyncBatchNorm, nt.BatchRenorm2d,
+    ]  # fmt: skip

@@ -92,6 +92,11 @@ def _output(layout: Layout) -> Callable[[], Array]:
     return lambda: _buffers.empty(size, dtype).reshape(shape)
 
 
+def _is_large(given: Vector, default: Vector) -> bool:
+    """Whether the default of an absent parameter is too large to be kept for a signature."""
+    return given is None and default is not None and default.size > tuning.ROWS_PIECE
+
+
 def _absent(given: Vector, default: Vector) -> Any:
     """What stands for an absent parameter; nothing where it is given, or the caller's array would be kept."""
     return default if given is None else None
@@ -157,6 +162,8 @@ def row_forward(
     else:
         launch = group_forward_launch(plan, (weight, bias), activation, kept, threads)
     kernel, pieces, ones, zeros, fused, given, _, stream, _ = launch
+    if _is_large(weight, ones) or _is_large(bias, zeros):
+        return None
     absent = _absent(weight, ones), _absent(bias, zeros)
     size, nothing = (kept, plan.rows), room((0, plan.rows))
 
@@ -205,6 +212,8 @@ def row_backward(
     of_weight, of_bias = _taken(weight, plan), _taken(bias, plan)
     like_weight, like_bias = _like(weight, plan), _like(bias, plan)
     ones, zeros, kernel, arguments = launch
+    if _is_large(weight, ones) or _is_large(bias, zeros):
+        return None
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
     make, seen, both = _output(plan.layout), _seen(plan.layout), np.empty((2, plan.rows))
     recorder = _Recorder(kernel, plan.nbytes, threads)
@@ -258,6 +267,8 @@ def channel_forward(
         _taken(bias, plan),
     )
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
+    if _is_large(weight, ones) or _is_large(bias, zeros):
+        return None
     settings, kept = np.array((eps, factor, 1.0, 0.0)), (2, c)
     kernel, arguments = (
         forward_kernel(plan, activation, threads) if training else normalize_kernel(plan, activation)
@@ -305,6 +316,8 @@ def channel_backward(
     )
     like_weight, like_bias = _like(weight, plan), _like(bias, plan)
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
+    if _is_large(weight, ones) or _is_large(bias, zeros):
+        return None
     kernel, arguments = backward_kernel(plan, activation, 2, threads)
 
     def call(

@@ -14,7 +14,7 @@ from ..norms import NORMS
 from ..results import Saved
 from ._operators import by_operator, moves
 from ._recalled import keep, key_of, recall
-from ._tensors import MaybeTensor, arguments, array, tensor, threads
+from ._tensors import MaybeTensor, arguments, array, output, tensor, threads
 
 Options = dict[str, Any]
 
@@ -37,7 +37,7 @@ def normalize(
         return by_operator(norm, options, x, *others)
     followed, key = _is_followed(x, *others), None
     if not followed and residual is None and norm in _RECALLED and type(x) in _PLAIN and x.is_cpu:
-        if running_mean is None or not moves(options):
+        if (running_mean is None or not moves(options)) and (x.is_contiguous() or "dim" not in options):
             key = key_of(norm, options, x, weight, bias, running_mean, running_var)
             known = recall(key, x)
             if known is not None:
@@ -46,7 +46,7 @@ def normalize(
         return by_operator(norm, options, x, *others)
     if followed:
         return _Norm.apply(norm, options, x, *others)
-    y = tensor(_PASSES[norm].call(array(x), **arguments(options, *others), out=_out(x)))
+    y = tensor(_PASSES[norm].call(array(x), **arguments(options, *others), out=_out(norm, options, x)))
     _say_changed(options, others)
     if key is not None:
         keep(key, norm, options, x, weight, bias, running_mean, running_var)
@@ -75,9 +75,9 @@ def _is_traced() -> bool:
     )
 
 
-def _out(x: Tensor) -> Any:
-    """Where y is to lie if it is to have the strides of x, which are not those of C order."""
-    return None if x.is_contiguous() else array(torch.empty_like(x))
+def _out(norm: str, options: Options, x: Tensor) -> Any:
+    """Where y is to lie if x is not in C order."""
+    return None if x.is_contiguous() else array(output(norm, options, x))
 
 
 def _say_changed(options: Options, others: tuple[MaybeTensor, ...]) -> None:
@@ -93,11 +93,14 @@ class _Norm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, norm: str, options: Options, x: Tensor, *others: MaybeTensor) -> Tensor:
-        y, saved = _PASSES[norm].forward(array(x), **arguments(options, *others), out=_out(x))
+        y, saved = _PASSES[norm].forward(array(x), **arguments(options, *others), out=_out(norm, options, x))
         _say_changed(options, others)
         weight, bias, residual, *_ = others
         h = tensor(saved.x) if saved.summed else x
-        ctx.save_for_backward(h, weight, bias, None if saved.summed else residual)
+        # Without an activation the gradient of a residual after the norm is dy.
+        needed = None if saved.summed or saved.activation is None else residual
+        ctx.save_for_backward(h, weight, bias, needed)
+        ctx.added = residual is not None and not saved.summed
         ctx.kept = saved[1:3], saved[5:9], saved[10:]
         return tensor(y)
 
@@ -108,5 +111,9 @@ class _Norm(torch.autograd.Function):
         statistics, how, more = ctx.kept
         saved: Saved[Any] = Saved(*(h, *statistics, weight, bias, *how, residual, *more))
         grads = _PASSES[how[2]].backward(array(dy), saved, threads=threads())
-        found = [None if g is None else tensor(g) for g in grads]
-        return None, None, *found, *[None] * (6 - len(found))
+        dx, dweight, dbias = (None if g is None else tensor(g) for g in grads[:3])
+        # One memory is to be one tensor, or autograd would add to it twice.
+        dresidual = dx if saved.summed else dy if ctx.added else None
+        if residual is not None:
+            dresidual = tensor(grads[3])
+        return None, None, dx, dweight, dbias, dresidual, None, None

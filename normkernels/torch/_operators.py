@@ -15,12 +15,22 @@ from .._plan import channel_plan, group_plan, row_plan
 from .._validate import normalized_axes
 from ..norms import NORMS
 from ..results import Array, Saved
-from ._tensors import MaybeTensor, arguments, array, tensor
+from ._tensors import MaybeTensor, arguments, array, output, tensor, threads
 
 
-@torch.compiler.assume_constant_result
 def _encoded(options: dict[str, Any]) -> str:
     return json.dumps(options)
+
+
+# As `torch.compiler.assume_constant_result` marks it, which takes a second to import.
+_encoded._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _decoded(options: str) -> dict[str, Any]:
+    chosen: dict[str, Any] = json.loads(options)
+    if "normalized_shape" in chosen:
+        chosen["normalized_shape"] = tuple(chosen["normalized_shape"])
+    return chosen
 
 
 def moves(options: dict[str, Any]) -> bool:
@@ -48,9 +58,9 @@ def norm_operator(
     running_mean: MaybeTensor, running_var: MaybeTensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """y, x + residual, mean, rstd, r and d, and new running statistics; empty where there are none."""
-    chosen: dict[str, Any] = json.loads(options)
+    chosen = _decoded(options)
     running = [None if s is None else s.clone() for s in (running_mean, running_var)]
-    y, h = torch.empty_like(x), x.new_empty(0)
+    y, h = output(norm, chosen, x), x.new_empty(0)
     if _is_summed(norm, residual):
         h = torch.empty_like(x)
         chosen["sum_out"] = array(h)
@@ -76,13 +86,13 @@ def _norm_shapes(
     norm: str, options: str, x: Tensor, weight: MaybeTensor, bias: MaybeTensor, residual: MaybeTensor,
     running_mean: MaybeTensor, running_var: MaybeTensor,
 ) -> tuple[Tensor, ...]:  # fmt: skip
-    chosen = json.loads(options)
+    chosen = _decoded(options)
     h = torch.empty_like(x) if _is_summed(norm, residual) else _nothing(x)
     statistics = x.new_empty(2, _groups(norm, chosen, x), dtype=torch.float64).unbind()
     renormed = norm == "batch_renorm" and chosen["training"]
     clipped = [torch.empty_like(statistics[0]) if renormed else _nothing(x) for _ in range(2)]
     running = (_nothing(x) if s is None else torch.empty_like(s) for s in (running_mean, running_var))
-    return torch.empty_like(x), h, *(s.clone() for s in statistics), *clipped, *running
+    return output(norm, chosen, x), h, *(s.clone() for s in statistics), *clipped, *running
 
 
 def _groups(norm: str, options: dict[str, Any], x: Tensor) -> int:
@@ -118,7 +128,7 @@ def backward_operator(
     weight: MaybeTensor, bias: MaybeTensor, residual: MaybeTensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """dx, dweight, dbias, and dresidual of a residual that is given; x: what was normalized."""
-    chosen = json.loads(options)
+    chosen = _decoded(options)
     training = chosen.get("training", chosen.get("use_input_stats", True))
     plan, renorm = _plan(norm, chosen, array(x)), (array(r), array(d)) if r.numel() else None
     saved: Saved[Any] = Saved(
@@ -126,7 +136,7 @@ def backward_operator(
         chosen.get("activation"), array(residual), renorm=renorm,
     )  # fmt: skip
     dx = torch.empty_like(x)
-    _, *found = NORMS[norm].kernels.backward(array(dy), saved, out=array(dx))
+    _, *found = NORMS[norm].kernels.backward(array(dy), saved, out=array(dx), threads=threads())
     grads = [_nothing(x) if g is None else tensor(g) for g in found]
     return dx, *grads, *(_nothing(x) for _ in range(3 - len(grads)))
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .._calls import room
 from ..cpu import prepared
 from ..norms import NORMS
 from ..results import Array
@@ -21,6 +22,9 @@ LIMIT = 4096
 
 _Call = Callable[[Array], Array]
 _known: dict[Any, tuple[_Call, list[tuple[Any, int]]]] = {}
+
+
+_once: dict[Any, None] = {}
 
 
 def key_of(norm: str, options: dict[str, Any], x: Tensor, *others: MaybeTensor) -> Any:
@@ -46,16 +50,18 @@ def keep(
     key: Any, norm: str, options: dict[str, Any], x: Tensor, weight: MaybeTensor, bias: MaybeTensor,
     running_mean: MaybeTensor, running_var: MaybeTensor,
 ) -> None:  # fmt: skip
-    """Prepare for the next call, where kernels can be called at once."""
+    """Prepare for the next call, when one has come a second time and kernels can be called at once."""
+    if key not in _once:
+        room(_once, LIMIT)[key] = None
+        return
+    _once.pop(key, None)
     given = [t for t in (weight, bias, running_mean, running_var) if t is not None]
     if x.is_cuda or not x.numel() or any(type(t) not in (Tensor, torch.nn.Parameter) for t in given):
         return
     call = _prepared(norm, options, array(x), *map(array, (weight, bias, running_mean, running_var)))
     if call is not None:
-        if len(_known) >= LIMIT:
-            _known.clear()
         forget = lambda _: _known.pop(key, None)  # noqa: E731
-        _known[key] = call, [(weakref.ref(t, forget), t.data_ptr()) for t in given]
+        room(_known, LIMIT)[key] = call, [(weakref.ref(t, forget), t.data_ptr()) for t in given]
 
 
 def _prepared(

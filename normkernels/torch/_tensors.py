@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .._layout import bfloat16
+from ..norms import NORMS
 
 MaybeTensor: TypeAlias = Tensor | None
 
@@ -33,6 +34,15 @@ def tensor(array: Any) -> Tensor:
     if array.dtype.kind == "V":  # bfloat16; its name takes 5 µs
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+def output(norm: str, options: dict[str, Any], x: Tensor) -> Tensor:
+    """Memory for y: with the strides of x, but in C order after a norm over the last dimensions.
+
+    That is as PyTorch has it, and code relies on it: a `view` may follow.
+    """
+    last = NORMS[norm].family == "rows" and options["dim"] is None
+    return torch.empty(x.shape, dtype=x.dtype, device=x.device) if last else torch.empty_like(x)
 
 
 def arguments(

@@ -9,6 +9,7 @@ a norm is the operator ``torch.ops.normkernels.norm``.
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from .._layout import Activation
@@ -95,8 +96,10 @@ def rms_norm(
 
     Parameters
     ----------
-    input, normalized_shape, weight, dim, residual, activation
+    input, normalized_shape, dim, residual, activation
         As for `layer_norm`.
+    weight : Tensor, shape normalized_shape, optional
+        Of any dtype; the result has that of the input.
     eps : float, optional
         Added to the mean square; by default the machine epsilon of the arithmetic.
 
@@ -117,6 +120,10 @@ def rms_norm(
     tensor([[0.8500, 1.1300]])
     """
     options = {"normalized_shape": _sizes(normalized_shape), "eps": eps, "dim": dim, "activation": activation}
+    if weight is not None and weight.dtype != input.dtype:
+        half = input.dtype in (torch.float16, torch.bfloat16)
+        if not (half and weight.dtype == torch.float32):  # which kernels take
+            weight = weight.to(input.dtype)
     return normalize("rms_norm", options, input, weight, None, residual, None, None)
 
 

@@ -126,8 +126,9 @@ def restore_norms(model: Model) -> Model:
         If the model is no module.
     """
     for module in _modules(model):
-        before = module.__dict__.pop(_BEFORE, None)
-        if before is not None:
+        before = module.__dict__.get(_BEFORE)
+        if before is not None and type(module) is _known.get(before):  # not where it was changed since
+            del module.__dict__[_BEFORE]
             module.__class__ = before
     return model
 
@@ -139,7 +140,7 @@ def _modules(model: Any) -> list[nn.Module]:
 
 
 def _look_up(kind: type[nn.Module]) -> None:
-    """Whether the library that has a class is known, and what takes its place."""
+    """Take note of what takes the place of a class, if its library is known."""
     library = kind.__module__.partition(".")[0]
     if library in _LIBRARIES and kind not in _known:
         replacement = import_module(f".{library}", __package__).replacement_of(kind)
@@ -164,6 +165,17 @@ def _why_not(module: nn.Module) -> str | None:
     for t in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
         if t.is_floating_point() and t.dtype not in _DTYPES:
             return f"kernels do not take {t.dtype}"
-        if t.device.type not in _DEVICES:
+        if t.device.type not in _DEVICES or (t.is_cuda and not _has_cuda()):
             return f"there are no kernels for device {t.device.type}"
+        if t.is_cuda and isinstance(module, nn.SyncBatchNorm):
+            return "PyTorch's own works on CUDA devices"
     return None
+
+
+def _has_cuda() -> bool:
+    """Whether the packages that CUDA kernels need are there."""
+    try:
+        import_module("..cuda.launch", __package__)
+    except ImportError:
+        return False
+    return True

@@ -27,7 +27,7 @@ LAYERS = [
     "normkernels.torch.functional",
     "normkernels.torch._norms",
     "normkernels.torch._operators  normkernels.torch._recalled",
-    "normkernels.torch._tensors  normkernels.torch._pool",
+    "normkernels.torch._tensors",
     "normkernels",
     "normkernels._ahead",
     "normkernels.norms",

@@ -74,15 +74,6 @@ def at_least(threads: int) -> Iterator[None]:
         _least = 1
 
 
-_given: int | None = None
-
-
-def use_pool(parallel_for: int | None) -> None:
-    """Run shares by the function at this address from now on; None: by that of numba's pool."""
-    global _given
-    _given = parallel_for
-
-
 @cache
 def pool() -> int:
     """The address of `parallel_for` in the threading layer that numba uses."""
@@ -93,13 +84,11 @@ def pool() -> int:
 
 def team_of(threads: int) -> tuple[int, int]:
     """The team of so many threads."""
-    return ALONE if threads == 1 else (_given or pool(), threads)
+    return ALONE if threads == 1 else (pool(), threads)
 
 
 def needs_turns() -> bool:
     """Whether the pool takes one thread at a time: numba's own, "workqueue", ends the process otherwise."""
-    if _given is not None:
-        return False
     pool()
     return bool(numba.threading_layer() == "workqueue")
 

@@ -1,7 +1,6 @@
 """Norms for PyTorch: functions, modules like those of `torch.nn`, and `replace_norms` for a whole model.
 
-Needs the extra ``torch``. From its import on, all kernels of this package run on PyTorch's threads, where
-its OpenMP allows.
+Needs the extra ``torch``.
 
 Examples
 --------
@@ -11,9 +10,7 @@ Examples
 LayerNorm((4,), eps=1e-05, elementwise_affine=True)
 """
 
-from ..cpu import parallel as _parallel
 from . import functional
-from ._pool import parallel_for as _parallel_for
 from .modules import (
     BatchNorm1d,
     BatchNorm2d,
@@ -54,5 +51,3 @@ __all__ = [
     "replace_norms",
     "restore_norms",
 ]
-
-_parallel.use_pool(_parallel_for())

@@ -32,6 +32,7 @@ COMMANDS = {
     "compile": ("test_ahead.py", "test_the_command_has_nothing_left_to_do"),
     "info": ("test_cli.py", "test_info_describes_the_machine"),
     "list": ("test_cli.py", "test_list_names_norms_and_shapes"),
+    "models": ("test_models.py", "test_the_whole_command"),
     "noise": ("test_changes.py", "test_noise_says_what_can_be_detected"),
     "report": ("test_report.py", "test_report_writes_a_page"),
     "table": ("test_pytest_benchmark.py", "test_the_table_joins_files"),

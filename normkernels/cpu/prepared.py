@@ -38,10 +38,7 @@ Vector = Array | None
 
 
 class _Recorder:
-    """In the place of a launch: finds the entry point for the arguments it is given, and runs nothing.
-
-    So it is given x as the output, too: a new one may be large.
-    """
+    """In the place of a launch: finds the entry point for arguments such as these, and runs nothing."""
 
     def __init__(self, kernel: Kernel, nbytes: int, threads: int | None, lead: tuple[int, ...] = ()) -> None:
         """lead: the pieces of a kernel that is one loop."""
@@ -185,12 +182,13 @@ def row_forward(
             return y, Saved(x, mean, rstd, weight, bias, True, plan, norm, activation)
         return y, None
 
-    launched: Any = _Recorder(kernel, plan.nbytes, threads, pieces)
-    call(x, weight, bias, x)
-    launched = launched.launch
+    recorder = _Recorder(kernel, plan.nbytes, threads, pieces)
+    flat = (seen(x), None, None, None, seen(x), stream)
+    recorder((flat, (ones, zeros, fused), given, eps, kept, room((kept, 0))))
+    launched = recorder.launch
     if isinstance(plan, GroupPlan) and running and factor != 0.0:
         where = moving(plan, factor)
-        move = move_running.entry(ALONE, room(size), *where, *running)
+        move = move_running.entry(ALONE, room((kept, 0)), *where, *running)
     return call
 
 
@@ -201,6 +199,8 @@ def row_backward(
     x, _, _, weight, bias, _, plan, _, activation, *_ = saved
     if not _prepared(plan.layout, (weight, bias), out, dy, x):
         return None
+    if (plan.parameters if isinstance(plan, GroupPlan) else plan.cols) > 4 * tuning.ROWS_PIECE:
+        return None  # a sample of the gradients would take as much room as they do
     totals: Any = None
     if isinstance(plan, GroupPlan):
         launch = group_backward_launch(plan, (weight, bias), activation, threads)
@@ -215,9 +215,9 @@ def row_backward(
     if _is_large(weight, ones) or _is_large(bias, zeros):
         return None
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
-    make, seen, both = _output(plan.layout), _seen(plan.layout), np.empty((2, plan.rows))
+    make, seen, nothing = _output(plan.layout), _seen(plan.layout), np.empty(0)
     recorder = _Recorder(kernel, plan.nbytes, threads)
-    sample, *_ = arguments(seen(dy), seen(x), None, seen(dy), (both[0], both[1]), ones, zeros)
+    sample, *_ = arguments(seen(dy), seen(x), None, seen(dy), (nothing, nothing), ones, zeros)
     recorder(sample)
     launched = recorder.launch
 
@@ -287,9 +287,9 @@ def channel_forward(
         launch(arguments(seen(x), None, parameters, seen(y)))
         return y, statistics
 
-    launch: Any = _Recorder(kernel, plan.nbytes, threads)
-    call(x, weight, bias, *running, x)
-    launch = launch.launch
+    recorder = _Recorder(kernel, plan.nbytes, threads)
+    recorder(arguments(seen(x), None, (ones, zeros, settings, room((2, 0)), *running), seen(x)))
+    launch = recorder.launch
     return call
 
 
@@ -338,8 +338,8 @@ def channel_backward(
             dbias if like_bias is None else like_bias(dbias),
         )
 
-    launch: Any = _Recorder(kernel, plan.nbytes, threads)
-    statistics = room((2, c))
-    call(dy, x, statistics[0], statistics[1], weight, bias, dy)
-    launch = launch.launch
+    recorder, nothing, none = _Recorder(kernel, plan.nbytes, threads), room(0), room(0, dtype)
+    given = ones, zeros, nothing, nothing, training, none, none
+    recorder(arguments(seen(dy), seen(x), None, given, seen(dy), None))
+    launch = recorder.launch
     return call

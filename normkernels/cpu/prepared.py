@@ -199,7 +199,7 @@ def row_backward(
     x, _, _, weight, bias, _, plan, _, activation, *_ = saved
     if not _prepared(plan.layout, (weight, bias), out, dy, x):
         return None
-    if (plan.parameters if isinstance(plan, GroupPlan) else plan.cols) > 4 * tuning.ROWS_PIECE:
+    if (plan.parameters if isinstance(plan, GroupPlan) else plan.cols) > 2 * tuning.ROWS_PIECE:
         return None  # a sample of the gradients would take as much room as they do
     totals: Any = None
     if isinstance(plan, GroupPlan):

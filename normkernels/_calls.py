@@ -1,7 +1,8 @@
 """Prepared calls: what shapes, dtypes and options decide is decided once for each signature, and kept.
 
-The first call with a signature goes the whole way, which checks every argument. If its arrays are those of
-NumPy and dense, it leaves a function behind that does the rest: it makes the output and calls machine code.
+The first calls with a signature go the whole way, which checks every argument. If the arrays are those of
+NumPy and dense, the second one leaves a function behind that does the rest: it makes the output and calls
+machine code.
 """
 
 from collections.abc import Callable, Hashable

@@ -106,8 +106,6 @@ def _prepared_forward(
 ) -> _calls.Call | None:
     """(x, weight, bias, running_mean, running_var, out) to what `batch_norm` gives for such arrays."""
     x, _, _, weight, bias, training, plan, norm, activation, *_ = saved
-    if not all(s.flags.carray and s.dtype in (np.float32, np.float64) for s in running):
-        return None
     both = (running[0], running[1]) if running else (None, None)
     forward = prepared.channel_forward(
         plan, x, weight, bias, both, training, eps, factor, activation, threads, out

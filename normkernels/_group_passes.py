@@ -106,8 +106,7 @@ def instance_norm(
         y, flat = target(plan.layout, x, out, () if keep else (x,), others)
         mean, rstd = normalized(plan, x, running, weight, bias, eps, flat, threads, activation)
     saved = Saved(x, mean, rstd, weight, bias, own, plan, "instance_norm", activation)
-    host = signature is not None and isinstance(x, np.ndarray) and isinstance(plan, GroupPlan)
-    if host and all(s.flags.carray and s.dtype in (np.float32, np.float64) for s in running):
+    if signature is not None and isinstance(x, np.ndarray) and isinstance(plan, GroupPlan):
         given, moved = (x, weight, bias, out), running if factor != 0.0 else ()
         settled = "instance_norm", plan, given, eps, activation, keep, threads, moved, factor
         _calls.keep(signature, prepared.row_forward, *settled)

@@ -1,8 +1,8 @@
 """Prepared calls: a pass as a function of its arrays alone.
 
 What is prepared here does what the functions of the same names in `launch_rows` and `launch_channels` do, for
-plain arrays in C order, by the entry point of the compiled kernel: numba's dispatcher asks every argument for
-its type, which takes 0.8 µs (Sapphire Rapids).
+dense arrays, by the entry point of the compiled kernel: numba's dispatcher asks every argument for its type,
+which takes 0.8 µs (Sapphire Rapids).
 """
 
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import _buffers
 from .._buffers import SMALLEST
-from .._layout import ChannelPlan, GroupPlan, Layout, RowPlan
+from .._layout import ChannelPlan, GroupPlan, Layout, Plan, RowPlan
 from ..results import Array, Grads, Saved
 from . import tuning
 from .groups import move_running
@@ -32,7 +32,7 @@ from .launch_rows import (
 )
 from .layouts import empty, fits, flat
 from .parallel import ALONE
-from .run import parameter, run
+from .run import is_direct, parameter, run
 
 Vector = Array | None
 
@@ -59,11 +59,11 @@ def _prepared(layout: Layout, parameters: Sequence[Vector], out: Vector, *arrays
         arrays = (*arrays, out)
         if not out.flags.writeable:
             return False
-    lie = all(a.dtype == layout.dtype and (a.flags.carray or not _is_simple(layout)) for a in arrays)
+    simple = _is_simple(layout)
     return (
         layout.size > 0
-        and lie
-        and all(fits(layout, a) for a in arrays)
+        and all(a.dtype == layout.dtype and fits(layout, a) for a in arrays)
+        and all(a.flags.carray for a in arrays if simple)
         and all(p is None or p.flags.carray for p in parameters)
     )
 
@@ -99,7 +99,7 @@ def _absent(given: Vector, default: Vector) -> Any:
     return default if given is None else None
 
 
-def _taken(given: Vector, plan: RowPlan | GroupPlan | ChannelPlan) -> Callable[[Array], Array] | None:
+def _taken(given: Vector, plan: Plan) -> Callable[[Array], Array] | None:
     """What makes a parameter one as kernels take it; None if it is that already, or absent."""
     if given is None:
         return None
@@ -112,7 +112,14 @@ def _taken(given: Vector, plan: RowPlan | GroupPlan | ChannelPlan) -> Callable[[
     return wide if spread is None else lambda a: spread(wide(a))
 
 
-def _like(given: Vector, plan: RowPlan | GroupPlan | ChannelPlan) -> Callable[[Array], Array] | None:
+def _ways(
+    plan: Plan, weight: Vector, bias: Vector
+) -> tuple[Callable[[], Array], Callable[[Array], Array], Any, Any]:
+    """What makes an output, shows an array as kernels see it, and weight and bias as they take them."""
+    return _output(plan.layout), _seen(plan.layout), _taken(weight, plan), _taken(bias, plan)
+
+
+def _like(given: Vector, plan: Plan) -> Callable[[Array], Array] | None:
     """What makes a gradient one of this parameter; None if kernels give it as it is to be."""
     if given is None or (given.ndim == 1 and given.dtype == plan.layout.arithmetic):
         return None
@@ -144,15 +151,10 @@ def row_forward(
     x: Any = arrays[0]
     if isinstance(plan, RowPlan) and plan.inner > 1:
         return None
-    if not _prepared(plan.layout, (weight, bias), out, x):
+    if not _prepared(plan.layout, (weight, bias), out, x) or not all(map(is_direct, running)):
         return None
     room, kept = np.empty, 3 if running else 2 if keep else 0
-    make, seen, of_weight, of_bias = (
-        _output(plan.layout),
-        _seen(plan.layout),
-        _taken(weight, plan),
-        _taken(bias, plan),
-    )
+    make, seen, of_weight, of_bias = _ways(plan, weight, bias)
     move: Any = None
     if isinstance(plan, RowPlan):
         launch = row_forward_launch(plan, (weight, bias), activation, kept, False, threads)
@@ -209,14 +211,13 @@ def row_backward(
         return None
     else:
         launch = row_backward_launch(plan, (weight, bias), activation, threads)
-    of_weight, of_bias = _taken(weight, plan), _taken(bias, plan)
+    make, seen, of_weight, of_bias = _ways(plan, weight, bias)
     like_weight, like_bias = _like(weight, plan), _like(bias, plan)
     ones, zeros, kernel, arguments = launch
     if _is_large(weight, ones) or _is_large(bias, zeros):
         return None
     absent, biased = (_absent(weight, ones), _absent(bias, zeros)), zeros is not None
-    make, seen, nothing = _output(plan.layout), _seen(plan.layout), np.empty(0)
-    recorder = _Recorder(kernel, plan.nbytes, threads)
+    recorder, nothing = _Recorder(kernel, plan.nbytes, threads), np.empty(0)
     sample, *_ = arguments(seen(dy), seen(x), None, seen(dy), (nothing, nothing), ones, zeros)
     recorder(sample)
     launched = recorder.launch
@@ -259,13 +260,10 @@ def channel_forward(
     """(x, weight, bias, running_mean, running_var, out) to y and (mean, rstd), for arrays such as these."""
     if not _prepared(plan.layout, (weight, bias), out, x):
         return None
+    if not all(s is None or is_direct(s) for s in running):
+        return None
     c, dtype, room = plan.channels, plan.layout.arithmetic, np.empty
-    make, seen, of_weight, of_bias = (
-        _output(plan.layout),
-        _seen(plan.layout),
-        _taken(weight, plan),
-        _taken(bias, plan),
-    )
+    make, seen, of_weight, of_bias = _ways(plan, weight, bias)
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     if _is_large(weight, ones) or _is_large(bias, zeros):
         return None
@@ -308,12 +306,7 @@ def channel_backward(
     if not _prepared(plan.layout, (weight, bias), out, dy, x):
         return None
     c, dtype, room = plan.channels, plan.layout.arithmetic, np.empty
-    make, seen, of_weight, of_bias = (
-        _output(plan.layout),
-        _seen(plan.layout),
-        _taken(weight, plan),
-        _taken(bias, plan),
-    )
+    make, seen, of_weight, of_bias = _ways(plan, weight, bias)
     like_weight, like_bias = _like(weight, plan), _like(bias, plan)
     ones, zeros = parameter(None, c, 1.0, dtype), parameter(None, c, 0.0, dtype)
     if _is_large(weight, ones) or _is_large(bias, zeros):

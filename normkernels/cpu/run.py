@@ -77,10 +77,14 @@ def parameter(value: Array | None, size: int, default: float, dtype: np.dtype[An
     return _buffers.flat(value)
 
 
+def is_direct(statistic: Array) -> bool:
+    """Whether kernels can read and write a running statistic where it lies."""
+    return bool(statistic.flags.carray) and statistic.dtype in (np.float32, np.float64)
+
+
 def direct(statistic: Array) -> Array:
     """A running statistic, as it is if kernels can write it there; else a copy."""
-    fits = statistic.flags.carray and statistic.dtype in (np.float32, np.float64)
-    return statistic if fits else statistic.astype(np.float64)
+    return statistic if is_direct(statistic) else statistic.astype(np.float64)
 
 
 def update(running: Sequence[Array], moved: Sequence[Array]) -> None:

@@ -106,7 +106,7 @@ def _groups(norm: str, options: dict[str, Any], x: Tensor) -> int:
     return x.shape[1] * (x.shape[0] if options.get("use_input_stats") else 1)
 
 
-def _plan(norm: str, options: dict[str, Any], x: Array) -> Any:
+def plan_of(norm: str, options: dict[str, Any], x: Array) -> Any:
     """The plan of a forward pass."""
     shape, strides, dtype = x.shape, x.strides, x.dtype
     if NORMS[norm].family == "rows":
@@ -130,7 +130,7 @@ def backward_operator(
     """dx, dweight, dbias, and dresidual of a residual that is given; x: what was normalized."""
     chosen = _decoded(options)
     training = chosen.get("training", chosen.get("use_input_stats", True))
-    plan, renorm = _plan(norm, chosen, array(x)), (array(r), array(d)) if r.numel() else None
+    plan, renorm = plan_of(norm, chosen, array(x)), (array(r), array(d)) if r.numel() else None
     saved: Saved[Any] = Saved(
         array(x), array(mean), array(rstd), array(weight), array(bias), training, plan, norm,
         chosen.get("activation"), array(residual), renorm=renorm,
@@ -154,14 +154,10 @@ def _backward_shapes(
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     norm, options, x, weight, bias, residual, *_ = inputs
     _, h, mean, rstd, r, d, *_ = output
-    ctx.norm, ctx.options, ctx.summed, ctx.added = (
-        norm,
-        options,
-        _is_summed(norm, residual),
-        residual is not None,
-    )
+    ctx.norm, ctx.options = norm, options
+    ctx.summed, ctx.added = _is_summed(norm, residual), residual is not None
     # Without an activation its gradient is dy.
-    needed = residual if not ctx.summed and json.loads(options).get("activation") is not None else None
+    needed = residual if not ctx.summed and _decoded(options).get("activation") is not None else None
     ctx.save_for_backward(h if ctx.summed else x, mean, rstd, r, d, weight, bias, needed)
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from .._calls import room
+from .._layout import ChannelPlan
 from ..cpu import prepared
-from ..norms import NORMS
 from ..results import Array
+from ._operators import plan_of
 from ._tensors import MaybeTensor, array, tensor, threads
 
 # Layers and shapes of inputs that are kept at most.
@@ -69,16 +70,11 @@ def _prepared(
     mean: Array | None, var: Array | None,
 ) -> _Call | None:  # fmt: skip
     """x to y, without anything that moves."""
-    activation, eps = options["activation"], options["eps"]
-    own = {name: value for name, value in (("weight", weight), ("bias", bias)) if value is not None}
-    statistics = {"running_mean": mean, "running_var": var} if "momentum" in options else {}
-    _, saved = NORMS[norm].kernels.forward(x, **options, **own, **statistics)
-    plan = saved.plan
-    if norm == "batch_norm":
-        if mean is None or var is None or not all(s.dtype in (np.float32, np.float64) for s in (mean, var)):
-            return None
+    activation, eps, plan = options["activation"], options["eps"], plan_of(norm, options, x)
+    if isinstance(plan, ChannelPlan):
+        training = options.get("training", False)  # instance norm with statistics of a batch has none
         both = prepared.channel_forward(
-            plan, x, weight, bias, (mean, var), False, eps, 0.0, activation, threads(), None
+            plan, x, weight, bias, (mean, var), training, eps, 0.0, activation, threads(), None
         )
         return None if both is None else lambda x: both(x, weight, bias, mean, var, None)[0]
     eps = float(np.finfo(plan.layout.arithmetic).eps) if eps is None else eps

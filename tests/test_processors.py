@@ -3,7 +3,9 @@
 The code that numba optimized here is compiled by LLVM for each of them; none of it runs.
 """
 
+import multiprocessing
 import re
+from concurrent.futures import ProcessPoolExecutor
 
 import llvmlite.binding as llvm
 import numpy as np
@@ -27,11 +29,8 @@ KERNELS = (
 )
 
 
-@pytest.fixture(scope="module")
-def codes():
+def optimized_codes():
     """The optimized code of kernels for float32, compiled anew: what is cached has none to show."""
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
     x, ones = np.ones((4, 64, 8), np.float32), np.ones(64, np.float32)
     flat = x.reshape(-1, 64)
     _, saved = nk.layer_norm_forward(flat, 64, ones, ones)
@@ -43,12 +42,21 @@ def codes():
     nk.local_response_norm(x, 5)
     found = {}
     for kernel in KERNELS:
-        signature = next(s for s in kernel.signatures if "float32" in str(s))
+        (signature,) = kernel.signatures
         options = {"nopython": True, **jit._FLAGS}
         again = CPUDispatcher(kernel.py_func, targetoptions=options, pipeline_class=jit.KernelCompiler)
         again.compile(signature)
         found[kernel.name] = again.overloads[signature].library.get_llvm_str()
     return found
+
+
+@pytest.fixture(scope="module")
+def codes():
+    """In a process of its own, whose kernels have no other signatures than these calls'."""
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(optimized_codes).result()
 
 
 @pytest.mark.slow

@@ -138,11 +138,11 @@ def batch_norm_backward(norm: str, dy: Any, saved: Saved[G], out: Any, threads: 
     dweight, dbias = channel_backward(plan, dy, saved, flat, threads, flat_dresidual)
     result = grads(saved, delivered(dx, out, dy), dweight, dbias)
     if signature is not None and isinstance(dy, np.ndarray) and dy.size:
-        _calls.keep(signature, _prepared_backward, dy, saved, threads, out)
+        _calls.keep(signature, prepared_backward, dy, saved, threads, out)
     return cast("G", result if dresidual is None else ResidualGrads(*result, dresidual))
 
 
-def _prepared_backward(dy: Array, saved: Saved[Any], threads: int | None, out: Any) -> _calls.Call | None:
+def prepared_backward(dy: Array, saved: Saved[Any], threads: int | None, out: Any) -> _calls.Call | None:
     """(dy, saved, out) to what `batch_norm_backward` gives, for arrays such as these."""
     x, _, _, weight, bias, training, plan, _, activation, *_ = saved
     backward = prepared.channel_backward(plan, dy, x, weight, bias, training, activation, threads, out)

@@ -13,7 +13,7 @@ from torch.autograd.function import once_differentiable
 from ..norms import NORMS
 from ..results import Saved
 from ._operators import by_operator, moves
-from ._recalled import keep, key_of, recall
+from ._recalled import Again, keep, key_of, recall
 from ._tensors import MaybeTensor, arguments, array, output, tensor, threads
 
 Options = dict[str, Any]
@@ -36,28 +36,31 @@ def normalize(
     if _is_traced():
         return by_operator(norm, options, x, *others)
     followed, key = _is_followed(x, *others), None
-    if not followed and residual is None and norm in _RECALLED and type(x) in _PLAIN and x.is_cpu:
-        if (running_mean is None or not moves(options)) and (x.is_contiguous() or "dim" not in options):
-            key = key_of(norm, options, x, weight, bias, running_mean, running_var)
-            known = recall(key, x)
-            if known is not None:
-                return known
+    if residual is None and norm in _RECALLED and type(x) in _PLAIN and x.is_cpu:
+        key = key_of(norm, options, followed, x, weight, bias, running_mean, running_var)
+        layer = recall(key, x)
+        if layer is not None:
+            y = Again.apply(layer, x, weight, bias) if followed else tensor(layer.forward(array(x))[0])
+            if layer.moved:
+                _say_changed(options, others)
+            return y
     if not all(t is None or _seen(t) for t in (x, *others)):
         return by_operator(norm, options, x, *others)
     if followed:
-        return _Norm.apply(norm, options, x, *others)
-    y = tensor(_PASSES[norm].call(array(x), **arguments(options, *others), out=_out(norm, options, x)))
-    _say_changed(options, others)
-    if key is not None:
-        keep(key, norm, options, x, weight, bias, running_mean, running_var)
+        y = _Norm.apply(norm, options, x, *others)
+    else:
+        y = tensor(_PASSES[norm].call(array(x), **arguments(options, *others), out=_out(norm, options, x)))
+        _say_changed(options, others)
+    if key is not None and (x.is_contiguous() or "dim" not in options):
+        keep(key, norm, options, followed, x, weight, bias, running_mean, running_var)
     return y
 
 
-def _is_followed(*given: MaybeTensor) -> bool:
+def _is_followed(x: Tensor, *given: MaybeTensor) -> bool:
     """Whether autograd takes part, backwards, or forwards, which `_Norm` refuses."""
-    if torch.autograd.forward_ad._current_level >= 0:
+    if torch.is_grad_enabled() and (x.requires_grad or any(t is not None and t.requires_grad for t in given)):
         return True
-    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in given)
+    return torch.autograd.forward_ad._current_level >= 0
 
 
 def _seen(t: Tensor) -> bool:
@@ -105,15 +108,22 @@ class _Norm(torch.autograd.Function):
         return tensor(y)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
-        h, weight, bias, residual = map(array, ctx.saved_tensors)
-        statistics, how, more = ctx.kept
-        saved: Saved[Any] = Saved(*(h, *statistics, weight, bias, *how, residual, *more))
-        grads = _PASSES[how[2]].backward(array(dy), saved, threads=threads())
-        dx, dweight, dbias = (None if g is None else tensor(g) for g in grads[:3])
-        # One memory is to be one tensor, or autograd would add to it twice.
-        dresidual = dx if saved.summed else dy if ctx.added else None
-        if residual is not None:
-            dresidual = tensor(grads[3])
-        return None, None, dx, dweight, dbias, dresidual, None, None
+        return _differentiable_once(ctx, dy) if torch.is_grad_enabled() else _gradients(ctx, dy)
+
+
+def _gradients(ctx: Any, dy: Tensor) -> tuple[Any, ...]:
+    h, weight, bias, residual = map(array, ctx.saved_tensors)
+    statistics, how, more = ctx.kept
+    saved: Saved[Any] = Saved(*(h, *statistics, weight, bias, *how, residual, *more))
+    grads = _PASSES[how[2]].backward(array(dy), saved, threads=threads())
+    dx, dweight, dbias = (None if g is None else tensor(g) for g in grads[:3])
+    # One memory is to be one tensor, or autograd would add to it twice.
+    dresidual = dx if saved.summed else dy if ctx.added else None
+    if residual is not None:
+        dresidual = tensor(grads[3])
+    return None, None, dx, dweight, dbias, dresidual, None, None
+
+
+# It makes a graph for errors, which takes 5 µs where no graph of the gradient is asked for either.
+_differentiable_once = once_differentiable(_gradients)

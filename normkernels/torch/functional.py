@@ -8,6 +8,7 @@ a norm is the operator ``torch.ops.normkernels.norm``.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,10 @@ __all__ = [
 
 def _sizes(shape: int | Sequence[int]) -> tuple[int, ...]:
     return (shape,) if isinstance(shape, int) else tuple(shape)
+
+
+def _axes(dim: int | Sequence[int] | None) -> Any:
+    return tuple(dim) if isinstance(dim, list) else dim
 
 
 def layer_norm(
@@ -78,7 +83,9 @@ def layer_norm(
     >>> y.detach().round(decimals=3)
     tensor([[-1.,  1.]])
     """
-    options = {"normalized_shape": _sizes(normalized_shape), "eps": eps, "dim": dim, "activation": activation}
+    options = {
+        "normalized_shape": _sizes(normalized_shape), "eps": eps, "dim": _axes(dim), "activation": activation,
+    }  # fmt: skip
     return normalize("layer_norm", options, input, weight, bias, residual, None, None)
 
 
@@ -119,7 +126,9 @@ def rms_norm(
     >>> F.rms_norm(torch.tensor([[3.0, 4.0]]), 2).round(decimals=2)
     tensor([[0.8500, 1.1300]])
     """
-    options = {"normalized_shape": _sizes(normalized_shape), "eps": eps, "dim": dim, "activation": activation}
+    options = {
+        "normalized_shape": _sizes(normalized_shape), "eps": eps, "dim": _axes(dim), "activation": activation,
+    }  # fmt: skip
     if weight is not None and weight.dtype != input.dtype:
         half = input.dtype in (torch.float16, torch.bfloat16)
         if not (half and weight.dtype == torch.float32):  # which kernels take

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .._layout import Activation
 from . import functional as F
-from .modules import batch_arguments, count_batch
+from .modules import batch_arguments, count_batch, learned
 
 _ACTIVATIONS: dict[type, Activation | None] = {
     nn.Identity: None, nn.ReLU: "relu", nn.Sigmoid: "sigmoid", nn.SiLU: "silu", nn.GELU: "gelu",
@@ -36,7 +36,7 @@ class LayerNorm(norm.LayerNorm):
     def forward(self, x: Tensor) -> Tensor:
         if self._fast_norm:
             return super().forward(x)
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
+        return F.layer_norm(x, self.normalized_shape, *learned(self), self.eps)
 
 
 class LayerNorm2d(norm.LayerNorm2d):
@@ -45,7 +45,7 @@ class LayerNorm2d(norm.LayerNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if self._fast_norm:
             return super().forward(x)
-        return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps, dim=1)
+        return F.layer_norm(x, self.normalized_shape, *learned(self), self.eps, dim=1)
 
 
 class RmsNorm(norm.RmsNorm):
@@ -72,7 +72,7 @@ class GroupNorm(norm.GroupNorm):
     def forward(self, x: Tensor) -> Tensor:
         if self._fast_norm:
             return super().forward(x)
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return F.group_norm(x, self.num_groups, *learned(self), self.eps)
 
 
 class GroupNorm1(norm.GroupNorm1):
@@ -81,7 +81,7 @@ class GroupNorm1(norm.GroupNorm1):
     def forward(self, x: Tensor) -> Tensor:
         if self._fast_norm:
             return super().forward(x)
-        return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+        return F.group_norm(x, self.num_groups, *learned(self), self.eps)
 
 
 class BatchNormAct2d(norm_act.BatchNormAct2d):
@@ -90,13 +90,12 @@ class BatchNormAct2d(norm_act.BatchNormAct2d):
     def forward(self, x: Tensor) -> Tensor:
         self._check_input_dim(x)
         mean, var, training, momentum = batch_arguments(self)
-        fused = _fusible(self.drop, self.act)
-        activation = _ACTIVATIONS[type(self.act)] if fused else None
-        y = F.batch_norm(
-            x, mean, var, self.weight, self.bias, training, momentum, self.eps, activation=activation
-        )
+        drop, act = self.drop, self.act
+        fused = _fusible(drop, act)
+        activation = _ACTIVATIONS[type(act)] if fused else None
+        y = F.batch_norm(x, mean, var, *learned(self), training, momentum, self.eps, activation=activation)
         count_batch(self)
-        return y if fused else self.act(self.drop(y))
+        return y if fused else act(drop(y))
 
 
 _CLASSES = LayerNorm, LayerNorm2d, RmsNorm, RmsNorm2d, GroupNorm, GroupNorm1, BatchNormAct2d

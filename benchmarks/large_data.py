@@ -28,6 +28,7 @@ import numpy as np
 from dask.distributed import Client, Future, LocalCluster
 
 import normkernels as nk
+from normkernels._dask import SPLIT_EVERY
 from normkernels.bench import files, schema
 from normkernels.bench.machine import Machine, machine, usage
 from normkernels.bench.markdown import insert, line, rule
@@ -47,8 +48,8 @@ SMALL_CHUNKS = 2000
 DATA, MACHINES, CORES = 100 * TB, 100, 32
 DISK, NETWORK = 2 * GB, 25e9 / 8  # bytes per second of each: an NVMe disk, Ethernet of 25 Gbit/s
 CHUNK_BYTES = 1 * GB
-# Of a merge: count, mean, m2, and what the last two lost, in float64; how many at once (`_dask.TOGETHER`).
-NUMBERS, TOGETHER = 5, 8
+# Of a merge: count, mean, m2, and what the last two lost, in float64.
+NUMBERS = 5
 
 
 @dataclass(frozen=True)
@@ -276,12 +277,12 @@ def projected(results: Results) -> Projection:
     """Reading, arithmetic and merges of one pass for moments."""
     rate = max(results.bytes / s.seconds / s.workers for s in results.steps if s.name == "moments")
     chunks = DATA / CHUNK_BYTES
-    merges = chunks / (TOGETHER - 1)
+    merges = chunks / (SPLIT_EVERY - 1)
     return Projection(
         DATA / (MACHINES * DISK),
         DATA / (MACHINES * CORES * rate),
         (chunks + merges) * results.task_seconds,
-        math.ceil(math.log(chunks, TOGETHER)),
+        math.ceil(math.log(chunks, SPLIT_EVERY)),
         (chunks + merges) * NUMBERS * 8 * FEATURES,
     )
 
@@ -302,7 +303,7 @@ def expected_table(results: Results) -> str:
             f"{duration(results.task_seconds)} a task, as measured",
             duration(p.tasks),
         ),
-        ("depth of the merge tree", f"{TOGETHER} at once", str(p.depth)),
+        ("depth of the merge tree", f"{SPLIT_EVERY} at once", str(p.depth)),
         (
             "bytes moved by merges",
             f"{NUMBERS} numbers of 8 bytes for each of {FEATURES} features, every one between machines",

@@ -30,8 +30,8 @@ from .results import (
     merge_pairs,
 )
 
-# Statistics that are merged at once.
-TOGETHER = 8
+# Statistics that are merged at once, along one axis of chunks.
+SPLIT_EVERY = 8
 
 
 class LazyMoments(DaskMethodsMixin):  # type: ignore[misc]
@@ -57,8 +57,12 @@ class LazyMoments(DaskMethodsMixin):  # type: ignore[misc]
     def merge(self, other: "Moments | LazyMoments") -> "LazyMoments":
         """As `Moments.merge`."""
         check_mergeable(self, other, (Moments, LazyMoments))
-        mean, m2 = merge_pairs(self.count, *self._pairs(), other.count, *other._pairs())
         count = self.count + other.count
+        if isinstance(count, da.Array):  # which of them is larger is known when they are computed
+            whole = delayed(Moments.merge)(_boxed(self), _boxed(other))
+            return _from_delayed(whole, _count(whole), self.mean.shape)
+        a, b = (self, other) if self.count >= other.count else (other, self)
+        mean, m2 = merge_pairs(a.count, *a._pairs(), b.count, *b._pairs())
         return LazyMoments(count, mean[0], (m2[0] + m2[1]) / count, mean[1], *m2)
 
     def __add__(self, other: Any) -> "LazyMoments":
@@ -69,10 +73,22 @@ class LazyMoments(DaskMethodsMixin):  # type: ignore[misc]
 
     def variance(self, ddof: int = 0) -> Any:
         """As `Moments.variance`."""
+        if isinstance(self.count, da.Array):
+            correction(2**62, ddof)  # what can be refused now
+            return self.var * self.count.map_blocks(_correction, ddof, **_like(self.count, np.float64))
         return self.var * correction(self.count, ddof)
 
     def _assembled(self) -> Any:
-        return delayed(_moments_from, pure=True)(self.count, self.mean, self.var, *self._low)
+        """An array without axes, whose one element is the Moments.
+
+        By `blockwise`: `delayed` would optimize the graph of every field by itself, and read the chunks anew
+        for each.
+        """
+        fields, axes = (self.mean, self.var, *self._low), tuple(range(self.mean.ndim))
+        count = (self.count, () if isinstance(self.count, da.Array) else None)
+        pairs = [part for field in fields for part in (field, axes)]
+        options = {"dtype": object, "meta": np.empty((), object), "align_arrays": False, "concatenate": True}
+        return da.blockwise(_moments_from, (), *count, *pairs, **options)
 
     def __dask_graph__(self) -> Any:
         return self._assembled().__dask_graph__()
@@ -84,7 +100,7 @@ class LazyMoments(DaskMethodsMixin):  # type: ignore[misc]
         return tuple(self._assembled().__dask_layers__())
 
     def __dask_tokenize__(self) -> Any:
-        return self._assembled().key
+        return self._assembled().name
 
     __dask_optimize__ = staticmethod(da.Array.__dask_optimize__)
     __dask_scheduler__ = staticmethod(da.Array.__dask_scheduler__)
@@ -93,7 +109,7 @@ class LazyMoments(DaskMethodsMixin):  # type: ignore[misc]
         return _unboxed, ()
 
     def __dask_postpersist__(self) -> Any:
-        return _persisted, (self._assembled().key, self.count, self.mean.shape)
+        return _persisted, (self._assembled().name, self.count, self.mean.shape)
 
 
 def _moments_from(count: Any, mean: Any, var: Any, *pairs: Any) -> Array:
@@ -103,14 +119,30 @@ def _moments_from(count: Any, mean: Any, var: Any, *pairs: Any) -> Array:
     return box
 
 
+def _boxed(moments: Any) -> Any:
+    """Moments as an argument of a task."""
+    if not isinstance(moments, LazyMoments):
+        return moments
+    return delayed(np.ndarray.item)(moments._assembled().to_delayed(optimize_graph=False).item())
+
+
+def _correction(count: Any, ddof: int) -> Array:
+    return np.asarray(correction(int(count), ddof))
+
+
 def _unboxed(results: Any) -> Any:
     return results[0].item()
 
 
-def _persisted(graph: Any, key: str, count: Any, shape: Any, *, rename: Any = None) -> LazyMoments:
-    moments = delayed(np.ndarray.item)(Delayed((rename or {}).get(key, key), graph))
+def _persisted(graph: Any, name: str, count: Any, shape: Any, *, rename: Any = None) -> LazyMoments:
+    box = da.Array(graph, (rename or {}).get(name, name), (), object)
+    moments = delayed(np.ndarray.item)(box.to_delayed(optimize_graph=False).item())
+    return _from_delayed(moments, _count(moments) if isinstance(count, da.Array) else count, shape)
+
+
+def _from_delayed(moments: Any, count: Any, shape: Any) -> LazyMoments:
     fields = (da.from_delayed(delayed(_field)(moments, i), shape, np.float64) for i in range(5))
-    return LazyMoments(_count(moments) if isinstance(count, da.Array) else count, *fields)
+    return LazyMoments(count, *fields)
 
 
 def _count(moments: Any) -> Any:
@@ -120,7 +152,7 @@ def _count(moments: Any) -> Any:
 def moments(x: Any, axis: Any, threads: int | None) -> Any:
     """As `_moments.moments`, a `LazyMoments`."""
     x, axes, kept = _checked(x, axis, threads, fitted=True)
-    parts = reduced(x, axes, functools.partial(_moments_of, threads=threads or 1))
+    parts = reduced(x, axes, functools.partial(_moments_of, threads=threads or 1), _is_empty)
     sizes = [x.shape[a] for a in axes]
     count = math.prod(sizes)
     if math.isnan(count):
@@ -134,8 +166,9 @@ def _checked(
     x: Any, axis: Any, threads: int | None, fitted: bool
 ) -> tuple[Any, tuple[int, ...], tuple[Any, ...]]:
     """x, the axes of a group, and the shape of the others; fitting needs elements in a group."""
-    meta = _scaling.host_data(x._meta)
-    _validate.threads(threads, meta)
+    if threads is not None and _validate.integer(threads, "threads") < 1:  # how many there are, workers know
+        raise ValueError(f"threads must be 1 or more, got {threads}")
+    _scaling.host_data(x._meta)
     axes = _validate.axes(axis, x.ndim)
     if fitted and any(x.shape[a] == 0 for a in axes):
         raise ValueError(f"x must have at least one element per group, got shape {x.shape} over axes {axes}")
@@ -143,21 +176,28 @@ def _checked(
 
 
 def _like(x: Any, dtype: Any) -> dict[str, Any]:
-    """What Dask would find out by a call."""
+    """dtype and meta for `map_blocks`, which would call the function to find them."""
     return {"dtype": dtype, "meta": np.empty((0,) * x.ndim, dtype)}
 
 
 def reduced(
-    x: Any, axes: tuple[int, ...], part: Callable[..., Any], add: Callable[[Iterable[Any]], Any] = sum
+    x: Any,
+    axes: tuple[int, ...],
+    part: Callable[..., Any],
+    is_empty: Callable[[Any], bool],
+    add: Callable[[Iterable[Any]], Any] = sum,
 ) -> Any:
-    """An array over the other axes, whose blocks are no arrays, but sums of part(chunk, axes) over chunks."""
+    """An array over the other axes, whose blocks are no arrays, but sums of part(chunk, axes) over chunks.
+
+    is_empty: whether such a sum is of no elements, which is refused.
+    """
     return da.reduction(
         x,
         functools.partial(_part, part=part),
-        functools.partial(_whole, add=add),
+        functools.partial(_whole, add=add, is_empty=is_empty),
         axis=axes,
         dtype=np.float64,
-        split_every=TOGETHER,
+        split_every=SPLIT_EVERY,
         combine=functools.partial(_sum, add=add),
         concatenate=False,
         meta=np.empty((0,) * (x.ndim - len(axes))),
@@ -174,13 +214,20 @@ def _sum(parts: Any, axis: Any, keepdims: Any, add: Callable[..., Any]) -> Any:
     return add(flatten(parts if isinstance(parts, list) else [parts]))
 
 
-def _whole(parts: Any, axis: Any, keepdims: Any, add: Callable[..., Any]) -> Any:
+def _is_empty(whole: Any) -> bool:
+    """Of Moments or a Triangle."""
+    return bool(whole.count == 0)
+
+
+def _is_empty_range(whole: Range) -> bool:
+    return bool(np.size(whole.min) and np.all(whole.min > whole.max))
+
+
+def _whole(
+    parts: Any, axis: Any, keepdims: Any, add: Callable[..., Any], is_empty: Callable[[Any], bool]
+) -> Any:
     whole = _sum(parts, axis, keepdims, add)
-    if isinstance(whole, Range):
-        nothing = bool(np.size(whole.min) and np.all(whole.min > whole.max))
-    else:
-        nothing = isinstance(whole, Moments | _whitening.Triangle) and whole.count == 0
-    if nothing:
+    if is_empty(whole):
         raise ValueError("x must have at least one element per group, got none in all of its chunks")
     return whole
 
@@ -189,6 +236,8 @@ def _moments_of(block: Any, axes: tuple[int, ...], threads: int) -> Moments:
     kept = tuple(n for a, n in enumerate(block.shape) if a not in axes)
     if any(block.shape[a] == 0 for a in axes):
         return Moments(0, np.zeros(kept)[()], np.zeros(kept)[()])
+    if not (block.flags.c_contiguous or block.flags.f_contiguous):  # as it comes back from another worker
+        block = np.ascontiguousarray(block)
     return _moments.moments(block, axes, threads)
 
 
@@ -249,7 +298,9 @@ def _scores(
     block: Any, mean: Array, var: Array, count: Any, axes: tuple[int, ...], ddof: int, threads: int
 ) -> Array:
     used = Moments(int(count), mean.squeeze(axes), var.squeeze(axes))
-    return _scaling.zscore(block, axes, ddof, used, False, None, threads)[0]
+    x = _scaling.host_data(block)
+    # Not from the pool: what Dask lets go is to go to the system, or a worker runs against its limit.
+    return _scaling.zscore(x, axes, ddof, used, False, np.empty_like(x), threads)[0]
 
 
 def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Any, Range]:
@@ -258,7 +309,7 @@ def minmax(x: Any, axis: Any, statistics: Any, out: Any) -> tuple[Any, Range]:
     x, axes, kept = _checked(x, axis, None, fitted=statistics is None)
     used: Range
     if statistics is None:
-        parts = reduced(x, axes, _range_of)
+        parts = reduced(x, axes, _range_of, _is_empty_range)
         dtype = _scaling.range_dtype(_scaling.host_data(x._meta).dtype)
         used = Range(*(parts.map_blocks(getattr, name, **_like(parts, dtype)) for name in Range._fields))
     else:
@@ -289,7 +340,7 @@ def whiten(x: Any, method: str, eps: float, statistics: Any) -> tuple[Any, White
         )
     used: Whitening
     if statistics is None:
-        triangle = reduced(x, (0,), _triangle_of)
+        triangle = reduced(x, (0,), _triangle_of, _is_empty)
         found = triangle.map_blocks(_whitening.of_triangle, method, eps, **_like(triangle, np.float64))
         mean = found.map_blocks(getattr, "mean", **_like(found, np.float64))
         chunks = {"new_axis": 0, "chunks": ((features,), (features,))}

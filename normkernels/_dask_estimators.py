@@ -8,7 +8,9 @@ import math
 from typing import Any
 
 import dask.array as da
+import numba
 import numpy as np
+from dask.delayed import delayed
 from sklearn.utils._set_output import _get_output_config
 from sklearn.utils.validation import FLOAT_DTYPES, check_array
 
@@ -20,6 +22,10 @@ from .results import Array, Whitening
 
 def sample(X: Any) -> Any:
     """No rows of X, in memory: what dtypes and names of features are known by."""
+    if math.isnan(X.shape[1] if len(X.shape) > 1 else 0):
+        raise ValueError(
+            f"X must have a known number of features, got shape {X.shape}: use X.compute_chunk_sizes()"
+        )
     return np.empty((0, *X.shape[1:]), X.dtype) if isinstance(X, da.Array) else X._meta
 
 
@@ -44,10 +50,15 @@ def feature_moments(X: Any, weight: Any) -> Array:
     return _rows(array(X, nan=True), _moments_of, 5, merged, weight)
 
 
+def _is_empty(rows: Array) -> bool:
+    """Whether no sample has been counted for any feature; row 0 has the counts."""
+    return bool(rows.shape[1]) and not rows[0].any()
+
+
 def feature_range(X: Any) -> tuple[int, Any]:
     """The number of samples, and two samples of the smallest and the largest values, NaN left out."""
     x = array(X, nan=True)
-    rows = _rows(x, _range_of, 3, _wider)
+    rows = _rows(x, _range_of, 3, _merged_ranges)
     ends = rows[1:].astype(x.dtype)
     if not isinstance(X, da.Array):
         ends = type(X._meta)(ends, columns=X.columns)
@@ -65,16 +76,18 @@ def _rows(x: Any, of_block: Any, count: int, add: Any, weight: Any = None) -> Ar
     options = {"dtype": np.float64, "meta": np.empty((0, 0)), "align_arrays": False}
     weights = () if weight is None else (_weights(weight, x), "i")
     parts = da.blockwise(of_block, "ij", x, "ij", *weights, **options)
-    whole = _dask.reduced(parts, (0,), _itself, add)
-    return np.asarray(whole.map_blocks(_itself, new_axis=0, chunks=((count,), x.chunks[1])).compute())
+    whole = _dask.reduced(parts, (0,), _identity, _is_empty, add)
+    return np.asarray(whole.map_blocks(_identity, new_axis=0, chunks=((count,), x.chunks[1])).compute())
 
 
-def _itself(value: Any, *_: Any) -> Any:
+def _identity(value: Any, *_: Any) -> Any:
     return value
 
 
 def _weights(weight: Any, x: Any) -> Any:
     """Weights of samples, in chunks that lie beside those of x."""
+    if np.ndim(weight) == 0 and not hasattr(weight, "dask"):
+        return x[:, 0].map_blocks(_constant, weight, dtype=np.float64)
     weight = weight.to_dask_array() if hasattr(weight, "to_dask_array") else da.asarray(weight)
     if math.isnan(x.shape[0] + sum(weight.shape)):
         if weight.ndim != 1 or weight.numblocks != x.numblocks[:1]:
@@ -86,6 +99,10 @@ def _weights(weight: Any, x: Any) -> Any:
     if weight.shape != x.shape[:1]:
         raise ValueError(f"sample_weight must have shape {x.shape[:1]}, got {weight.shape}")
     return weight.rechunk((x.chunks[0],))
+
+
+def _constant(x: Array, weight: float) -> Array:
+    return np.full(x.shape, weight, np.float64)
 
 
 def _moments_of(x: Array, weight: Array | None = None) -> Array:
@@ -102,7 +119,7 @@ def _range_of(x: Array) -> Array:
     return np.stack((np.full(x.shape[1], float(len(x))), low, high)).astype(np.float64)
 
 
-def _wider(parts: Any) -> Array:
+def _merged_ranges(parts: Any) -> Array:
     counts, lows, highs = np.moveaxis(np.stack(list(parts)), 1, 0)
     return np.stack((counts.sum(0), np.fmin.reduce(lows), np.fmax.reduce(highs)))
 
@@ -118,16 +135,17 @@ def mapped(estimator: Any, method: str, X: Any) -> Any:
     own.set_output(transform="pandas" if frames and not lazy_array else "default")
     if "copy" in own.get_params():
         own.set_params(copy=True)
+    own = delayed(own, pure=True)  # once in the graph, not in every task
     numbers = _numbers(sample(X), nan=True)
     if lazy_array:
         if X.numblocks[1] != 1:
             rule = "X must have its features in one chunk"
             raise ValueError(f"{rule}, got chunks of {X.chunks[1]}: use X.rechunk({{1: -1}})")
         y = X.map_blocks(_by, own, method, numbers, dtype=numbers.dtype, meta=numbers)
-        return _frame(y, own) if frames else y
+        return _frame(y, estimator) if frames else y
     meta = numbers
     if frames:
-        meta = X._meta.iloc[:0, :0].reindex(columns=own.get_feature_names_out()).astype(numbers.dtype)
+        meta = X._meta.iloc[:0, :0].reindex(columns=estimator.get_feature_names_out()).astype(numbers.dtype)
     return X.map_partitions(_by, own, method, meta, meta=meta, align_dataframes=False)
 
 
@@ -138,4 +156,11 @@ def _frame(y: Any, estimator: Any) -> Any:
 
 
 def _by(block: Any, estimator: Any, method: str, nothing: Any) -> Any:
-    return getattr(estimator, method)(block) if len(block) else nothing
+    if not len(block):
+        return nothing
+    before = numba.get_num_threads()
+    numba.set_num_threads(1)  # Dask has several tasks at once
+    try:
+        return getattr(estimator, method)(block)
+    finally:
+        numba.set_num_threads(before)

@@ -17,7 +17,7 @@ PART = 2**18
 
 
 def features(x: Array, weight: Array | None = None, threads: int | None = None) -> Array:
-    """Those of x (samples, features); weight: of every sample."""
+    """Moments of x (samples, features); weight: of every sample."""
     if weight is not None:
         rows = max(1, PART // max(1, x.shape[1]))
         starts = range(0, max(1, len(x)), rows)
@@ -39,25 +39,31 @@ def _unweighted(x: Array, threads: int | None) -> Array:
 
 
 def _weighted(x: Array, weight: Array) -> Array:
-    """A corrected two-pass; rows are features, whose sums NumPy adds up in pairs."""
+    """A corrected two-pass about the smallest value; rows are features, whose sums NumPy adds up in pairs.
+
+    Values that are all equal thus have a variance of exactly 0, whatever the weights.
+    """
     x = x.T.astype(np.float64, order="C")
     missing = np.isnan(x)
     w = np.where(missing, 0.0, weight.astype(np.float64))
-    x[missing] = 0.0
     count = w.sum(1)
     divisor = np.where(count == 0, 1.0, count)
+    origin = np.where(count == 0, 0.0, x.min(1, initial=np.inf, where=w > 0))
+    x[missing] = 0.0
+    x -= origin[:, None]
     mean = (w * x).sum(1) / divisor
     x -= mean[:, None]
     w *= x
     rest = w.sum(1) / divisor
     w *= x
     m2 = np.maximum(w.sum(1) - count * rest * rest, 0.0)
-    found = np.stack((count, *_formulas.two_sum(mean, rest), m2, np.zeros_like(m2)))
+    mean, low = _formulas.two_sum(origin, mean)
+    found = np.stack((count, *_formulas.two_sum(mean, low + rest), m2, np.zeros_like(m2)))
     return np.where(count == 0, 0.0, found)
 
 
 def merged(parts: Iterable[Array]) -> Array:
-    """Those of all samples together, in this order."""
+    """Moments of all samples together, merged in this order."""
     parts = iter(parts)
     whole = next(parts)
     for part in parts:

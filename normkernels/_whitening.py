@@ -26,7 +26,7 @@ SWEEPS = 40
 
 
 class Triangle(NamedTuple):
-    """Of samples x their count, mean, what it lost by rounding, and R with RᵀR = (x - mean)ᵀ(x - mean)."""
+    """Count of samples, mean, what the mean lost by rounding, and R with RᵀR = (x - mean)ᵀ(x - mean)."""
 
     count: int  # type: ignore[assignment]  # tuple.count gives way
     mean: Array
@@ -38,7 +38,7 @@ class Triangle(NamedTuple):
         return self
 
     def __add__(self, other: "Triangle") -> "Triangle":  # type: ignore[override]  # not that of a tuple
-        """That of both sets of samples: Chan's merge, whose rank-one term is one more row."""
+        """The triangle of both sets of samples: Chan's merge, whose rank-one term is one more row."""
         if self.count == 0 or other.count == 0:
             return other if self.count == 0 else self
         count = self.count + other.count
@@ -71,6 +71,25 @@ def of_triangle(triangle: Triangle, method: str, eps: float) -> Whitening:
     return Whitening(mean, matrix)
 
 
+def inverse(matrix: Array, method: str) -> Array:
+    """The pseudoinverse of a whitening matrix, right relative to each feature, as the matrix is.
+
+    That of NumPy errs relative to the smallest sd, and drops a direction whose sd is 1e15 times as large.
+    """
+    if not np.isfinite(matrix).all():
+        return np.full_like(matrix, np.nan)
+    if method == "pca":  # orthogonal rows
+        squares = np.square(matrix).sum(1)
+        return np.asarray(matrix.T / np.where(squares == 0, 1.0, squares))
+    found, varies = np.zeros_like(matrix), np.flatnonzero(np.diag(matrix) > 0)
+    own = matrix[np.ix_(varies, varies)]
+    scale = np.sqrt(np.diag(own))
+    unit = np.outer(scale, scale)
+    whole = np.linalg.matrix_rank(own / unit, hermitian=True) == len(own)
+    found[np.ix_(varies, varies)] = np.linalg.inv(own / unit) / unit if whole else np.linalg.pinv(own)
+    return found
+
+
 def apply(x: Array, statistics: Whitening) -> Array:
     """(x - mean) @ matrix.T, in the dtype of x."""
     y = np.empty_like(x)
@@ -95,7 +114,7 @@ def _mean(x: Array, origin: Array) -> Array:
 
 
 def triangle(x: Array) -> Triangle:
-    """That of x, which may be empty; a constant column of x is 0 in R."""
+    """The triangle of x, which may be empty; a constant column of x is 0 in R."""
     r = np.empty((0, x.shape[1]))
     if not len(x):
         return Triangle(0, np.zeros(x.shape[1]), np.zeros(x.shape[1]), r)

@@ -130,8 +130,14 @@ def check_mergeable(moments: Any, other: Any, kinds: tuple[type, ...]) -> None:
     of_kind: Any = kinds
     if not isinstance(other, of_kind):
         raise TypeError(f"other must be a Moments, got {type(other).__name__}")
-    if np.shape(moments.mean) != np.shape(other.mean):
-        raise ValueError(f"other must have the shape {np.shape(moments.mean)}, got {np.shape(other.mean)}")
+    shape, other_shape = np.shape(moments.mean), np.shape(other.mean)
+    known = [(a, b) for a, b in zip(shape, other_shape, strict=False) if a == a and b == b]
+    if len(shape) != len(other_shape) or any(a != b for a, b in known):  # what Dask does not know is NaN
+        raise ValueError(f"other must have the shape {shape}, got {other_shape}")
+    for m in (moments, other):
+        if np.ndim(m.count):
+            rule = "moments that are merged must have one count for all groups"
+            raise ValueError(f"{rule}, got counts of shape {np.shape(m.count)}")
 
 
 class Moments(_Moments):
@@ -212,7 +218,7 @@ class Moments(_Moments):
         >>> whole.count, float(whole.mean), float(whole.var)
         (5, 3.0, 2.0)
         """
-        if hasattr(other, "__dask_graph__"):  # lazy, as is the result then
+        if hasattr(other, "__dask_graph__") and hasattr(other, "_pairs"):  # lazy, as is the result then
             lazy: Moments = other.merge(self)
             return lazy
         check_mergeable(self, other, (Moments,))

@@ -16,9 +16,16 @@ import numpy as np
 from scipy import sparse  # which scikit-learn needs
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.utils.validation import FLOAT_DTYPES, _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    FLOAT_DTYPES,
+    _check_sample_weight,
+    check_array,
+    check_is_fitted,
+    validate_data,
+)
 
-from ._arrays import is_dask_array
+from . import _whitening
+from ._arrays import is_dask_array, not_lazy
 from ._features import features, merged
 from .functional.scaling import minmax, whiten, zscore
 from .results import Array, Moments, Range
@@ -27,10 +34,18 @@ __all__ = ["MinMax", "Whiten", "ZScore"]
 
 
 def _checked(estimator: Any, X: Any, *, reset: bool, **options: Any) -> Array:
+    not_lazy(X, "X")
     if not reset:
         check_is_fitted(estimator)
     X = validate_data(estimator, X, reset=reset, **{"dtype": FLOAT_DTYPES, **options})
     return np.asarray(X, X.dtype.newbyteorder("="))
+
+
+def _check_outputs(estimator: Any, X: Any) -> None:
+    """Refuse what an estimator cannot take back; names of features are those of its input."""
+    check_is_fitted(estimator)
+    if len(X.shape) != 2 or X.shape[1] != estimator.n_features_in_:
+        raise ValueError(f"X must have {estimator.n_features_in_} features, got shape {X.shape}")
 
 
 def _lazy(X: Any) -> bool:
@@ -55,14 +70,17 @@ def _of_chunks(method: Callable[..., Any]) -> Callable[..., Any]:
     def taking_chunks(self: Any, X: Any, *args: Any, **options: Any) -> Any:
         if not _lazy(X):
             return method(self, X, *args, **options)
-        _checked(self, _dask().sample(X), reset=False, ensure_min_samples=0)
+        if method.__name__ == "inverse_transform":
+            _check_outputs(self, _dask().sample(X))
+        else:
+            _checked(self, _dask().sample(X), reset=False, ensure_min_samples=0)
         return _dask().mapped(self, method.__name__, X)
 
     return taking_chunks
 
 
 def _takes_dask(scaler: type[C]) -> type[C]:
-    """Have what transforms take Dask data; a fit does so itself."""
+    """Make the transforms of a scaler take Dask data; its fit does so by itself."""
     for name in ("transform", "inverse_transform"):
         setattr(scaler, name, _of_chunks(getattr(scaler, name)))
     in_memory = scaler.fit_transform  # type: ignore[attr-defined]
@@ -104,12 +122,15 @@ class ZScore(StandardScaler):  # type: ignore[misc]
     @property
     def statistics_(self) -> Moments:
         check_is_fitted(self)
-        if self._seen is None:
-            return Moments(self.n_samples_seen_, self.mean_, self.var_)
-        return Moments(self.n_samples_seen_, self.mean_, self.var_)._with_pairs(*self._seen[2:])
+        count, mean, low, m2, m2_low = self._before()
+        none = count == 0
+        with np.errstate(invalid="ignore"):  # 0 / 0, of a feature of which nothing was seen
+            var = (m2 + m2_low) / count
+        return Moments(self.n_samples_seen_, np.where(none, np.nan, mean), var)._with_pairs(low, m2, m2_low)
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Self:
         """Merge the moments of X into those of what came before."""
+        self._validate_params()
         first = not hasattr(self, "n_samples_seen_")
         if sparse.issparse(X):
             super().partial_fit(X, y, sample_weight)
@@ -157,7 +178,8 @@ class ZScore(StandardScaler):  # type: ignore[misc]
         X = _checked(self, X, reset=False, ensure_all_finite="allow-nan", force_writeable=not copy)
         mean = self.mean_ if self.with_mean else np.zeros(X.shape[1])
         var = np.square(self.scale_) if self.with_std else np.ones(X.shape[1])
-        return zscore(X, statistics=Moments(1, mean, var), out=None if copy else X)
+        # Not from the pool of buffers: what a scaler gives stays with its user.
+        return zscore(X, statistics=Moments(1, mean, var), out=np.empty_like(X) if copy else X)
 
     def __sklearn_tags__(self) -> Any:
         return _without_array_api(super().__sklearn_tags__())
@@ -187,6 +209,12 @@ class MinMax(MinMaxScaler):  # type: ignore[misc]
         if not _lazy(X):
             super().partial_fit(X, y)
             return self
+        self._validate_params()
+        low, high = self.feature_range
+        if low >= high:
+            raise ValueError(
+                f"feature_range must have its minimum first, below its maximum, got {(low, high)}"
+            )
         before = getattr(self, "n_samples_seen_", 0)
         _checked(self, _dask().sample(X), reset=not before, ensure_min_samples=0)
         count, ends = _dask().feature_range(X)
@@ -242,9 +270,10 @@ class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if _lazy(X):
             _checked(self, _dask().sample(X), reset=True, ensure_min_samples=0)
             self.statistics_ = _dask().whitening(X, self.method, self.eps)
-            return self
-        X = _checked(self, X, reset=True)
-        _, self.statistics_ = whiten(X, self.method, self.eps, return_statistics=True)
+        else:
+            X = _checked(self, X, reset=True)
+            _, self.statistics_ = whiten(X, self.method, self.eps, return_statistics=True)
+        self._inverse = _whitening.inverse(self.statistics_.matrix, self.method)
         return self
 
     def transform(self, X: Any) -> Array:
@@ -253,8 +282,10 @@ class Whiten(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     def inverse_transform(self, X: Any) -> Array:
         """``X @ pinv(matrix).T + mean``; directions that were given 0 stay at the mean."""
-        X = _checked(self, X, reset=False)
-        return np.asarray(X @ np.linalg.pinv(self.statistics_.matrix).T + self.statistics_.mean, X.dtype)
+        not_lazy(X, "X")
+        X = check_array(X, dtype=FLOAT_DTYPES)
+        _check_outputs(self, X)
+        return np.asarray(X @ self._inverse.T + self.statistics_.mean, X.dtype)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
         """Names of the outputs: the method and a number."""

@@ -136,6 +136,67 @@ def test_lazy_moments_merge(rng):
         lazy.merge(1)
 
 
+def test_merges_lose_nothing_whatever_their_order():
+    far, near = np.array([1e13]), np.arange(-5e5, 5e5 + 1)
+    expected = nk.moments(far, None) + nk.moments(near, None)
+    for wrap in (
+        lambda a: da.from_array(a, chunks=300_000),
+        lambda a: lazily(a)[da.ones(len(a), chunks=300_000) > 0],
+    ):
+        a, b = (nk.moments(wrap(x), None) for x in (far, near))
+        for merged in (a + b, b + a, a + nk.moments(near, None), nk.moments(far, None) + b):
+            found = merged.compute()
+            assert found.count == expected.count
+            assert relative_error(found.mean, expected.mean) < 1e-15
+            assert relative_error(found.var, expected.var) < 1e-14
+        assert_same_bits((a + b).compute(), (b + a).compute())
+
+
+def lazily(array):
+    return da.from_array(array, chunks=300_000)
+
+
+def test_degrees_of_freedom_of_unknown_sizes():
+    x = da.from_array(np.arange(6.0), chunks=2)
+    unknown = nk.moments(x[x > 2], None)
+    np.testing.assert_allclose(unknown.variance(1).compute(), 1.0)
+    with pytest.raises(ValueError, match="ddof must be 0 or more and below the count, 3, got 5"):
+        unknown.variance(5).compute()
+    with pytest.raises(TypeError, match="ddof must be an integer"):
+        unknown.variance(1.5)
+
+
+@pytest.mark.parametrize(
+    ("function", "passes"),
+    [
+        (lambda x: nk.moments(x), 1),
+        (lambda x: nk.minmax(x, return_statistics=True)[1], 1),
+        (lambda x: nk.whiten(x, return_statistics=True)[1], 1),
+        (lambda x: nk.zscore(x, statistics=nk.moments(x).compute()), 2),
+    ],
+)
+def test_passes_over_the_chunks(function, passes, rng):
+    read = []
+
+    def seen(block):
+        read.append(len(block))
+        return block
+
+    x = da.from_array(rng.normal(size=(40, 4)), chunks=(10, 4))
+    x = x.map_blocks(seen, dtype=float, meta=np.empty((0, 0)))
+    with dask.config.set(scheduler="synchronous"):
+        dask.compute(function(x))
+    assert read == [10] * 4 * passes
+
+
+def test_blocks_that_have_been_copied(rng):
+    """As a block comes back that Dask has moved: in C order, whatever it was."""
+    array = rng.normal(1e3, 1, (7, 9, 11))
+    own = nk.moments(da.from_array(array, chunks=-1).transpose(1, 0, 2), (0, 1)).compute()
+    copied = nk.moments(da.from_array(array.transpose(1, 0, 2).copy(), chunks=-1), (0, 1)).compute()
+    assert_same_bits(own, copied)
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("function", [nk.zscore, nk.minmax, nk.whiten])
 def test_given_statistics_need_one_pass(function, lazy, rng):
@@ -225,7 +286,9 @@ BAD = [
     (lambda: nk.moments(X[:0]), ValueError, r"at least one element per group, got shape \(0, 4\)"),
     (lambda: nk.zscore(X, ddof=6), ValueError, "ddof must be 0 or more and below the count, 6, got 6"),
     (lambda: nk.zscore(X, ddof=1.5), TypeError, "ddof must be an integer, got 1.5"),
-    (lambda: nk.zscore(X, threads=0), ValueError, "threads must be in"),
+    (lambda: nk.zscore(X, threads=0), ValueError, "threads must be 1 or more, got 0"),
+    (lambda: nk.zscore(X, threads=1.5), TypeError, "threads must be an integer"),
+    (lambda: nk.moments(np.ones(3), None) + da.ones(3), TypeError, "other must be a Moments, got Array"),
     (lambda: nk.zscore(X, out=np.ones((6, 4))), TypeError, "out must be None.*Dask array, got ndarray"),
     (lambda: nk.minmax(X, out=np.ones((6, 4))), TypeError, "out must be None.*Dask array, got ndarray"),
     (lambda: nk.zscore(X, statistics=(1, 2)), TypeError, "statistics must be a Moments, got tuple"),

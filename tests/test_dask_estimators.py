@@ -1,5 +1,8 @@
 """The scalers with the interface of scikit-learn, on Dask arrays and dataframes."""
 
+import pickle
+
+import numba
 import numpy as np
 import pytest
 
@@ -127,6 +130,16 @@ def test_dataframes(scaler, frames, rng):
         lazy.transform(x[["b", "a", "c", "d", "e"]])
 
 
+@pytest.mark.parametrize("scaler", SCALERS, ids=str)
+def test_dataframes_there_and_back(scaler, frames, rng):
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(data(rng), columns=list("abcde"))
+    x, fitted = frames.from_pandas(X, npartitions=4), clone(scaler).set_output(transform="pandas").fit(X)
+    for given in (X, x):
+        back = fitted.inverse_transform(fitted.transform(given))
+        np.testing.assert_allclose(np.asarray(back), X, atol=1e-8)
+
+
 def test_empty_partitions(frames, rng):
     pandas = pytest.importorskip("pandas")
     X = pandas.DataFrame(data(rng), columns=list("abcde"))
@@ -158,6 +171,49 @@ def test_a_pipeline_is_lazy(rng):
     np.testing.assert_array_equal(x.compute(), X)  # the chunks belong to others, whatever `copy` says
 
 
+@pytest.mark.parametrize("scaler", [ZScore(), MinMax(), Whiten()], ids=str)
+def test_a_task_uses_one_thread(scaler, monkeypatch, rng):
+    seen = []
+    for method in ("transform", "inverse_transform"):
+        own = getattr(type(scaler), method)
+        monkeypatch.setattr(
+            type(scaler), method, lambda *args, own=own: (seen.append(numba.get_num_threads()), own(*args))[1]
+        )
+    before = numba.get_num_threads()
+    x = da.from_array(data(rng), chunks=(30, 5))
+    scaler.fit(x)
+    seen.clear()
+    scaler.inverse_transform(scaler.transform(x)).compute(scheduler="sync")
+    assert seen.count(1) == 6
+    assert numba.get_num_threads() == before
+
+
+def test_what_is_learned_is_once_in_a_graph(rng):
+    x = da.from_array(rng.normal(size=(64, 50)), chunks=(1, 50))
+    whole = Whiten().fit(x).transform(x)
+    alone = Whiten().fit(x).transform(x[:1])
+    grown = len(pickle.dumps(dict(whole.dask))) - len(pickle.dumps(dict(alone.dask)))
+    assert grown < 32 * 50 * 50 * 8  # a matrix for half of the 64 chunks
+
+
+@pytest.mark.parametrize("scaler", [ZScore(), MinMax(), Whiten()], ids=str)
+def test_chunks_without_a_sample_are_no_fit(scaler, rng):
+    x = da.from_array(rng.normal(size=(90, 3)), chunks=(20, 3))
+    with pytest.raises(ValueError, match="at least one element"):
+        scaler.fit(x[x[:, 0] > 99])
+    if isinstance(scaler, ZScore):
+        with pytest.raises(ValueError, match="at least one element"):
+            scaler.fit(x, sample_weight=np.zeros(90))
+
+
+def test_a_weight_for_all(rng):
+    X = data(rng, nan=True)
+    expected, x = ZScore().fit(X, sample_weight=2.5), da.from_array(X, chunks=(20, 3))
+    assert_fitted_alike(ZScore().fit(x, sample_weight=2.5), expected)
+    unknown = x[da.from_array(np.ones(90, bool), chunks=20)]
+    assert_fitted_alike(ZScore().fit(unknown, sample_weight=2.5), expected)
+
+
 X = da.ones((6, 4), chunks=(3, 2))
 INFINITE = da.from_array(np.array([[1.0, np.inf], [2.0, 3.0]]))
 
@@ -174,12 +230,23 @@ INFINITE = da.from_array(np.array([[1.0, np.inf], [2.0, 3.0]]))
         (lambda: ZScore().fit(X).transform(X), r"features in one chunk.*rechunk\(\{1: -1\}\)"),
         (lambda: ZScore().fit(X).transform(X[:, :3]), "X has 3 features, but ZScore is expecting 4"),
         (lambda: ZScore().transform(X), "not fitted yet"),
+        (lambda: ZScore().fit(X).inverse_transform(X[:, :3]), r"X must have 4 features, got shape \(0, 3\)"),
+        (lambda: ZScore().fit(X[:, X[0] > 0]), "known number of features.*compute_chunk_sizes"),
+        (lambda: MinMax((1, 0)).fit(X), r"feature_range must have its minimum first.*got \(1, 0\)"),
+        (lambda: ZScore(with_mean="no").fit(X), "The 'with_mean' parameter"),
         (
             lambda: ZScore().set_output(transform="polars").fit(X).transform(X),
             "default or pandas, got 'polars'",
         ),
     ],
 )
-def test_bad_input_is_one_line(call, match):
+def test_bad_input_is_refused(call, match):
     with pytest.raises(ValueError, match=match):
         call()
+
+
+def test_a_lazy_series_is_refused(frames):
+    pandas = pytest.importorskip("pandas")
+    series = frames.from_pandas(pandas.Series([1.0, 2.0]), npartitions=1)
+    with pytest.raises(TypeError, match="X must be an array in memory"):
+        ZScore().fit(series)

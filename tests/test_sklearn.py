@@ -1,5 +1,7 @@
 """The scalers with the interface of scikit-learn, where it is installed."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -33,6 +35,51 @@ def test_inverse(scaler, dtype, rng):
     back = scaler.inverse_transform(scaler.transform(X))
     assert back.dtype == dtype
     np.testing.assert_allclose(back, X, rtol=0, atol=1e4 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("method", ["zca", "pca"])
+def test_inverse_of_features_in_very_different_units(method, rng):
+    sds = np.array([1e-9, 1.0, 1e9, 1e16, 0.0])
+    X = rng.normal(size=(200, 5)) * sds + 10 * sds
+    scaler = Whiten(method, eps=0.0).fit(X)
+    back = scaler.inverse_transform(scaler.transform(X))
+    assert (np.abs(back - X).max(0) <= 1e-10 * sds).all()
+
+
+@pytest.mark.parametrize("scaler", SCALERS, ids=str)
+def test_inverse_of_data_frames(scaler, rng):
+    pandas = pytest.importorskip("pandas")
+    X = pandas.DataFrame(rng.normal(size=(50, 3)), columns=["a", "b", "c"])
+    scaler = clone(scaler).set_output(transform="pandas").fit(X)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for y in (scaler.transform(X), scaler.transform(X).to_numpy()):
+            np.testing.assert_allclose(scaler.inverse_transform(y), X, atol=1e-10)
+    with pytest.raises(ValueError, match="3 features"):
+        Whiten().fit(X).inverse_transform(np.ones((2, 2)))
+
+
+def test_constant_features_with_any_weights(rng):
+    X, weight = np.tile(rng.random(1000), (200, 1)), rng.random(200)
+    fitted = ZScore().fit(X, sample_weight=weight)
+    assert (fitted.var_ == 0).all()
+    assert_same_bits(fitted.mean_, X[0])
+    for part in np.split(np.arange(200), 4):
+        fitted.partial_fit(X[part], sample_weight=weight[part])
+    assert (fitted.scale_ == 1).all()
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"with_std": False}, {"with_mean": False, "with_std": False}], ids=str
+)
+def test_statistics_can_be_used(options, rng):
+    X = rng.normal(3, 2, (50, 4))
+    statistics = ZScore(**options).fit(X).statistics_
+    np.testing.assert_allclose(nk.zscore(X, statistics=statistics), nk.zscore(X), atol=1e-12)
+    assert (statistics + nk.moments(X)).count == 100
+    X[3, 1] = np.nan
+    with pytest.raises(ValueError, match=r"one count for all groups, got counts of shape \(4,\)"):
+        ZScore().fit(X).statistics_ + nk.moments(X)
 
 
 def with_nan(X, rng):

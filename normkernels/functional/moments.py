@@ -48,7 +48,8 @@ def moments(x: ArrayLike, axis: int | Sequence[int] | None = 0, *, threads: int 
     -----
     Chan, Golub & LeVeque (1979): corrected two-pass sums over tiles, merged by equation 2.1.
 
-    Memory besides the results: 64 MB, or a quarter of x if that is more. Arrays with gaps, and those whose
+    Memory besides the results: 64 MB, or a quarter of x if that is more; integers become a float64 array of
+    their size first. Arrays with gaps, and those whose
     kept axes are not neighbours in memory, are copied in parts: a sixteenth of x, or a group where that is
     larger.
 

@@ -92,7 +92,8 @@ def zscore(
     Dask keeps the chunks between the pass for the statistics and that for y, or spills them. Of data that is
     larger than its memory, take the statistics first: ``zscore(x, statistics=moments(x).compute())``.
 
-    Memory besides the results: 64 MB, or a quarter of x if that is more. Arrays with gaps, and those whose
+    Memory besides the results: 64 MB, or a quarter of x if that is more; integers become a float64 array of
+    their size first. Arrays with gaps, and those whose
     kept axes are not neighbours in memory, are copied in parts: a sixteenth of x, or a slice where that is
     larger.
 
@@ -177,7 +178,11 @@ def minmax(
 
     Notes
     -----
-    Memory besides the results: 64 MB, or a quarter of x if that is more.
+    Memory besides the results: 64 MB, or a quarter of x if that is more; integers become a float64 array of
+    their size first.
+
+    Of Dask arrays larger than the memory of the workers, take the statistics first, as the page on large
+    data shows.
 
     Examples
     --------
@@ -269,6 +274,9 @@ def whiten(
     than 1e6, it is right to 1e-15 of the features that the direction is made of, whatever their units; that
     is slower, by the cube of their number. x does not vary in a direction when no more is left of its
     features, means included, than float64 rounds off.
+
+    Of Dask arrays larger than the memory of the workers, take the statistics first, as the page on large
+    data shows. Products of matrices are the BLAS library's: it decides their last bits.
 
     Memory besides the results: 64 MB, or 8 arrays of (features, features) in float64 if these are more.
 

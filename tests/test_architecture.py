@@ -55,6 +55,7 @@ LAYERS = [
     "normkernels.cpu.column_channels",
     "normkernels.cpu.channel_constants",
     "normkernels.cpu.row_primitives  normkernels.cpu.column_primitives",
+    "normkernels.cpu.narrow_rows",
     "normkernels.cpu.channel_primitives",
     "normkernels.cpu.extremes",
     "normkernels.cpu.fusion",

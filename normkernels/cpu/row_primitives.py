@@ -136,8 +136,8 @@ def batch_statistics(x, rows, n, eps, centred, statistics, var):
 
     First the sums of each row, then the divisions and roots of all of them, as vectors.
     """
-    poor, (mean, rstd) = n > TILE, statistics
-    for i in range(0 if poor else rows):
+    mean, rstd = statistics
+    for i in range(rows if n <= TILE else 0):
         row = offset(x, i * n)
         if centred:
             pivot = pivot_of(row, n)
@@ -145,7 +145,14 @@ def batch_statistics(x, rows, n, eps, centred, statistics, var):
             mean[i], rstd[i], var[i] = pivot, s, q
         else:
             mean[i], rstd[i], var[i] = 0.0, 0.0, run_squares(row, n)
-    if poor or sums(1, rows, _statistics_of_rows, var, statistics, n, eps)[0] > 0.0:
+    finish_statistics(x, rows, n, eps, centred, statistics, var)
+
+
+@primitive
+def finish_statistics(x, rows, n, eps, centred, statistics, var):
+    """mean, var and rstd of a few rows from pivot, q and s, which stand there, where rows are of one tile."""
+    mean, rstd = statistics
+    if n > TILE or sums(1, rows, _statistics_of_rows, var, statistics, n, eps)[0] > 0.0:
         for i in range(rows):
             if n > TILE or not usual(rstd[i]):
                 mean[i], var[i], rstd[i] = row_statistics(offset(x, i * n), n, n, eps, centred)
@@ -162,21 +169,21 @@ def at(affine, i):
     return Affine(affine.weight[i], None if affine.bias is None else affine.bias[i], affine.kind)
 
 
-def _before(x_hat, affine):
+def before(x_hat, affine):
     """x_hat * weight + bias"""
     return x_hat * affine.weight if affine.bias is None else fma(x_hat, affine.weight, affine.bias)
 
 
 def output_of(x_hat, affine):
     """act(x_hat * weight + bias)"""
-    return activated(_before(x_hat, affine), affine.kind)
+    return activated(before(x_hat, affine), affine.kind)
 
 
 def gradient_of(i, row, centre, affine):
     """x_hat and dy of element i; with an activation the gradient before it, which dz[i] receives."""
     x_hat, d = x_hat_of(row.x[i], centre), row.dy[i]
     if affine.kind is not None:
-        d = slope(_before(x_hat, affine), d, affine.kind)
+        d = slope(before(x_hat, affine), d, affine.kind)
         row.dz[i] = d
     return x_hat, d
 

@@ -23,6 +23,7 @@ import numpy as np
 from .extremes import Group, statistics_of
 from .fusion import add_residual, first_of, tile_on_stack, where_absent, where_given
 from .jit import kernel, loop, primitive
+from .narrow_rows import are_narrow, gradient_of_narrow, normalize_narrow
 from .parallel import share
 from .pointers import fence, offset, pointer
 from .primitives import centring, flush, merged, zero
@@ -82,6 +83,9 @@ def forward(b, arrays, affine, norm, eps, kept, statistics):
         if kept == 3:
             var = offset(statistics, 2 * rows + first)
         h = add_residual(to.x, to.residual, count * cols, own, to.total, to.stream)
+        if are_narrow(norm):
+            normalize_narrow(h, to.y, count, norm, eps, found, var, affine)
+            continue
         batch_statistics(h, count, cols, eps, norm.centred, found, var)
         for c in range(0, cols, norm.part):
             n = min(norm.part, cols - c)
@@ -168,7 +172,10 @@ def _backward_block(b, arrays, affine, norm, statistics, room):
     for first in range(b * norm.block, end, ROWS_SUMMED):
         last = min(first + ROWS_SUMMED, end)
         own, rows = offset(statistics, first), row_at(arrays, first * cols, dz)
-        rows_gradient(rows, last - first, first % norm.period, norm, own, affine)
+        if are_narrow(norm):
+            gradient_of_narrow(rows, last - first, norm, own, affine)
+        else:
+            rows_gradient(rows, last - first, first % norm.period, norm, own, affine)
         flush(sums, partials, room.size)
     if arrays.stream:
         fence()

@@ -5,7 +5,7 @@ vector, ``a + b`` adds two, and a number stands for all lanes (decision 0016). N
 rounded that a step does not say: the bits of a result depend on no choice of the compiler.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -306,6 +306,30 @@ class Pointer:
         store = self.builder.store(narrow, self._at(i, narrow.type), align=aligned)
         if i.streaming:
             store.set_metadata("nontemporal", self.builder.module.add_metadata([_I32(1)]))
+
+    def _places(self, i: Index, pitch: Value) -> Iterator[ir.Value]:
+        """Where the first elements of the rows at i are, of `pitch` elements each."""
+        place = self.builder.gep(self.begin, [self.builder.mul(i.first, pitch.ir)])
+        for _ in range(i.lanes):
+            yield place
+            place = self.builder.gep(place, [pitch.ir])
+
+    def of_rows(self, i: Index, pitch: Value) -> Value:
+        """The first elements of the rows at i, a row for each lane, in the dtype of the arithmetic."""
+        loaded = [self.builder.load(place) for place in self._places(i, pitch)]
+        value = loaded[0]
+        if i.lanes > 1:
+            value = ir.Constant(ir.VectorType(value.type, i.lanes), ir.Undefined)
+            for lane, number in enumerate(loaded):
+                value = self.builder.insert_element(value, number, _I32(lane))
+        return Value(self.builder, _widened(self.builder, value, self.dtype))
+
+    def to_rows(self, i: Index, pitch: Value, value: Value) -> None:
+        """Assign the lanes of a value to the first elements of the rows at i, rounded to the dtype."""
+        narrow = _narrowed(self.builder, self.rounded(value).ir, self.dtype)
+        for lane, place in enumerate(self._places(i, pitch)):
+            number = narrow if i.lanes == 1 else self.builder.extract_element(narrow, _I32(lane))
+            self.builder.store(number, place)
 
     def prefetch(self, i: Index, level: int) -> None:
         """Have the elements at i on their way to a level of the cache, to be read soon.
